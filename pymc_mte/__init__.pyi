@@ -1,0 +1,15 @@
+from .data import tabulate as tabulate
+from .errors import (
+    DataError as DataError,
+    ModelError as ModelError,
+    MTEError as MTEError,
+    RefusedError as RefusedError,
+    ShapeError as ShapeError,
+)
+from .model import CausalModel as CausalModel, DataSource as DataSource, Variable as Variable
+from .modelfile import gallery_names as gallery_names, load_model as load_model
+from .moments.estimate import estimate as estimate
+from .results import load as load, save as save
+from .simulate import population as population, simulate as simulate, truth as truth
+
+__version__: str

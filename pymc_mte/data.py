@@ -1,0 +1,296 @@
+"""Tabulation: any dataframe, file or lazy engine becomes patterns with counts."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.errors import DataError
+from pymc_mte.model import CausalModel, Level
+from pymc_mte.status import Note, Status, dump_notes, load_notes
+
+MAX_FILE_BYTES = 16 * 2**30
+"""Largest data file that is opened."""
+
+COUNT = "__count__"
+
+
+def tabulate(
+    frame: Any,
+    model: CausalModel,
+    count: str | None = None,
+) -> xr.Dataset:
+    """Reduce rows to distinct patterns with counts.
+
+    Parameters
+    ----------
+    frame : dataframe, mapping of arrays, xarray.Dataset, str or Path
+        Pandas, Polars, Arrow or anything narwhals reads, also lazily; or a CSV or Parquet file.
+    model : CausalModel
+        Says which columns are needed and which levels they may take.
+    count : str, optional
+        Column that says how often a row occurred (pre-counted data). Population tables are input
+        too: counts may be real numbers.
+
+    Returns
+    -------
+    xarray.Dataset
+        One entry per distinct row along ``pattern``: level numbers of the discrete variables (the
+        levels themselves in ``attrs["levels"]`` of each), values of the continuous ones, ``count``.
+        Attributes: ``n`` (sum of counts), ``notes`` (what was noticed, as JSON).
+
+    Raises
+    ------
+    DataError
+        For missing columns or values, unseen levels, infinities, text in a numeric column, no rows.
+
+    Examples
+    --------
+    >>> from pymc_mte import CausalModel
+    >>> model = CausalModel(classes=1, variables={"a": {"family": "bernoulli"}})
+    >>> tabulate({"a": [0, 1, 1]}, model)["count"].values.tolist()
+    [1, 2]
+    """
+    if isinstance(frame, xr.Dataset) and frame.attrs.get("tabulated"):
+        return frame
+    raw = _distinct_rows(_narwhal(frame), list(model.variables), count)
+    if raw.empty:
+        raise DataError("the data have no rows; pass at least one row per treatment arm")
+    counts = raw.pop(COUNT).to_numpy(dtype=float)
+    if not np.isfinite(counts).all() or (counts < 0).any():
+        raise DataError(f"column {count!r}: counts must be finite and not negative")
+    columns: dict[str, NDArray[Any]] = {}
+    levels: dict[str, tuple[Level, ...]] = {}
+    for name, var in model.variables.items():
+        if var.discrete:
+            columns[name], levels[name] = _level_numbers(raw[name], name, var.levels)
+        else:
+            columns[name] = _numbers(raw[name], name)
+    notes: list[Note] = []
+    columns, counts = _without_missing(columns, counts, model, notes)
+    columns, counts = _merge(columns, counts)
+    return _dataset(columns, counts, levels, model, notes)
+
+
+def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
+    """Tabulate if needed, and fill the levels that the data have into the model.
+
+    Parameters
+    ----------
+    model : CausalModel
+        A model whose bernoulli levels may be left open.
+    data : tabulated Dataset, or whatever `tabulate` takes
+        The rows; ``None`` means the model's own data file.
+    """
+    if data is None:
+        path = model.data_path
+        if path is None:
+            raise DataError(f"model {model.name!r} names no data file; pass the data")
+        data = tabulate(path, model, count=model.data.count if model.data else None)
+    table = tabulate(data, model)
+    if missing := [name for name in model.variables if name not in table]:
+        raise DataError(f"the tabulated data lack {missing}; tabulate them again with this model")
+    found = {
+        name: tuple(json.loads(table[name].attrs["levels"]))
+        for name, var in model.variables.items()
+        if var.discrete
+    }
+    return model.with_levels(found), table
+
+
+def data_notes(data: xr.Dataset) -> list[Note]:
+    """Notes that tabulation left in the data."""
+    return load_notes(data.attrs["notes"])
+
+
+def columns_of(data: xr.Dataset, model: CausalModel) -> dict[str, NDArray[Any]]:
+    """Pattern columns as plain arrays."""
+    return {name: data[name].values for name in model.variables}
+
+
+def _narwhal(frame: Any) -> "nw.LazyFrame[Any]":
+    if isinstance(frame, (str, Path)):
+        frame = _open_file(Path(frame))
+    elif isinstance(frame, xr.Dataset):
+        if len(frame.dims) != 1:
+            raise DataError(f"an xarray Dataset of rows needs one dimension, got {list(frame.dims)}")
+        frame = frame.to_dataframe().reset_index(drop=True)
+    elif isinstance(frame, Mapping):
+        lengths = {name: np.shape(column) for name, column in frame.items()}
+        if len(set(lengths.values())) > 1 or any(len(shape) != 1 for shape in lengths.values()):
+            raise DataError(f"columns must be one-dimensional and equally long, got shapes {lengths}")
+        frame = pd.DataFrame(dict(frame))
+    try:
+        return nw.from_native(frame).lazy()
+    except TypeError as err:
+        raise DataError(
+            f"cannot read data of type {type(frame).__name__}; pass a dataframe, a mapping of "
+            "arrays, an xarray Dataset, or the path of a CSV or Parquet file"
+        ) from err
+
+
+def _open_file(path: Path) -> Any:
+    """Open a CSV or Parquet file in an engine that may touch this file and nothing else."""
+    import duckdb
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such data file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes; tabulate it in parts and merge")
+    if any(mark in str(path) for mark in "*?["):
+        raise DataError(f"{path}: the characters * ? [ mean many files to the reader; rename the file")
+    readers = {".csv": "read_csv", ".parquet": "read_parquet"}
+    if path.suffix.lower() not in readers:
+        raise DataError(f"{path}: only .csv and .parquet files are read; convert it or pass a dataframe")
+    full = str(path.resolve())
+    connection = duckdb.connect(
+        ":memory:",
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"},
+    )
+    connection.execute("SET allowed_paths = ?", [[full]])
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    try:
+        return getattr(connection, readers[path.suffix.lower()])(full)
+    except duckdb.Error as err:
+        raise DataError(f"{path}: cannot be read ({str(err).splitlines()[0]})") from None
+
+
+def _distinct_rows(frame: "nw.LazyFrame[Any]", names: list[str], count: str | None) -> pd.DataFrame:
+    """Distinct rows of the named columns with their summed counts."""
+    available = frame.collect_schema().names()
+    wanted = names + ([count] if count is not None else [])
+    if absent := [name for name in wanted if name not in available]:
+        raise DataError(f"columns {absent} are not in the data, which have {available[:30]}; rename them")
+    total = nw.len() if count is None else nw.col(count).sum()
+    rows = frame.select(wanted).group_by(names, drop_null_keys=False).agg(total.alias(COUNT)).collect()
+    out: pd.DataFrame = rows.to_pandas()
+    return out
+
+
+def _key(value: Any) -> Any:
+    """Make 0, 0.0, False and numpy scalars one key; text stays text."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _level_numbers(
+    column: "pd.Series[Any]", name: str, levels: tuple[Level, ...] | None
+) -> tuple[NDArray[np.int64], tuple[Level, ...]]:
+    codes, uniques = pd.factorize(np.asarray(column, dtype=object), use_na_sentinel=True)
+    found = [_key(value) for value in uniques[:1001]]
+    if levels is None:
+        levels = _recognised(found, name)
+    place = {_key(level): i for i, level in enumerate(levels)}
+    unseen = [value for value in found if value not in place]
+    if unseen or len(uniques) > len(found):
+        raise DataError(
+            f"column {name!r} holds {unseen[:5]}, which are not among its levels {list(levels)[:10]}; "
+            "list them as levels in the model, or recode the column"
+        )
+    lookup = np.array([place[value] for value in found] + [-1], dtype=np.int64)
+    return lookup[codes], levels
+
+
+def _recognised(found: list[Any], name: str) -> tuple[Level, ...]:
+    """Levels of a bernoulli variable that leaves them open: 0/1, booleans or two strings."""
+    if all(not isinstance(value, str) and value in (0, 1) for value in found):
+        return (0, 1)
+    if len(found) == 2 and all(isinstance(value, str) for value in found):
+        return tuple(sorted(found))
+    raise DataError(
+        f"column {name!r} is bernoulli without listed levels and holds {found[:5]}; only 0/1, booleans "
+        "or two strings are recognised, so list its two levels in the model or recode the column"
+    )
+
+
+def _numbers(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+    try:
+        values = pd.to_numeric(column, errors="raise").to_numpy(dtype=float, na_value=np.nan)
+    except (ValueError, TypeError):
+        numeric = pd.to_numeric(column, errors="coerce")
+        bad = column[numeric.isna() & column.notna()].iloc[:3].tolist()
+        raise DataError(
+            f"column {name!r} must be numeric and holds {bad}; recode these values or make them missing"
+        ) from None
+    if np.isinf(values).any():
+        raise DataError(
+            f"column {name!r} holds {int(np.isinf(values).sum())} infinite values; replace or remove them"
+        )
+    if any(isinstance(value, str) for value in column.iloc[:1000]):
+        raise DataError(f"column {name!r} holds numbers written as text; convert it to numbers")
+    return values
+
+
+def _without_missing(
+    columns: dict[str, NDArray[Any]], counts: NDArray[np.float64], model: CausalModel, notes: list[Note]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
+    absent = {
+        name: (column < 0) if model.variables[name].discrete else np.isnan(column)
+        for name, column in columns.items()
+    }
+    per_column = {name: counts[gone].sum() for name, gone in absent.items() if gone.any()}
+    if not per_column:
+        return columns, counts
+    listed = ", ".join(f"{name} ({number:g})" for name, number in per_column.items())
+    if model.data is None or model.data.missing == "error":
+        raise DataError(
+            f"missing values in {listed}; set missing = \"drop\" in the model's [data] table (or pass "
+            "DataSource(missing='drop')) to leave these rows out, or impute them first"
+        )
+    keep = ~np.any(list(absent.values()), axis=0)
+    if not keep.any():
+        raise DataError(f"every row has a missing value ({listed}); remove a column or impute")
+    lost = counts[~keep].sum()
+    notes.append(Note(Status.ROWS_DROPPED, listed, f"{lost:g} of {counts.sum():g} rows"))
+    return {name: column[keep] for name, column in columns.items()}, counts[keep]
+
+
+def _merge(
+    columns: dict[str, NDArray[Any]], counts: NDArray[np.float64]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
+    """Sort patterns by value and add up equal ones, so that the order of rows never matters."""
+    matrix = np.column_stack([column.astype(float) for column in columns.values()])
+    order = np.lexsort(matrix.T[::-1])
+    matrix, counts = matrix[order], counts[order]
+    first = np.concatenate([[True], (matrix[1:] != matrix[:-1]).any(axis=1)])
+    summed = np.add.reduceat(counts, np.flatnonzero(first))
+    kept = order[first]
+    return {name: column[kept] for name, column in columns.items()}, summed
+
+
+def _dataset(
+    columns: dict[str, NDArray[Any]],
+    counts: NDArray[np.float64],
+    levels: dict[str, tuple[Level, ...]],
+    model: CausalModel,
+    notes: list[Note],
+) -> xr.Dataset:
+    for name, column in columns.items():
+        if np.ptp(column) == 0 and name not in (model.treatment, model.outcome):
+            notes.append(Note(Status.CONSTANT_COLUMN, name, f"{counts.sum():g} rows with one value"))
+    if model.treatment is not None:
+        per_arm = np.bincount(
+            columns[model.treatment], weights=counts, minlength=len(levels[model.treatment])
+        )
+        for arm, number in zip(levels[model.treatment], per_arm, strict=True):
+            if number == 0:
+                notes.append(Note(Status.EMPTY_ARM, f"{model.treatment} = {arm}", "0 rows"))
+    whole = bool((counts == np.round(counts)).all())
+    table = xr.Dataset(
+        {name: ("pattern", column) for name, column in columns.items()}
+        | {"count": ("pattern", counts.astype(np.int64) if whole else counts)}
+    )
+    for name, values in levels.items():
+        table[name].attrs["levels"] = json.dumps(list(values))
+    table.attrs = {"tabulated": 1, "n": float(counts.sum()), "notes": dump_notes(notes)}
+    return table

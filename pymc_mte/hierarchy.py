@@ -1,0 +1,135 @@
+"""The hierarchy of what moment methods reach, read off the graph by d-separation."""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import networkx as nx
+
+from pymc_mte.model import CausalModel
+
+LevelName = Literal["HTE", "mixture", "MTE", "ATE", "none"]
+
+LATENT = "latent class"
+
+MEANING: dict[LevelName, str] = {
+    "HTE": "effects within observed groups (no latent confounding is assumed)",
+    "mixture": "the whole mixture: class weights and every distribution given the class",
+    "MTE": "the mixture of treatment effects: class weights, class effects, average effects",
+    "ATE": "average effects only; class effects and class weights are out of reach",
+    "none": "nothing by moments",
+}
+
+REACHED: dict[LevelName, frozenset[str]] = {
+    "HTE": frozenset({"class_weight", "effect", "potential_outcome", "ate", "att", "effect_sd", "weight_harmed"}),
+    "mixture": frozenset({"class_weight", "effect", "potential_outcome", "ate", "att", "effect_sd", "weight_harmed"}),
+    "MTE": frozenset({"class_weight", "effect", "potential_outcome", "ate", "att", "effect_sd", "weight_harmed"}),
+    "ATE": frozenset({"ate", "att"}),
+    "none": frozenset(),
+}
+"""Functionals that the moment methods of each level recover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Independence:
+    """One conditional independence that a level needs.
+
+    Attributes
+    ----------
+    left, right, given : frozenset of str
+        ``left`` independent of ``right`` given ``given``.
+    holds : bool
+        Whether the graph implies it.
+    """
+
+    left: frozenset[str]
+    right: frozenset[str]
+    given: frozenset[str]
+    holds: bool
+
+    def __str__(self) -> str:
+        """Return the independence in words."""
+        left, right, given = (", ".join(sorted(s)) for s in (self.left, self.right, self.given))
+        return f"{left} independent of {right} given {given}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """The level that the graph reaches, why, and what costs the next one.
+
+    Attributes
+    ----------
+    level : str
+        ``HTE``, ``mixture``, ``MTE``, ``ATE`` or ``none``.
+    needed : tuple of Independence
+        The independences that the level rests on.
+    costing : tuple of (str, str)
+        Observed edges whose removal would reach a higher level.
+    """
+
+    level: LevelName
+    needed: tuple[Independence, ...]
+    costing: tuple[tuple[str, str], ...]
+
+
+def hierarchy(model: CausalModel) -> Hierarchy:
+    """Find the level of the hierarchy that a model's graph reaches.
+
+    Parameters
+    ----------
+    model : CausalModel
+        A model with treatment and outcome; proxies may be missing.
+
+    Examples
+    --------
+    >>> from pymc_mte import load_model
+    >>> hierarchy(load_model("gallery:level4")).level
+    'ATE'
+    """
+    graph = _with_latent(model)
+    level, needed = _level(model, graph)
+    ranks: list[LevelName] = ["none", "ATE", "MTE", "mixture", "HTE"]
+    costing: tuple[tuple[str, str], ...] = ()
+    edges = [e for e in model.graph.edges if e != (model.treatment, model.outcome)]
+    for size in (1, 2):
+        if level in ("HTE", "mixture") or costing:
+            break
+        for cut in combinations(edges, size):
+            smaller = graph.copy()
+            smaller.remove_edges_from(cut)
+            if ranks.index(_level(model, smaller)[0]) > ranks.index(level):
+                costing = cut
+                break
+    return Hierarchy(level, needed, costing)
+
+
+def _with_latent(model: CausalModel) -> "nx.DiGraph[str]":
+    graph = model.graph.copy()
+    graph.add_edges_from((LATENT, name) for name, var in model.variables.items() if var.latent)
+    graph.add_node(LATENT)
+    return graph
+
+
+def _level(model: CausalModel, graph: "nx.DiGraph[str]") -> tuple[LevelName, tuple[Independence, ...]]:
+    if model.treatment is None or model.outcome is None:
+        return "none", ()
+    if model.classes == 1:
+        return "HTE", ()
+    t, y = model.treatment, model.outcome
+    z, x = set(model.treatment_proxies), set(model.outcome_proxies)
+    if not z or not x:
+        return "none", ()
+    wanted: dict[LevelName, list[tuple[set[str], set[str], set[str]]]] = {
+        "mixture": [(z, {t, y}, {LATENT}), (x, {t, y}, {LATENT}), (z, x, {LATENT})],
+        "MTE": [(x, {t, y} | z, {LATENT}), (z, {y}, {LATENT, t})],
+        "ATE": [(x, {t}, {LATENT}), (z, {y} | x, {LATENT, t})],
+    }
+    checked: tuple[Independence, ...] = ()
+    for level, triples in wanted.items():
+        checked = tuple(
+            Independence(frozenset(a), frozenset(b), frozenset(c), nx.is_d_separator(graph, a, b, c))
+            for a, b, c in triples
+        )
+        if all(item.holds for item in checked):
+            return level, checked
+    return "none", checked

@@ -1,0 +1,1 @@
+"""Moment estimators: NumPy and SciPy only, labels at the entry function alone."""

@@ -1,0 +1,262 @@
+"""`estimate`: moment estimates with bootstrap uncertainty, labelled like a posterior."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.data import columns_of, data_notes, resolve
+from pymc_mte.errors import ModelError, RefusedError
+from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
+from pymc_mte.model import CausalModel
+from pymc_mte.moments.bootstrap import replicate, robust_se
+from pymc_mte.moments.methods import METHODS, Problem, Values, align_values, bridge_values, make_problem
+from pymc_mte.moments.positivity import ArmSupport, arm_support
+from pymc_mte.results import class_order, dataset, dims_of, provenance
+from pymc_mte.status import Note, Status, dump_notes
+
+Array = NDArray[np.float64]
+
+MAX_POLISHED_CELLS = 100_000
+"""`auto` polishes when all variables are discrete and their table is no larger."""
+
+N_CHAINS = 4
+"""Replicates are laid out in this many chains, as draws are."""
+
+
+def estimate(
+    model: CausalModel,
+    data: Any = None,
+    *,
+    method: str = "auto",
+    n_boot: int = 400,
+    rng: int | np.random.Generator = 0,
+) -> xr.DataTree:
+    """Estimate the mixture of treatment effects, or average effects, from moments.
+
+    Parameters
+    ----------
+    model : CausalModel
+        A model that names treatment, outcome and (for more than one class) proxies on both sides.
+    data : tabulated Dataset, dataframe, mapping or path, optional
+        The rows; the model's own data file by default.
+    method : {"auto", "bridge", "pencil", "spectral", "polished"}
+        ``bridge`` gives averages only; ``pencil`` is the papers' estimator; ``spectral`` truncates
+        to the rank K first; ``polished`` climbs the graph's likelihood from there. ``auto`` takes
+        the bridge when the graph reaches averages only or an arm lacks positivity, ``polished``
+        when all variables are discrete (or there is one class), else ``spectral``.
+    n_boot : int
+        Bootstrap replicates, a multiple of 4; 0 for none.
+    rng : int or numpy.random.Generator
+        Source of the resamples.
+
+    Returns
+    -------
+    xarray.DataTree
+        Group ``estimate``: point values, ``se_*`` (robust bootstrap standard errors). Group
+        ``posterior``: replicates (chain, draw), aligned to the point. Attributes: ``method``,
+        ``notes`` (statuses with advice, as JSON), shares of replicates that failed.
+
+    Raises
+    ------
+    RefusedError
+        If the graph does not carry the method.
+
+    Examples
+    --------
+    >>> from pymc_mte import load_model, simulate
+    >>> model = load_model("gallery:level3")
+    >>> answer = estimate(model, simulate(model, 5_000, rng=1), method="spectral", n_boot=40)
+    >>> bool(abs(answer["estimate"]["ate"]) < 0.1)
+    True
+    """
+    if n_boot < 0 or n_boot % N_CHAINS:
+        raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
+    model, table = resolve(model, data)
+    columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
+    problem = make_problem(model, columns, counts)
+    support = arm_support(model, columns, counts)
+    chosen = choose_method(model, method, all(arm.holds for arm in support))
+    notes = data_notes(table) + [*problem.z.notes, *problem.x.notes]
+    values, draws, more = _compute(problem, chosen, n_boot, np.random.default_rng(rng), notes)
+    notes += _refuse_unsupported(model, support, values, draws)
+    notes += _check_ranges(problem, values, draws)
+    return _tree(model, values, draws, chosen, notes, {"n": float(counts.sum()), "n_boot": n_boot, **more})
+
+
+def choose_method(model: CausalModel, method: str, positive: bool = True) -> str:
+    """Resolve ``auto`` and refuse what the graph does not carry."""
+    if method not in ("auto", *METHODS):
+        raise ModelError(f"method {method!r} is unknown; choose auto, {', '.join(METHODS)}")
+    if model.treatment is None:
+        raise ModelError("roles: `estimate` needs a treatment and an outcome; name both in the model")
+    found = hierarchy(model)
+    if found.level == "HTE":
+        if method in ("auto", "polished"):
+            return "polished"
+        raise RefusedError(
+            f"method {method!r} uses proxies of a latent class, and this model has classes = 1; "
+            "use method='polished', which averages over the observed variables"
+        )
+    if method == "auto":
+        if found.level == "ATE" or (found.level != "none" and not positive):
+            return "bridge"
+        small = not model.continuous_variables and model.n_cells <= MAX_POLISHED_CELLS
+        method = "polished" if small and found.level != "none" else "spectral"
+    if method == "polished" or method == "bridge" and found.level != "none":
+        return method
+    if not REACHED[found.level] >= {"effect"}:
+        failing = "; ".join(str(item) for item in found.needed if not item.holds)
+        edges = ", ".join(f"{a} -> {b}" for a, b in found.costing)
+        raise RefusedError(
+            f"method {method!r} is refused: the graph reaches {MEANING[found.level]}. "
+            + (f"It lacks: {failing}. " if failing else "It lacks proxies on both sides of the class. ")
+            + (f"Without the edge {edges} it would reach more. " if edges else "")
+            + ("Use method='bridge' for averages." if found.level == "ATE" else "Change the roles or add proxies.")
+        )
+    return method
+
+
+def _compute(
+    problem: Problem, method: str, n_boot: int, rng: np.random.Generator, notes: list[Note]
+) -> tuple[Values, Values, dict[str, float]]:
+    """Point values and aligned replicates of a method, the bridge's averages beside them."""
+    model, k = problem.model, problem.model.classes
+    narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
+    with_bridge = method != "polished" or (k > 1 and narrow >= k)
+    if narrow < k and method != "polished" or len(problem.arms) < 2:
+        if narrow < k:
+            notes.append(
+                Note(Status.TOO_FEW_FEATURES, "proxies", f"{narrow} features on one side for {k} classes")
+            )
+        return _empty(model, method), {}, {}
+    if hierarchy(model).level == "none":
+        notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
+        with_bridge = False
+
+    def statistic(counts: Array) -> Values:
+        values = METHODS[method](problem, counts)
+        if with_bridge and method != "bridge":
+            bridge = bridge_values(problem, counts)
+            values |= {"ate_bridge": bridge["ate"], "att_bridge": bridge["att"]}
+        return values
+
+    point = statistic(problem.counts[None])
+    axes = {n: 1 for n, d in dims_of(model).items() if d[:1] == ("class",)} | {"profile": 1}
+    if "profile" in point:
+        bare = {n: v[0] for n, v in point.items() if n in dims_of(model)}
+        order = class_order(model, bare)[None]
+        point = {n: np.take(v, order[0], axis=1) if n in axes else v for n, v in point.items()}
+    draws: Values = {}
+    shares: dict[str, float] = {}
+    if n_boot:
+        draws = replicate(problem.counts, n_boot, rng, statistic)
+        if "profile" in draws:
+            draws, shares["ambiguous_share"] = align_values(model, draws, point["profile"][0], axes)
+    for flag, status in (
+        ("complex_roots", Status.COMPLEX_ROOTS),
+        ("singular", Status.SINGULAR),
+        ("not_converged", Status.NOT_CONVERGED),
+    ):
+        if flag in point:
+            shares[f"{flag}_share"] = float(draws[flag].mean()) if draws else float(point[flag][0])
+            if point[flag][0]:
+                notes.append(Note(status, method, "in the point estimate"))
+            elif shares[f"{flag}_share"] > 0.05:
+                notes.append(Note(status, method, f"in {shares[f'{flag}_share']:.0%} of the replicates"))
+    known = dims_of(model)
+    return (
+        {n: v[0] for n, v in point.items() if n in known},
+        {n: v for n, v in draws.items() if n in known},
+        shares,
+    )
+
+
+def _empty(model: CausalModel, method: str) -> Values:
+    names = ["arm_mean", "ate", "att"]
+    if method != "bridge":
+        names += ["class_weight", "potential_outcome", "effect", "effect_sd", "weight_harmed"]
+    coords, dims = model.coords, dims_of(model)
+    return {n: np.full(tuple(len(coords[d]) for d in dims[n]), np.nan) for n in names}
+
+
+def _refuse_unsupported(
+    model: CausalModel, support: tuple[ArmSupport, ...], values: Values, draws: Values
+) -> list[Note]:
+    """Blank whatever extrapolates an arm to a class that (almost) never gets it."""
+    notes = []
+    for arm in support:
+        if arm.holds or model.classes == 1:
+            continue
+        label = f"{model.treatment} = {model.arms[arm.arm]}"
+        if arm.share > 0:
+            detail = f"only {arm.lowest:.2%} of the rows with {arm.where} have it"
+            notes.append(Note(Status.POSITIVITY, label, detail))
+        for group in (values, draws):
+            for name in group:
+                _blank(model, group, name, arm.arm)
+    return notes
+
+
+def _blank(model: CausalModel, group: Values, name: str, arm: int) -> None:
+    affected = [i for i, (b, a) in enumerate(model.contrasts) if arm in (a, b)]
+    if name in ("arm_mean", "potential_outcome"):
+        group[name][..., arm] = np.nan
+    elif name in ("ate", "ate_bridge", "effect", "effect_sd", "weight_harmed"):
+        if len(model.contrasts) == 1:
+            group[name][...] = np.nan
+        else:
+            group[name][..., affected] = np.nan
+    elif name in ("att", "att_bridge"):
+        needs = [i for i, (_, a) in enumerate(model.contrasts) if arm == a]
+        if needs and len(model.contrasts) == 1:
+            group[name][...] = np.nan
+        elif needs:
+            group[name][..., needs] = np.nan
+
+
+def _check_ranges(problem: Problem, values: Values, draws: Values) -> list[Note]:
+    notes = []
+    if "class_weight" in values:
+        weight = values["class_weight"]
+        if (weight < -1e-9).any() or (weight > 1 + 1e-9).any():
+            notes.append(Note(Status.WEIGHT_OUTSIDE, "class_weight", f"{np.round(weight, 3).tolist()}"))
+    if "potential_outcome" in values:
+        low, high = problem.outcome.min(), problem.outcome.max()
+        mean = values["potential_outcome"]
+        slack = 1e-9 * max(abs(low), abs(high), 1.0)
+        if (mean < low - slack).any() or (mean > high + slack).any():
+            detail = f"{np.round(mean, 3).tolist()} against [{low:.4g}, {high:.4g}]"
+            notes.append(Note(Status.EFFECT_OUTSIDE, "potential_outcome", detail))
+    if "effect" in draws and problem.model.classes > 1:
+        effect = draws["effect"].reshape(len(draws["effect"]), problem.model.classes, -1)[:, :, 0]
+        point = np.asarray(values["effect"]).reshape(problem.model.classes, -1)[:, 0]
+        gaps, se = np.diff(point), robust_se(np.diff(effect, axis=1))
+        if np.isfinite(gaps).all() and (gaps < 2 * se).any():
+            pair = int(np.argmin(gaps / se))
+            detail = f"gap {gaps[pair]:.3g}, standard error {se[pair]:.3g}"
+            notes.append(Note(Status.CLASSES_TIED, f"classes {pair} and {pair + 1}", detail))
+    return notes
+
+
+def _tree(
+    model: CausalModel,
+    values: Values,
+    draws: Values,
+    method: str,
+    notes: list[Note],
+    more: dict[str, float],
+) -> xr.DataTree:
+    point = dataset(model, values, lead=())
+    if draws:
+        spread = dataset(model, {name: robust_se(value) for name, value in draws.items()}, lead=())
+        point = point.assign({f"se_{name}": spread[name] for name in spread.data_vars})
+        chained = {n: v.reshape(N_CHAINS, -1, *v.shape[1:]) for n, v in draws.items()}
+    else:
+        chained = {name: np.asarray(value)[None, None] for name, value in values.items()}
+    tree = xr.DataTree.from_dict({"posterior": dataset(model, chained), "estimate": point})
+    tree["posterior"].attrs |= {"kind": "bootstrap", "method": method}
+    tree["estimate"].attrs |= {"kind": "point", "method": method}
+    tree.attrs = provenance(model, method=method, notes=dump_notes(notes), **more)
+    return tree

@@ -1,0 +1,104 @@
+"""Positivity of every arm in every class, bounded from the outcome-side proxies. NumPy and SciPy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from pymc_mte.model import CausalModel
+
+Array = NDArray[np.float64]
+Columns = Mapping[str, NDArray[np.generic]]
+
+MIN_PROPENSITY = 0.01
+"""An arm that some class gets less often than this is not extrapolated to that class."""
+
+N_BINS = 10
+"""Bins of a continuous proxy, by quantiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSupport:
+    """How rarely some class gets an arm.
+
+    Attributes
+    ----------
+    arm : int
+        Level number of the arm.
+    share : float
+        P(T=arm) over everybody.
+    lowest : float
+        Smallest share of the arm in any bin of an outcome proxy: because these proxies do not depend
+        on the treatment given the class, at least one class gets the arm no more often than this.
+    upper : float
+        Upper 97.5% confidence limit of ``lowest``.
+    where : str
+        The bin in words.
+    """
+
+    arm: int
+    share: float
+    lowest: float
+    upper: float
+    where: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the data do not contradict positivity."""
+        return self.share > 0 and self.upper >= MIN_PROPENSITY
+
+
+def arm_support(model: CausalModel, columns: Columns, counts: Array) -> tuple[ArmSupport, ...]:
+    """Bound the smallest treatment probability over classes, for every arm.
+
+    Parameters
+    ----------
+    model : CausalModel
+        A model with a treatment.
+    columns : mapping of str to ndarray
+        Pattern columns.
+    counts : ndarray of shape (patterns,)
+        Counts.
+    """
+    arm = np.asarray(columns[str(model.treatment)])
+    n_arms = len(model.arms)
+    found = []
+    total = counts.sum()
+    for t in range(n_arms):
+        share = float(counts[arm == t].sum() / total)
+        best = ArmSupport(t, share, share, _upper(share * total, total), "everybody")
+        for proxy in model.outcome_proxies:
+            for label, rows in _bins(model, columns, counts, proxy):
+                size = counts[rows].sum()
+                hits = counts[rows & (arm == t)].sum()
+                upper = _upper(hits, size)
+                if upper < best.upper:
+                    best = ArmSupport(t, share, float(hits / size), upper, label)
+        found.append(best)
+    return tuple(found)
+
+
+def _upper(hits: float, size: float) -> float:
+    """Upper Clopper-Pearson limit; population tables count as large samples."""
+    if hits >= size:
+        return 1.0
+    return float(stats.beta.ppf(0.975, hits + 1, size - hits))
+
+
+def _bins(
+    model: CausalModel, columns: Columns, counts: Array, proxy: str
+) -> list[tuple[str, NDArray[np.bool_]]]:
+    column = np.asarray(columns[proxy])
+    var = model.variables[proxy]
+    if var.discrete:
+        bins = [(f"{proxy} = {label}", column == i) for i, label in enumerate(var.labels)]
+    else:
+        order = np.argsort(column, kind="stable")
+        edge = np.cumsum(counts[order]) / counts.sum()
+        cuts = np.unique([column[order][np.searchsorted(edge, q)] for q in np.arange(1, N_BINS) / N_BINS])
+        place = np.searchsorted(cuts, column, side="right")
+        limits = ["lowest", *(f"{cut:.4g}" for cut in cuts), "highest"]
+        bins = [(f"{proxy} from {limits[i]} to {limits[i + 1]}", place == i) for i in range(len(cuts) + 1)]
+    return [(label, rows) for label, rows in bins if rows.any()]

@@ -1,0 +1,108 @@
+"""The Bayesian network inside a class: densities, tables and draws. NumPy only.
+
+Parameter arrays may have any leading batch axes (chain, draw, replicate) before the axes that
+`CausalModel.dims` lists.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pymc_mte.model import CausalModel, Parameters
+
+Array = NDArray[np.float64]
+Columns = Mapping[str, NDArray[np.generic]]
+
+TINY = 1e-300
+"""Keeps the logarithm of a zero probability finite."""
+
+
+def with_class_axis(model: CausalModel, name: str, value: Array) -> Array:
+    """Return a parameter with a class axis, of length 1 if it is the same in every class."""
+    dims = model.dims[name]
+    if "class" in dims:
+        return value
+    return np.expand_dims(value, value.ndim - len(dims))
+
+
+def _gathered(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> dict[str, Array]:
+    """Continuous parameters per pattern and class: shape (..., class, pattern)."""
+    var = model.variables[variable]
+    index = tuple(np.asarray(columns[p]) for p in var.parents)
+    out = {}
+    for parameter, scope in var.spec.parameters.items():
+        value = with_class_axis(model, f"{parameter}_{variable}", parameters[f"{parameter}_{variable}"])
+        by_parents = scope == "location" or (scope == "scale" and var.scale_parents)
+        if by_parents and var.parents:
+            out[parameter] = value[(..., slice(None), *index)]
+        else:
+            out[parameter] = value[..., None]
+    return out
+
+
+def log_density(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> Array:
+    """Log-density of one variable given its parents, per class and pattern: (..., class, pattern).
+
+    A negative level number stands for a missing value and contributes zero.
+    """
+    var = model.variables[variable]
+    column = np.asarray(columns[variable])
+    if var.discrete:
+        table = with_class_axis(model, f"p_{variable}", parameters[f"p_{variable}"])
+        index = tuple(np.asarray(columns[p]) for p in var.parents)
+        with np.errstate(divide="ignore"):
+            log_p = np.log(np.maximum(table[(..., slice(None), *index, column)], TINY))
+        return np.where(column < 0, 0.0, log_p)
+    assert var.spec.log_density is not None
+    return var.spec.log_density(column, **_gathered(model, variable, parameters, columns))
+
+
+def log_joint(
+    model: CausalModel, parameters: Parameters, columns: Columns, variables: tuple[str, ...] | None = None
+) -> Array:
+    """Log of P(class, pattern), for all or some variables: shape (..., class, pattern)."""
+    weight = np.maximum(parameters["class_weight"], TINY)
+    total: Array = np.log(weight)[..., None]
+    for variable in model.variables if variables is None else variables:
+        total = total + log_density(model, variable, parameters, columns)
+    return total
+
+
+def log_sum_classes(log_p: Array) -> Array:
+    """Sum the class out of log P(class, pattern): shape (..., pattern)."""
+    top = log_p.max(axis=-2, keepdims=True)
+    total: Array = np.log(np.exp(log_p - top).sum(axis=-2)) + top[..., 0, :]
+    return total
+
+
+def cell_columns(model: CausalModel) -> dict[str, NDArray[np.int64]]:
+    """Level numbers of every cell of the table of discrete variables, last variable fastest."""
+    names = model.discrete_variables
+    grid = np.indices([model.size(v) for v in names]).reshape(len(names), -1)
+    return {name: grid[i].astype(np.int64) for i, name in enumerate(names)}
+
+
+def draw_rows(
+    model: CausalModel, parameters: Parameters, n: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.generic]]]:
+    """Draw latent classes and rows (level numbers or values) from one set of parameters."""
+    weight = parameters["class_weight"]
+    latent = rng.choice(model.classes, size=n, p=weight / weight.sum())
+    columns: dict[str, NDArray[np.generic]] = {}
+    for variable in model.order:
+        var = model.variables[variable]
+        gathered = {}
+        for parameter, scope in var.spec.parameters.items():
+            value = parameters[f"{parameter}_{variable}"]
+            index = (latent,) if var.latent else ()
+            if scope != "shared" and (scope != "scale" or var.scale_parents):
+                index += tuple(columns[p] for p in var.parents)
+            if scope == "shared":
+                gathered[parameter] = value
+            elif index:
+                gathered[parameter] = value[index]
+            else:
+                gathered[parameter] = np.broadcast_to(value, (n, *value.shape))
+        columns[variable] = var.spec.draw(rng, **gathered)
+    return latent, columns

@@ -1,0 +1,143 @@
+"""The layout of answers: labelled datasets, order of classes, saving and loading."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.errors import DataError
+from pymc_mte.functionals import functional_dims
+from pymc_mte.model import CausalModel
+
+Array = NDArray[np.float64]
+
+INTERVAL = 0.9
+"""Probability of every interval in tables: equal-tailed."""
+
+
+def dims_of(model: CausalModel) -> dict[str, tuple[str, ...]]:
+    """Axes of every parameter and functional that an answer of this model may hold."""
+    functional = functional_dims(model) if model.treatment is not None else {}
+    return model.dims | functional
+
+
+def dataset(
+    model: CausalModel, values: Mapping[str, Array], lead: tuple[str, ...] = ("chain", "draw")
+) -> xr.Dataset:
+    """Label arrays with the axes and coordinates that their names stand for.
+
+    Parameters
+    ----------
+    model : CausalModel
+        Gives axes and coordinates.
+    values : mapping of str to ndarray
+        Parameters and functionals by result name, with the leading axes ``lead``.
+    lead : tuple of str
+        Names of the leading axes.
+    """
+    dims = dims_of(model)
+    used = {d for name in values for d in dims[name]}
+    coords: dict[str, object] = {d: c for d, c in model.coords.items() if d in used}
+    out = xr.Dataset({name: ((*lead, *dims[name]), np.asarray(v)) for name, v in values.items()}, coords)
+    for axis in lead:
+        if axis in out.sizes:
+            out = out.assign_coords({axis: np.arange(out.sizes[axis])})
+    return out
+
+
+def class_order(model: CausalModel, values: Mapping[str, Array]) -> NDArray[np.int64]:
+    """Order of the classes: ascending in the first contrast's effect, else in the first variable."""
+    if "effect" in values:
+        key = np.asarray(values["effect"])
+        key = key if key.ndim == 1 else key[:, 0]
+    else:
+        first = next(iter(model.variables))
+        key = np.asarray(values[f"p_{first}" if f"p_{first}" in values else f"mean_{first}"])
+        if "class" not in model.dims[f"p_{first}" if f"p_{first}" in values else f"mean_{first}"]:
+            return np.arange(model.classes)
+        key = key.reshape(model.classes, -1)[:, -1]
+    return np.argsort(key, kind="stable")
+
+
+def reorder(model: CausalModel, values: Mapping[str, Array], order: NDArray[np.int64]) -> dict[str, Array]:
+    """Reorder the class axis of unbatched arrays."""
+    dims = dims_of(model)
+    return {n: np.asarray(v)[order] if dims[n][:1] == ("class",) else np.asarray(v) for n, v in values.items()}
+
+
+def sorted_classes(point: xr.Dataset, model: CausalModel) -> xr.Dataset:
+    """Sort the classes of a labelled point estimate."""
+    values = {str(name): point[name].values for name in point.data_vars}
+    return dataset(model, reorder(model, values, class_order(model, values)), lead=())
+
+
+def provenance(model: CausalModel, **more: str | int | float) -> dict[str, str | int | float]:
+    """Attributes that every result carries: the model, versions and seeds."""
+    packages = ("pymc-mte", "pymc", "arviz", "numpy")
+    return {"model": model.to_toml(), "versions": ", ".join(f"{p} {version(p)}" for p in packages), **more}
+
+
+def model_of(tree: xr.DataTree) -> CausalModel:
+    """Return the model that a result was computed with."""
+    if "model" not in tree.attrs:
+        raise DataError("this DataTree holds no model text in its attributes; is it a result of pymc_mte?")
+    return CausalModel.from_toml(str(tree.attrs["model"]))
+
+
+def save(tree: xr.DataTree, path: str | Path) -> Path:
+    """Save a result as NetCDF, complete or not at all.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        A result of `estimate`, `sample` or `fit`.
+    path : str or Path
+        Where to; written to a temporary name beside it first, then renamed.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Examples
+    --------
+    >>> import tempfile, xarray as xr
+    >>> folder = tempfile.mkdtemp()
+    >>> tree = xr.DataTree(xr.Dataset({"ate": 0.5}))
+    >>> float(load(save(tree, f"{folder}/answer.nc"))["ate"])
+    0.5
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        tree.to_netcdf(name, engine="netcdf4")
+        Path(name).replace(target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return target
+
+
+def load(path: str | Path) -> xr.DataTree:
+    """Load a result saved with `save`, wholly into memory.
+
+    Parameters
+    ----------
+    path : str or Path
+        A NetCDF file.
+
+    Returns
+    -------
+    xarray.DataTree
+        Equal to what was saved, in every value and attribute.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such result file")
+    with xr.open_datatree(path, engine="netcdf4") as tree:
+        return tree.load()

@@ -1,0 +1,97 @@
+"""Rows from a model with known parameters, its population table and its true functionals."""
+
+import json
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pymc_mte.errors import ModelError
+from pymc_mte.functionals import functional_dims, functionals
+from pymc_mte.model import CausalModel
+from pymc_mte.network import cell_columns, draw_rows, log_joint
+from pymc_mte.results import sorted_classes
+from pymc_mte.status import dump_notes
+
+
+def simulate(model: CausalModel, n: int, *, rng: int | np.random.Generator = 0) -> xr.Dataset:
+    """Draw rows from a model's stated truth.
+
+    Parameters
+    ----------
+    model : CausalModel
+        A model with a ``[truth]`` table.
+    n : int
+        Number of rows, at least 1.
+    rng : int or numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    xarray.Dataset
+        One column per variable along ``row``, with the levels as they are named in the model, and
+        the hidden ``latent_class``, which no estimator looks at.
+
+    Examples
+    --------
+    >>> from pymc_mte import load_model
+    >>> sorted(simulate(load_model("gallery:level3"), 5, rng=1).data_vars)
+    ['latent_class', 't', 'x', 'y', 'z']
+    """
+    if n < 1:
+        raise ModelError(f"n must be at least 1, got {n}")
+    latent, columns = draw_rows(model, model.true_parameters(), int(n), np.random.default_rng(rng))
+    out: dict[str, Any] = {"latent_class": ("row", latent)}
+    for name, var in model.variables.items():
+        values = np.asarray(var.labels)[columns[name]] if var.discrete else columns[name]
+        out[name] = ("row", values)
+    return xr.Dataset(out)
+
+
+def population(model: CausalModel) -> xr.Dataset:
+    """Exact population table of a discrete model: the tabulated form with real-valued counts.
+
+    Parameters
+    ----------
+    model : CausalModel
+        A model with a ``[truth]`` table whose variables are all discrete.
+
+    Returns
+    -------
+    xarray.Dataset
+        As from `tabulate`, the counts being cell probabilities that sum to 1.
+    """
+    if model.continuous_variables:
+        raise ModelError(f"{model.continuous_variables[0]!r} is continuous: there is no finite population table")
+    cells = cell_columns(model)
+    p = np.exp(log_joint(model, model.true_parameters(), cells)).sum(axis=0)
+    table = xr.Dataset(
+        {name: ("pattern", column) for name, column in cells.items()} | {"count": ("pattern", p)}
+    )
+    for name in cells:
+        table[name].attrs["levels"] = json.dumps(list(model.variables[name].labels))
+    table.attrs = {"tabulated": 1, "n": 1.0, "notes": dump_notes([])}
+    return table
+
+
+def truth(model: CausalModel) -> xr.Dataset:
+    """Compute the functionals and parameters that a model's ``[truth]`` implies.
+
+    Parameters
+    ----------
+    model : CausalModel
+        A model with a ``[truth]`` table.
+
+    Returns
+    -------
+    xarray.Dataset
+        The variables of a result without uncertainty: ``ate``, ``effect``, ``class_weight``, ...
+    """
+    parameters = model.true_parameters()
+    values = dict(parameters)
+    dims = dict(model.dims)
+    if model.treatment is not None:
+        values |= functionals(model, parameters)
+        dims |= functional_dims(model)
+    coords = {d: c for d, c in model.coords.items() if any(d in dims[v] for v in values)}
+    return sorted_classes(xr.Dataset({v: (dims[v], values[v]) for v in values}, coords=coords), model)

@@ -1,0 +1,104 @@
+"""Statuses: what the data made impossible or doubtful, each with its advice."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Outcome of a step; the name is stable, the value is the advice."""
+
+    OK = "Nothing to report."
+    CONSTANT_COLUMN = (
+        "The column never varies, so it carries no information about the class. "
+        "It is not used as a proxy; choose another one."
+    )
+    EMPTY_ARM = (
+        "No row has this treatment arm, so nothing about it can be estimated. "
+        "Remove the level from the model or collect data for it."
+    )
+    ROWS_DROPPED = (
+        "Rows with missing values were left out. If missingness depends on the class or the "
+        "outcome, every answer is shifted; compare with a model of complete columns."
+    )
+    FEATURES_DROPPED = (
+        "Some proxy features repeat others and were left out; the proxies carry fewer "
+        "directions than their levels suggest."
+    )
+    TOO_FEW_FEATURES = (
+        "The proxies of one side have fewer distinguishable values than the model has classes. "
+        "Add a proxy on that side or use fewer classes."
+    )
+    WEAK_PROXIES = (
+        "The proxies cannot be told from noise in the direction that the last class needs. "
+        "Use proxies that depend more on the class, more rows, or fewer classes."
+    )
+    POSITIVITY = (
+        "At least one class almost never gets this arm, so its outcome there is extrapolated. "
+        "Do not use averages over everybody; the effect among those who got the arm may still hold."
+    )
+    COMPLEX_ROOTS = (
+        "The moment equations have no real solution for these data; the nearest real one is "
+        "returned. Use more rows, stronger proxies or fewer classes."
+    )
+    SINGULAR = (
+        "The moment equations cannot be solved: the classes are not separated by the proxies or "
+        "by the outcome. Use stronger proxies or fewer classes."
+    )
+    WEIGHT_OUTSIDE = (
+        "A class weight lies outside [0, 1]: sampling error or a violated assumption. "
+        "Prefer the posterior or method='polished', and check the graph."
+    )
+    EFFECT_OUTSIDE = (
+        "A class mean lies outside the range of the outcome: sampling error or a violated "
+        "assumption. Prefer the posterior or method='polished', and check the graph."
+    )
+    CLASSES_TIED = (
+        "Two classes differ by less than two standard errors in their effects, so the order of "
+        "the classes is arbitrary. Read the label-free quantities first."
+    )
+    NOT_CONVERGED = (
+        "The iterations stopped before they settled; the likelihood is flat. "
+        "Treat the class-level answers as weakly identified."
+    )
+    NO_MOMENT_METHOD = (
+        "The graph does not satisfy the independences that a moment method needs; "
+        "only likelihood answers are available."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A status together with where it arose.
+
+    Attributes
+    ----------
+    status : Status
+        What happened, with its advice.
+    where : str
+        The variable, arm or quantity concerned.
+    detail : str
+        The measured facts, as a short phrase.
+    """
+
+    status: Status
+    where: str = ""
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """Return one readable sentence."""
+        head = self.status.name.replace("_", " ").lower()
+        place = f" ({self.where})" if self.where else ""
+        facts = f": {self.detail}." if self.detail else "."
+        return f"{head}{place}{facts} {self.status.value}"
+
+
+def dump_notes(notes: Iterable[Note]) -> str:
+    """Write notes as JSON text, the form kept in attributes."""
+    return json.dumps([[note.status.name, note.where, note.detail] for note in notes])
+
+
+def load_notes(text: str) -> list[Note]:
+    """Read notes written by `dump_notes`."""
+    return [Note(Status[name], where, detail) for name, where, detail in json.loads(text)]
