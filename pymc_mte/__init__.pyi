@@ -6,6 +6,7 @@ from .errors import (
     RefusedError as RefusedError,
     ShapeError as ShapeError,
 )
+from .identify.identification import Identification as Identification, identify as identify
 from .model import CausalModel as CausalModel, DataSource as DataSource, Variable as Variable
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate

@@ -1,0 +1,1 @@
+"""The Bayesian latent-class causal model: built as a plain PyMC model, the class summed out."""

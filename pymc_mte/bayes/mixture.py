@@ -1,0 +1,98 @@
+"""The continuous variables given the discrete ones: a mixture over classes, as an observed variable."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from numpy.typing import NDArray
+from pytensor.tensor.variable import TensorVariable
+
+LOG_DENSITY: dict[str, Any] = {
+    "normal": lambda x, mean, sd, nu: pm.logp(pm.Normal.dist(mean, sd), x),
+    "student_t": lambda x, mean, sd, nu: pm.logp(pm.StudentT.dist(nu=nu, mu=mean, sigma=sd), x),
+}
+"""Log-density of every continuous family as a PyTensor expression."""
+
+DRAW: dict[str, Any] = {
+    "normal": lambda rng, mean, sd, nu: rng.normal(mean, sd),
+    "student_t": lambda rng, mean, sd, nu: mean + sd * rng.standard_t(nu, size=np.shape(mean)),
+}
+"""Random values of every continuous family in NumPy."""
+
+
+def continuous_mixture(
+    name: str,
+    families: tuple[str, ...],
+    *,
+    log_class: TensorVariable,
+    weight: TensorVariable,
+    parameters: Mapping[str, list[TensorVariable]],
+    observed: TensorVariable,
+) -> TensorVariable:
+    """Observe rows of continuous variables as a mixture over classes.
+
+    Parameters
+    ----------
+    name : str
+        Name of the observed variable.
+    families : tuple of str
+        Family of every column.
+    log_class : tensor of shape (rows, classes)
+        Log P(class | discrete part of the row).
+    weight : tensor of shape (rows,)
+        How often every row occurred.
+    parameters : mapping of str to list of tensors
+        ``mean``, ``sd`` and ``nu`` of every column, each of shape (rows or 1, classes or 1).
+    observed : tensor of shape (rows, columns)
+        The values.
+    """
+    flat = [tensor for column in zip(*parameters.values(), strict=True) for tensor in column]
+
+    def logp(value: TensorVariable, log_u: TensorVariable, w: TensorVariable, *rest: TensorVariable) -> TensorVariable:
+        log_u, w, arguments = _unbatch(log_u, 2), _unbatch(w, 1), [_unbatch(r, 2) for r in rest]
+        total = log_u
+        for i, family in enumerate(families):
+            total = total + LOG_DENSITY[family](value[:, i, None], *arguments[3 * i : 3 * i + 3])
+        return pt.sum(w * pm.math.logsumexp(total, axis=1))
+
+    def draw(log_u: NDArray[np.float64], rest: tuple[Any, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+        latent = (log_u + rng.gumbel(size=log_u.shape)).argmax(axis=1)
+        rows = np.arange(len(latent))
+        columns = []
+        for i, family in enumerate(families):
+            own = [
+                np.broadcast_to(np.reshape(a, np.shape(a)[-2:]), log_u.shape)[rows, latent]
+                for a in rest[3 * i : 3 * i + 3]
+            ]
+            columns.append(DRAW[family](rng, *own))
+        return np.column_stack(columns)
+
+    def random(*arguments: Any, rng: np.random.Generator, size: Any = None) -> NDArray[np.float64]:
+        log_u, _, *rest = arguments
+        log_u = np.reshape(log_u, np.shape(log_u)[-2:])
+        repeats = int(np.prod(size)) if size else 1
+        drawn = np.stack([draw(log_u, tuple(rest), rng) for _ in range(repeats)])
+        return drawn.reshape(*(size or ()), *drawn.shape[1:])
+
+    axes = ["(r,k)", "(r)"] + [f"(a{i},b{i})" for i in range(len(flat))]
+    signature = ",".join(axes) + ",(r,v)->(r,v)"
+    return pm.CustomDist(
+        name,
+        log_class,
+        weight,
+        *flat,
+        pt.zeros_like(observed),
+        logp=lambda value, *a: logp(value, *a[:-1]),
+        random=lambda *a, rng=None, size=None: random(*a[:-1], rng=rng, size=size),
+        signature=signature,
+        observed=observed,
+    )
+
+
+def _unbatch(tensor: TensorVariable, ndim: int) -> TensorVariable:
+    """Drop the length-1 batch axes that a distribution puts in front of its parameters."""
+    while tensor.ndim > ndim:
+        tensor = tensor[0]
+    return tensor

@@ -1,0 +1,88 @@
+"""Priors of every parameter: weakly informative on the data's scale, all replaceable."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pymc as pm
+from pytensor.tensor.variable import TensorVariable
+
+from pymc_mte.errors import ModelError
+from pymc_mte.model import CausalModel
+
+Prior = float | list[float] | Mapping[str, Any] | Callable[..., Any]
+"""A Dirichlet concentration, a ``{dist = ..., ...}`` table, or ``f(name, dims) -> random variable``."""
+
+TABLE_CONCENTRATION = 2.0
+WIDTH = 2.5
+"""Pooled standard deviations that a mean may easily lie away from the pooled mean."""
+
+DISTRIBUTIONS: dict[str, Callable[..., Any]] = {
+    "normal": pm.Normal,
+    "student_t": pm.StudentT,
+    "halfnormal": pm.HalfNormal,
+    "lognormal": pm.LogNormal,
+    "gamma": pm.Gamma,
+    "exponential": pm.Exponential,
+}
+"""What ``dist`` may name in a prior table; the other keys are its PyMC arguments."""
+
+
+def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[str, Prior]:
+    """Collect the priors of the model file and of the call, under result names (``p_z``, ``mean_y``)."""
+    keys = {"class_weight": "class_weight"}
+    keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
+    flat: dict[str, Prior] = {}
+    for key, value in model.priors.items():
+        if isinstance(value, Mapping) and key in model.variables:
+            flat |= {f"{key}.{parameter}": prior for parameter, prior in value.items()}
+        else:
+            flat[key] = value
+    flat |= dict(given or {})
+    out: dict[str, Prior] = {}
+    for key, value in flat.items():
+        name = keys.get(key, key)
+        if name not in keys.values():
+            raise ModelError(f"priors.{key}: no such parameter; choose one of {sorted(keys.values())}")
+        out[name] = value
+    return out
+
+
+def free_dims(model: CausalModel, name: str) -> tuple[str, ...]:
+    """Axes of a parameter's random variable: a bernoulli ``p`` has no level axis."""
+    variable, parameter = model.owners.get(name, ("", ""))
+    if parameter == "p" and model.variables[variable].family == "bernoulli":
+        return model.dims[name][:-1]
+    return model.dims[name]
+
+
+def add_parameter(
+    model: CausalModel, name: str, prior: Prior | None, centre: TensorVariable | None, spread: TensorVariable | None
+) -> TensorVariable:
+    """Create one parameter as a random variable in the current PyMC model."""
+    dims = free_dims(model, name)
+    if callable(prior):
+        return prior(name, dims)
+    if isinstance(prior, Mapping):
+        arguments = dict(prior)
+        dist = str(arguments.pop("dist", ""))
+        if dist not in DISTRIBUTIONS or name == "class_weight" or name.startswith("p_"):
+            raise ModelError(
+                f"prior of {name}: a table of probabilities takes a concentration (number or list), any "
+                f"other parameter a dist among {', '.join(DISTRIBUTIONS)}; got {dict(prior)}"
+            )
+        return DISTRIBUTIONS[dist](name, **arguments, dims=dims)
+    parameter = "p" if name == "class_weight" else model.owners[name][1]
+    if parameter == "p":
+        concentration = np.asarray(TABLE_CONCENTRATION if prior is None else prior, dtype=float)
+        if dims != model.dims[name]:
+            first, second = np.broadcast_to(concentration, (2,))
+            return pm.Beta(name, alpha=float(second), beta=float(first), dims=dims)
+        return pm.Dirichlet(name, a=np.broadcast_to(concentration, model.shapes[name]).copy(), dims=dims)
+    if prior is not None:
+        raise ModelError(f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}")
+    if parameter == "mean":
+        return pm.Normal(name, mu=centre, sigma=WIDTH * spread, dims=dims)
+    if parameter == "sd":
+        return pm.HalfNormal(name, sigma=WIDTH * spread, dims=dims)
+    return pm.Gamma(name, alpha=2.0, beta=0.1, dims=dims)

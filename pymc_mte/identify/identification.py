@@ -1,0 +1,218 @@
+"""`identify`: what a model and its data can answer, said before any estimate."""
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pymc_mte.data import columns_of, data_notes, resolve
+from pymc_mte.hierarchy import MEANING, REACHED, Hierarchy, hierarchy
+from pymc_mte.model import CausalModel
+from pymc_mte.moments.methods import Problem, make_problem
+from pymc_mte.moments.positivity import MIN_PROPENSITY, ArmSupport, arm_support
+from pymc_mte.moments.strength import ArmStrength, proxy_strength, supported_classes
+from pymc_mte.status import Note, Status
+
+N_BOOT = 200
+"""Replicates behind the standard errors of the canonical correlations."""
+
+CLASS_LEVEL = ("class_weight", "potential_outcome", "effect", "effect_sd", "weight_harmed")
+AVERAGES = ("ate", "att")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identification:
+    """What can be learnt, and on which assumptions it rests.
+
+    Attributes
+    ----------
+    model : CausalModel
+        The model asked about.
+    level : str
+        ``HTE``, ``mixture``, ``MTE``, ``ATE`` or ``none``: what moment methods reach.
+    identified : dict of str to bool
+        Per functional, whether graph and data carry it.
+    checks : pandas.DataFrame
+        Columns check, where, value, se, p, verdict (ok, doubt, fail) and advice.
+    supported : int or None
+        Number of classes that the proxies tell from noise in every arm; None without data.
+    graph : Hierarchy
+        The level with the independences it needs and the edges that cost the next one.
+    notes : tuple of Note
+        Statuses with advice.
+    """
+
+    model: CausalModel
+    level: str
+    identified: dict[str, bool]
+    checks: pd.DataFrame
+    supported: int | None
+    graph: Hierarchy
+    notes: tuple[Note, ...]
+
+    def lines(self) -> list[str]:
+        """Return the report as plain sentences, the most important first."""
+        model = self.model
+        question = f"Effect of {model.treatment} on {model.outcome}" if model.treatment else "No effect is asked for"
+        out = [
+            f"{question}, with {model.classes} hidden class{'es' * (model.classes > 1)} assumed.",
+            f"The graph reaches {MEANING[self.graph.level]}.",
+        ]
+        assumed = [str(item) for item in self.graph.needed if item.holds]
+        failing = [str(item) for item in self.graph.needed if not item.holds]
+        if assumed:
+            out.append("This rests on: " + "; ".join(assumed) + ".")
+        if failing:
+            out.append("Not granted by the graph: " + "; ".join(failing) + ".")
+        if self.graph.costing:
+            edges = " and ".join(f"{a} -> {b}" for a, b in self.graph.costing)
+            out.append(f"The next level would need a graph without {edges}.")
+        yes = [name for name, good in self.identified.items() if good]
+        no = [name for name, good in self.identified.items() if not good]
+        out.append("Can be answered: " + (", ".join(yes) if yes else "nothing") + ".")
+        if no:
+            out.append("Cannot be answered: " + ", ".join(no) + ".")
+        if self.supported is not None:
+            out.append(
+                f"The proxies support {self.supported} class{'es' * (self.supported > 1)} "
+                f"(the model has {model.classes})."
+            )
+        return out
+
+    def __str__(self) -> str:
+        """Return the report as text."""
+        doubts = [f"- {note}" for note in self.notes]
+        return "\n".join([*self.lines(), *(["To doubt:", *doubts] if doubts else [])])
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines())
+        doubts = "".join(f"<li>{html.escape(str(note))}</li>" for note in self.notes)
+        table = self.checks.to_html(index=False, float_format="{:.3g}".format, na_rep="")
+        return f"<h3>What can be learnt</h3>{said}<ul>{doubts}</ul>{table}"
+
+
+def identify(
+    model: CausalModel, data: Any = None, *, rng: int | np.random.Generator = 0
+) -> Identification:
+    """Say what a model can answer, from its graph and, if given, from the data.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The model.
+    data : tabulated Dataset, dataframe, mapping or path, optional
+        Rows for the data checks: positivity per arm and proxy strength per arm. Without data only
+        the graph is judged.
+    rng : int or numpy.random.Generator
+        Source of the resamples behind the standard errors.
+
+    Returns
+    -------
+    Identification
+        Prints as a report; ``level``, ``identified`` and ``checks`` for programs.
+
+    Examples
+    --------
+    >>> from pymc_mte import load_model
+    >>> answer = identify(load_model("gallery:level4"))
+    >>> answer.level, answer.identified["ate"], answer.identified["effect"]
+    ('ATE', True, False)
+    """
+    graph = hierarchy(model)
+    names = (*AVERAGES, *CLASS_LEVEL) if model.treatment is not None else ()
+    identified = {name: name in REACHED[graph.level] for name in names}
+    notes: list[Note] = []
+    rows: list[dict[str, object]] = []
+    supported = None
+    if graph.level == "none" and model.treatment is not None:
+        notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
+    if data is not None:
+        model, table = resolve(model, data)
+        columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
+        notes += data_notes(table)
+        if model.treatment is not None:
+            problem = make_problem(model, columns, counts)
+            support = arm_support(model, columns, counts)
+            rows += _positivity(model, support, identified, notes)
+            if model.classes > 1 and graph.level != "none":
+                notes += [*problem.z.notes, *problem.x.notes]
+                supported = _strength(problem, np.random.default_rng(rng), rows, notes, identified)
+    checks = pd.DataFrame(rows, columns=["check", "where", "value", "se", "p", "verdict", "advice"])
+    return Identification(
+        model=model,
+        level=graph.level,
+        identified=identified,
+        checks=checks,
+        supported=supported,
+        graph=graph,
+        notes=tuple(notes),
+    )
+
+
+def _positivity(
+    model: CausalModel, support: tuple[ArmSupport, ...], identified: dict[str, bool], notes: list[Note]
+) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for arm in support:
+        label = f"{model.treatment} = {model.arms[arm.arm]}"
+        status = Status.OK if arm.holds else Status.POSITIVITY if arm.share > 0 else Status.EMPTY_ARM
+        row: dict[str, object] = {"check": "share of arm", "where": label, "value": arm.share}
+        row |= {"verdict": "ok" if arm.share > 0 else "fail", "advice": "" if arm.share > 0 else status.value}
+        rows.append(row)
+        if arm.share > 0 and model.classes > 1:
+            row = {"check": "rarest use of arm", "where": f"{label}, {arm.where}", "value": arm.lowest}
+            row |= {"verdict": "ok" if arm.holds else "fail", "advice": "" if arm.holds else status.value}
+            rows.append(row)
+        if arm.holds or (model.classes == 1 and arm.share > 0):
+            continue
+        if arm.share > 0:
+            detail = f"only {arm.lowest:.2%} of the rows with {arm.where} have it, below {MIN_PROPENSITY:.0%}"
+            notes.append(Note(status, label, detail))
+        reference = arm.arm == model.reference_arm
+        for name in identified:
+            if name != "class_weight" and (name != "att" or reference or arm.share == 0):
+                identified[name] = False
+    return rows
+
+
+def _strength(
+    problem: Problem,
+    rng: np.random.Generator,
+    rows: list[dict[str, object]],
+    notes: list[Note],
+    identified: dict[str, bool],
+) -> int:
+    """Add the proxy strength rows; return the number of classes that they support."""
+    model = problem.model
+    k = model.classes
+    narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
+    if narrow < k:
+        notes.append(Note(Status.TOO_FEW_FEATURES, "proxies", f"{narrow} features on one side for {k} classes"))
+        for name in identified:
+            identified[name] = False
+    if narrow < 2:
+        return 1
+    n_boot = N_BOOT if problem.counts.sum() > 1 else 0
+    strength = proxy_strength(problem, n_boot, rng)
+    for arm in strength:
+        label = f"{model.treatment} = {model.arms[arm.arm]}"
+        for i, value in enumerate(arm.correlation[: max(k, 2)]):
+            verdict, advice = _verdict(arm, i, k)
+            row: dict[str, object] = {"check": f"canonical correlation {i + 1}", "where": label, "value": value}
+            rows.append(row | {"se": arm.se[i], "p": arm.p_value[i], "verdict": verdict, "advice": advice})
+            if verdict == "doubt" and i + 1 == k - 1:
+                detail = f"canonical correlation {i + 1} is {value:.3f} (p = {arm.p_value[i]:.2g})"
+                notes.append(Note(Status.WEAK_PROXIES, label, detail))
+    return supported_classes(strength)
+
+
+def _verdict(arm: ArmStrength, i: int, classes: int) -> tuple[str, str]:
+    """Judge one canonical correlation: needed ones must stand out, further ones hint at more classes."""
+    strong = arm.p_value[i] < 0.05
+    if i + 1 <= classes - 1:
+        return ("ok", "") if strong else ("doubt", Status.WEAK_PROXIES.value)
+    if strong:
+        return "doubt", "More classes, or two proxies that depend on each other directly."
+    return "ok", ""
