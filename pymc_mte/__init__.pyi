@@ -1,3 +1,6 @@
+from .bayes.build import build_model as build_model
+from .bayes.sample import sample as sample
+from .compare import compare as compare, compare_models as compare_models, loo as loo
 from .data import tabulate as tabulate
 from .errors import (
     DataError as DataError,

@@ -58,6 +58,22 @@ class Status(StrEnum):
         "Two classes differ by less than two standard errors in their effects, so the order of "
         "the classes is arbitrary. Read the label-free quantities first."
     )
+    AMBIGUOUS_CLASSES = (
+        "The classes cannot be told apart from one resample to the next, so class-level answers mix "
+        "them up. Use label-free quantities (averages, effect SD), fewer classes or stronger proxies."
+    )
+    DIVERGENCES = (
+        "The sampler met regions that it could not follow. Raise target_accept, or use a simpler "
+        "model; the posterior may miss a part."
+    )
+    NOT_MIXED = (
+        "The chains do not agree after alignment. Draw longer, or treat the class-level answers as "
+        "weakly identified: several explanations of the data may fit alike."
+    )
+    LABEL_SWITCHING = (
+        "Classes change places inside chains, so class-level answers mix them up: the classes are "
+        "weakly identified. Read label-free quantities only."
+    )
     NOT_CONVERGED = (
         "The iterations stopped before they settled; the likelihood is flat. "
         "Treat the class-level answers as weakly identified."

@@ -165,9 +165,12 @@ def _compute(
                 notes.append(Note(status, method, "in the point estimate"))
             elif shares[f"{flag}_share"] > 0.05:
                 notes.append(Note(status, method, f"in {shares[f'{flag}_share']:.0%} of the replicates"))
+    if shares.get("ambiguous_share", 0.0) > 0.05:
+        detail = f"in {shares['ambiguous_share']:.0%} of the replicates two labellings fit alike"
+        notes.append(Note(Status.AMBIGUOUS_CLASSES, method, detail))
     known = dims_of(model)
     return (
-        {n: v[0] for n, v in point.items() if n in known},
+        {n: np.array(v[0]) for n, v in point.items() if n in known},
         {n: v for n, v in draws.items() if n in known},
         shares,
     )

@@ -1,0 +1,56 @@
+"""What the sampler does not say by itself: divergences, disagreement of chains, label switching."""
+
+import arviz as az
+import numpy as np
+import xarray as xr
+
+from pymc_mte.model import CausalModel
+from pymc_mte.status import Note, Status
+
+MAX_RHAT = 1.01
+MIN_ESS = 400
+STUCK = 8.0
+"""A chain whose mean log-density lies this far below the best one sits in a worse mode."""
+MAX_SWITCHING = 0.01
+
+
+def convergence(model: CausalModel, posterior: xr.Dataset, stats: xr.Dataset, switching: float) -> list[Note]:
+    """Judge the aligned draws.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The model.
+    posterior : xarray.Dataset
+        Aligned draws.
+    stats : xarray.Dataset
+        Sampler statistics.
+    switching : float
+        Share of draws that prefer another labelling than their chain's.
+    """
+    notes = []
+    if divergent := int(stats["diverging"].sum()):
+        notes.append(Note(Status.DIVERGENCES, "sampler", f"{divergent} of {stats['diverging'].size} draws"))
+    rhat, ess, worst = worst_mixing(posterior)
+    if rhat > MAX_RHAT or ess < MIN_ESS:
+        notes.append(Note(Status.NOT_MIXED, worst, f"R-hat {rhat:.3f}, effective draws {ess:.0f}"))
+    density = stats["logp"] if "logp" in stats else stats.get("lp")
+    if density is not None and posterior.sizes["chain"] > 1:
+        level = density.mean("draw").values
+        if level.max() - level.min() > STUCK:
+            gap = f"a chain lies {level.max() - level.min():.1f} log units below the best"
+            notes.append(Note(Status.NOT_MIXED, "chains", gap))
+    if switching > MAX_SWITCHING and model.classes > 1:
+        notes.append(Note(Status.LABEL_SWITCHING, "classes", f"in {switching:.0%} of the draws"))
+    return notes
+
+
+def worst_mixing(posterior: xr.Dataset) -> tuple[float, float, str]:
+    """Largest R-hat, smallest bulk effective sample size, and the variable with the largest R-hat."""
+    varying = [str(n) for n in posterior.data_vars if np.ptp(posterior[n].values) > 0 and n != "weight_harmed"]
+    if posterior.sizes["chain"] < 2 or posterior.sizes["draw"] < 4:
+        return np.nan, np.nan, ""
+    rhat, ess = az.rhat(posterior[varying]), az.ess(posterior[varying])
+    largest = {n: float(np.nanmax(rhat[n].values)) for n in varying}
+    worst = max(largest, key=lambda n: largest[n])
+    return largest[worst], min(float(np.nanmin(ess[n].values)) for n in varying), worst

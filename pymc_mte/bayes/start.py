@@ -1,0 +1,122 @@
+"""Starting values: from moments and likelihood climbs, spread per chain, given to each sampler."""
+
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.em import em, start_from_classes
+from pymc_mte.moments.methods import Problem, fit_likelihood
+from pymc_mte.results import class_order
+
+Array = NDArray[np.float64]
+
+PENALTY = 1.0
+"""Pseudo-counts of the climbs: the mode under the default Dirichlet(2) priors."""
+
+JITTER = 0.2
+"""Spread of the chains' starts: standard deviation on the log or logit scale, and in pooled SDs."""
+
+
+def starting_point(problem: Problem, start: xr.DataTree | None) -> Parameters:
+    """Best penalised likelihood climb, from the given estimate and from the usual starts.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data.
+    start : DataTree, optional
+        An answer of `estimate`, used as one more start.
+
+    Returns
+    -------
+    mapping of str to ndarray
+        One set of parameters, classes in the order of the package (ascending effect).
+    """
+    model, columns, counts = problem.model, problem.columns, problem.counts
+    best, reached = fit_likelihood(problem, penalty=PENALTY)
+    if start is not None and model.classes > 1:
+        partial = _partial(model, start)
+        if partial is not None:
+            begin = start_from_classes(model, columns, counts, partial)
+            climbed = em(model, columns, counts[None], begin, penalty=PENALTY)
+            if climbed.log_likelihood[0] > reached.max() - 1e-6:
+                best = climbed.parameters
+    point = {name: value[0] for name, value in best.items()}
+    return point
+
+
+def _partial(model: CausalModel, start: xr.DataTree) -> Parameters | None:
+    """Take the parameters that an estimate holds; None if they cannot start a climb."""
+    point = start["estimate"].to_dataset()
+    found = {str(n): np.asarray(point[n].values, float) for n in point.data_vars if n in model.dims}
+    weight = found.get("class_weight")
+    if weight is None or not np.isfinite(weight).all():
+        return None
+    weight = np.clip(weight, 0.02, None)
+    found["class_weight"] = weight / weight.sum()
+    for name, value in found.items():
+        if name.startswith("p_"):
+            table = np.clip(np.nan_to_num(value, nan=0.5), 0.01, None)
+            found[name] = table / table.sum(axis=-1, keepdims=True)
+    return found if len(found) > 1 else None
+
+
+def jittered(model: CausalModel, point: Parameters, scales: dict[str, float], rng: np.random.Generator) -> Parameters:
+    """One chain's start: the point with noise on a scale that fits each parameter."""
+    out: Parameters = {}
+    for name, value in point.items():
+        variable, parameter = model.owners.get(name, ("", "p"))
+        noise = JITTER * rng.normal(size=value.shape)
+        if parameter == "p":
+            table = np.clip(value, 1e-3, None) * np.exp(noise)
+            out[name] = table / table.sum(axis=-1, keepdims=True)
+        elif parameter == "mean":
+            out[name] = value + noise * scales[variable]
+        else:
+            out[name] = value * np.exp(noise)
+    return out
+
+
+def to_free(model: CausalModel, parameters: Parameters) -> Parameters:
+    """Values of the model's random variables: a bernoulli table by its second level."""
+    out = {}
+    for name, value in parameters.items():
+        variable, parameter = model.owners.get(name, ("", ""))
+        bernoulli = parameter == "p" and model.variables[variable].family == "bernoulli"
+        out[name] = value[..., 1] if bernoulli else value
+    return out
+
+
+def from_free(model: CausalModel, values: Parameters) -> Parameters:
+    """Invert `to_free`, with any leading axes."""
+    out = {}
+    for name, value in values.items():
+        variable, parameter = model.owners.get(name, ("", ""))
+        bernoulli = parameter == "p" and model.variables[variable].family == "bernoulli"
+        out[name] = np.stack([1 - value, value], axis=-1) if bernoulli else value
+    return out
+
+
+def flat_start(built: pm.Model, values: Parameters) -> Array:
+    """Map constrained values to the sampler's flat unconstrained vector."""
+    from pymc.initial_point import make_initial_point_fn
+
+    point: dict[str, Any] = make_initial_point_fn(
+        model=built, overrides=values, return_transformed=True, jitter_rvs=set()
+    )(0)
+    return np.concatenate([np.ravel(value) for value in point.values()]).astype(float)
+
+
+def order_classes(model: CausalModel, parameters: Parameters) -> Parameters:
+    """Sort the classes of one set of parameters in the order of the package."""
+    from pymc_mte.functionals import functionals
+
+    values = dict(parameters)
+    if model.treatment is not None:
+        values |= functionals(model, parameters)
+    order = class_order(model, values)
+    return {n: v[order] if model.dims[n][:1] == ("class",) else v for n, v in parameters.items()}
