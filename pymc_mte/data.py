@@ -119,12 +119,16 @@ def _narwhal(frame: Any) -> "nw.LazyFrame[Any]":
         frame = _open_file(Path(frame))
     elif isinstance(frame, xr.Dataset):
         if len(frame.dims) != 1:
-            raise DataError(f"an xarray Dataset of rows needs one dimension, got {list(frame.dims)}")
+            raise DataError(
+                f"an xarray Dataset of rows needs one dimension, got {list(frame.dims)}"
+            )
         frame = frame.to_dataframe().reset_index(drop=True)
     elif isinstance(frame, Mapping):
         lengths = {name: np.shape(column) for name, column in frame.items()}
         if len(set(lengths.values())) > 1 or any(len(shape) != 1 for shape in lengths.values()):
-            raise DataError(f"columns must be one-dimensional and equally long, got shapes {lengths}")
+            raise DataError(
+                f"columns must be one-dimensional and equally long, got shapes {lengths}"
+            )
         frame = pd.DataFrame(dict(frame))
     try:
         return nw.from_native(frame).lazy()
@@ -142,12 +146,18 @@ def _open_file(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{path}: no such data file")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes; tabulate it in parts and merge")
+        raise DataError(
+            f"{path}: larger than {MAX_FILE_BYTES} bytes; tabulate it in parts and merge"
+        )
     if any(mark in str(path) for mark in "*?["):
-        raise DataError(f"{path}: the characters * ? [ mean many files to the reader; rename the file")
+        raise DataError(
+            f"{path}: the characters * ? [ mean many files to the reader; rename the file"
+        )
     readers = {".csv": "read_csv", ".parquet": "read_parquet"}
     if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: only .csv and .parquet files are read; convert it or pass a dataframe")
+        raise DataError(
+            f"{path}: only .csv and .parquet files are read; convert it or pass a dataframe"
+        )
     full = str(path.resolve())
     connection = duckdb.connect(
         ":memory:",
@@ -167,9 +177,13 @@ def _distinct_rows(frame: "nw.LazyFrame[Any]", names: list[str], count: str | No
     available = frame.collect_schema().names()
     wanted = names + ([count] if count is not None else [])
     if absent := [name for name in wanted if name not in available]:
-        raise DataError(f"columns {absent} are not in the data, which have {available[:30]}; rename them")
+        raise DataError(
+            f"columns {absent} are not in the data, which have {available[:30]}; rename them"
+        )
     total = nw.len() if count is None else nw.col(count).sum()
-    rows = frame.select(wanted).group_by(names, drop_null_keys=False).agg(total.alias(COUNT)).collect()
+    rows = (
+        frame.select(wanted).group_by(names, drop_null_keys=False).agg(total.alias(COUNT)).collect()
+    )
     out: pd.DataFrame = rows.to_pandas()
     return out
 
@@ -232,7 +246,10 @@ def _numbers(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
 
 
 def _without_missing(
-    columns: dict[str, NDArray[Any]], counts: NDArray[np.float64], model: CausalModel, notes: list[Note]
+    columns: dict[str, NDArray[Any]],
+    counts: NDArray[np.float64],
+    model: CausalModel,
+    notes: list[Note],
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
     absent = {
         name: (column < 0) if model.variables[name].discrete else np.isnan(column)
@@ -244,7 +261,7 @@ def _without_missing(
     listed = ", ".join(f"{name} ({number:g})" for name, number in per_column.items())
     if model.data is None or model.data.missing == "error":
         raise DataError(
-            f"missing values in {listed}; set missing = \"drop\" in the model's [data] table (or pass "
+            f'missing values in {listed}; set missing = "drop" in the model\'s [data] table (or pass '
             "DataSource(missing='drop')) to leave these rows out, or impute them first"
         )
     keep = ~np.any(list(absent.values()), axis=0)
@@ -277,7 +294,9 @@ def _dataset(
 ) -> xr.Dataset:
     for name, column in columns.items():
         if np.ptp(column) == 0 and name not in (model.treatment, model.outcome):
-            notes.append(Note(Status.CONSTANT_COLUMN, name, f"{counts.sum():g} rows with one value"))
+            notes.append(
+                Note(Status.CONSTANT_COLUMN, name, f"{counts.sum():g} rows with one value")
+            )
     if model.treatment is not None:
         per_arm = np.bincount(
             columns[model.treatment], weights=counts, minlength=len(levels[model.treatment])

@@ -114,7 +114,8 @@ def potential_outcomes(model: CausalModel, parameters: Parameters) -> Array:
     """Mean potential outcome per class and arm, E[Y(t) | class]: (..., class, treatment)."""
     t, y = _roles(model)
     return np.stack(
-        [interventional_mean(model, parameters, {t: arm}, y) for arm in range(len(model.arms))], axis=-1
+        [interventional_mean(model, parameters, {t: arm}, y) for arm in range(len(model.arms))],
+        axis=-1,
     )
 
 
@@ -204,7 +205,10 @@ def functionals(model: CausalModel, parameters: Parameters) -> dict[str, Array]:
     outcomes = potential_outcomes(model, parameters)
     out = {"potential_outcome": outcomes}
     out |= effects_from_classes(model, parameters["class_weight"], outcomes)
-    att = [mean_among(model, parameters, b, b) - mean_among(model, parameters, a, b) for b, a in model.contrasts]
+    att = [
+        mean_among(model, parameters, b, b) - mean_among(model, parameters, a, b)
+        for b, a in model.contrasts
+    ]
     out["att"] = att[0] if len(att) == 1 else np.stack(att, axis=-1)
     return out
 
@@ -216,5 +220,5 @@ def functional_dims(model: CausalModel) -> dict[str, tuple[str, ...]]:
         "potential_outcome": ("class", "treatment"),
         "effect": ("class", *contrast),
         "arm_mean": ("treatment",),
-        **{name: contrast for name in ("ate", "att", "effect_sd", "weight_harmed", "ate_bridge", "att_bridge")},
+        **dict.fromkeys(("ate", "att", "effect_sd", "weight_harmed", "ate_bridge", "att_bridge"), contrast),
     }

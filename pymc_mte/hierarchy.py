@@ -21,9 +21,15 @@ MEANING: dict[LevelName, str] = {
 }
 
 REACHED: dict[LevelName, frozenset[str]] = {
-    "HTE": frozenset({"class_weight", "effect", "potential_outcome", "ate", "att", "effect_sd", "weight_harmed"}),
-    "mixture": frozenset({"class_weight", "effect", "potential_outcome", "ate", "att", "effect_sd", "weight_harmed"}),
-    "MTE": frozenset({"class_weight", "effect", "potential_outcome", "ate", "att", "effect_sd", "weight_harmed"}),
+    "HTE": frozenset(
+        {"class_weight", "effect", "potential_outcome", "ate", "att", "effect_sd", "weight_harmed"}
+    ),
+    "mixture": frozenset(
+        {"class_weight", "effect", "potential_outcome", "ate", "att", "effect_sd", "weight_harmed"}
+    ),
+    "MTE": frozenset(
+        {"class_weight", "effect", "potential_outcome", "ate", "att", "effect_sd", "weight_harmed"}
+    ),
     "ATE": frozenset({"ate", "att"}),
     "none": frozenset(),
 }
@@ -110,7 +116,9 @@ def _with_latent(model: CausalModel) -> "nx.DiGraph[str]":
     return graph
 
 
-def _level(model: CausalModel, graph: "nx.DiGraph[str]") -> tuple[LevelName, tuple[Independence, ...]]:
+def _level(
+    model: CausalModel, graph: "nx.DiGraph[str]"
+) -> tuple[LevelName, tuple[Independence, ...]]:
     if model.treatment is None or model.outcome is None:
         return "none", ()
     if model.classes == 1:
@@ -127,7 +135,9 @@ def _level(model: CausalModel, graph: "nx.DiGraph[str]") -> tuple[LevelName, tup
     checked: tuple[Independence, ...] = ()
     for level, triples in wanted.items():
         checked = tuple(
-            Independence(frozenset(a), frozenset(b), frozenset(c), nx.is_d_separator(graph, a, b, c))
+            Independence(
+                frozenset(a), frozenset(b), frozenset(c), nx.is_d_separator(graph, a, b, c)
+            )
             for a, b, c in triples
         )
         if all(item.holds for item in checked):

@@ -29,9 +29,7 @@ MAX_TABLE = 1_000_000
 """Largest conditional probability table (cells per class) that a model may ask for."""
 
 RESERVED = frozenset(
-    "class treatment contrast pattern count chain draw latent_class class_weight effect "
-    "potential_outcome ate att ate_bridge att_bridge effect_sd effect_cdf weight_harmed "
-    "arm_mean causal_groups bridge synthetic_moment effect_moment feature order".split()
+    ["class", "treatment", "contrast", "pattern", "count", "chain", "draw", "latent_class", "class_weight", "effect", "potential_outcome", "ate", "att", "ate_bridge", "att_bridge", "effect_sd", "effect_cdf", "weight_harmed", "arm_mean", "causal_groups", "bridge", "synthetic_moment", "effect_moment", "feature", "order"]
 )
 
 UNSUPPORTED = {
@@ -87,7 +85,9 @@ class Variable(_Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.family not in FAMILIES:
-            raise ValueError(f"family {self.family!r} is unknown; choose one of {', '.join(FAMILIES)}")
+            raise ValueError(
+                f"family {self.family!r} is unknown; choose one of {', '.join(FAMILIES)}"
+            )
         if not self.discrete:
             if self.levels is not None:
                 raise ValueError(f"levels: a {self.family} variable has none; remove the key")
@@ -97,7 +97,9 @@ class Variable(_Part):
                 raise ValueError("levels: a categorical variable must list its levels")
             return self
         if not 2 <= len(self.levels) <= MAX_LEVELS:
-            raise ValueError(f"levels: between 2 and {MAX_LEVELS} are allowed, got {len(self.levels)}")
+            raise ValueError(
+                f"levels: between 2 and {MAX_LEVELS} are allowed, got {len(self.levels)}"
+            )
         if self.family == "bernoulli" and len(self.levels) != 2:
             raise ValueError(f"levels: a bernoulli variable has two, got {len(self.levels)}")
         if len(set(self.levels)) != len(self.levels):
@@ -247,7 +249,9 @@ class CausalModel(_Part):
     def arms(self) -> tuple[Level, ...]:
         """Levels of the treatment, the reference arm included."""
         if self.treatment is None:
-            raise ModelError("roles.treatment: this model names no treatment; add one to ask for effects")
+            raise ModelError(
+                "roles.treatment: this model names no treatment; add one to ask for effects"
+            )
         return self.variables[self.treatment].labels
 
     @property
@@ -322,14 +326,18 @@ class CausalModel(_Part):
 
     def with_levels(self, levels: dict[str, tuple[Level, ...]]) -> "CausalModel":
         """Return the model with bernoulli levels filled in as the data have them."""
-        missing = {k: v for k, v in levels.items() if self.variables[k].levels is None and v != (0, 1)}
+        missing = {
+            k: v for k, v in levels.items() if self.variables[k].levels is None and v != (0, 1)
+        }
         if not missing:
             return self
         variables = {
             name: var.model_copy(update={"levels": missing[name]}) if name in missing else var
             for name, var in self.variables.items()
         }
-        fields = {name: getattr(self, name) for name in type(self).model_fields} | {"variables": variables}
+        fields = {name: getattr(self, name) for name in type(self).model_fields} | {
+            "variables": variables
+        }
         resolved = CausalModel(**fields)
         resolved._folder = self._folder
         return resolved
@@ -401,10 +409,14 @@ def _check_variables(model: CausalModel) -> None:
         raise ValueError("variables: at least one variable is needed")
     for name, var in model.variables.items():
         if name in RESERVED or not name:
-            raise ValueError(f"variables.{name}: this name is used for results; rename the variable")
+            raise ValueError(
+                f"variables.{name}: this name is used for results; rename the variable"
+            )
         for parent in var.parents:
             if parent not in model.variables:
-                raise ValueError(f"variables.{name}.parents: {parent!r} is not a variable of this model")
+                raise ValueError(
+                    f"variables.{name}.parents: {parent!r} is not a variable of this model"
+                )
             if not model.variables[parent].discrete:
                 raise ValueError(
                     f"variables.{name}.parents: {parent!r} is continuous; continuous parents are not "
@@ -432,7 +444,9 @@ def _check_roles(model: CausalModel) -> None:
             if name not in model.variables and key != "covariates":
                 raise ValueError(f"roles.{key}: {name!r} is not a variable of this model")
     if model.covariates:
-        raise ValueError("roles.covariates: observed covariates are not supported yet; leave the list empty")
+        raise ValueError(
+            "roles.covariates: observed covariates are not supported yet; leave the list empty"
+        )
     if t is None or y is None:
         return
     for key, name in (("treatment", t), ("outcome", y)):
@@ -444,21 +458,27 @@ def _check_roles(model: CausalModel) -> None:
             "a treatment with listed arms"
         )
     if model.variables[y].family == "categorical":
-        raise ValueError(f"roles.outcome: {y!r} is categorical and has no mean; use bernoulli or a continuous family")
+        raise ValueError(
+            f"roles.outcome: {y!r} is categorical and has no mean; use bernoulli or a continuous family"
+        )
     roles = [t, y, *model.treatment_proxies, *model.outcome_proxies]
     for name in set(roles):
         if roles.count(name) > 1:
             raise ValueError(f"roles: {name!r} has two roles; give it one")
     if model.reference is not None and model.reference not in model.variables[t].labels:
         labels = list(model.variables[t].labels)
-        raise ValueError(f"roles.reference: {model.reference!r} is no level of {t!r}; choose one of {labels}")
+        raise ValueError(
+            f"roles.reference: {model.reference!r} is no level of {t!r}; choose one of {labels}"
+        )
     forbidden = [(z, y, "treatment proxy") for z in model.treatment_proxies]
     forbidden += [(y, z, "treatment proxy") for z in model.treatment_proxies]
     for x in model.outcome_proxies:
         forbidden += [(t, x, "outcome proxy"), (y, x, "outcome proxy"), (x, t, "outcome proxy")]
     for parent, child, role in forbidden:
         if model.graph.has_edge(parent, child):
-            proxy = parent if parent in (*model.treatment_proxies, *model.outcome_proxies) else child
+            proxy = (
+                parent if parent in (*model.treatment_proxies, *model.outcome_proxies) else child
+            )
             raise ValueError(
                 f"variables.{child}.parents: the edge {parent} -> {child} breaks the role of {proxy!r} as "
                 f"{role}; remove the edge or take {proxy!r} out of the roles"
@@ -476,10 +496,14 @@ def _check_truth(model: CausalModel) -> None:
     for name, (variable, parameter) in model.owners.items():
         entry = model.truth.get(variable)
         if not isinstance(entry, dict) or parameter not in entry:
-            raise ModelError(f"truth.{variable}.{parameter}: missing; it needs the shape {model.shapes[name]}")
+            raise ModelError(
+                f"truth.{variable}.{parameter}: missing; it needs the shape {model.shapes[name]}"
+            )
         allowed = set(model.variables[variable].spec.parameters)
         if extra := set(entry) - allowed:
-            raise ModelError(f"truth.{variable}: unknown keys {sorted(extra)}; allowed are {sorted(allowed)}")
+            raise ModelError(
+                f"truth.{variable}: unknown keys {sorted(extra)}; allowed are {sorted(allowed)}"
+            )
     try:
         values = model.true_parameters()
     except (TypeError, ValueError) as err:

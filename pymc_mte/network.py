@@ -26,13 +26,17 @@ def with_class_axis(model: CausalModel, name: str, value: Array) -> Array:
     return np.expand_dims(value, value.ndim - len(dims))
 
 
-def _gathered(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> dict[str, Array]:
+def _gathered(
+    model: CausalModel, variable: str, parameters: Parameters, columns: Columns
+) -> dict[str, Array]:
     """Continuous parameters per pattern and class: shape (..., class, pattern)."""
     var = model.variables[variable]
     index = tuple(np.asarray(columns[p]) for p in var.parents)
     out = {}
     for parameter, scope in var.spec.parameters.items():
-        value = with_class_axis(model, f"{parameter}_{variable}", parameters[f"{parameter}_{variable}"])
+        value = with_class_axis(
+            model, f"{parameter}_{variable}", parameters[f"{parameter}_{variable}"]
+        )
         by_parents = scope == "location" or (scope == "scale" and var.scale_parents)
         if by_parents and var.parents:
             out[parameter] = value[(..., slice(None), *index)]
@@ -41,7 +45,9 @@ def _gathered(model: CausalModel, variable: str, parameters: Parameters, columns
     return out
 
 
-def log_density(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> Array:
+def log_density(
+    model: CausalModel, variable: str, parameters: Parameters, columns: Columns
+) -> Array:
     """Log-density of one variable given its parents, per class and pattern: (..., class, pattern).
 
     A negative level number stands for a missing value and contributes zero.
@@ -59,7 +65,10 @@ def log_density(model: CausalModel, variable: str, parameters: Parameters, colum
 
 
 def log_joint(
-    model: CausalModel, parameters: Parameters, columns: Columns, variables: tuple[str, ...] | None = None
+    model: CausalModel,
+    parameters: Parameters,
+    columns: Columns,
+    variables: tuple[str, ...] | None = None,
 ) -> Array:
     """Log of P(class, pattern), for all or some variables: shape (..., class, pattern)."""
     weight = np.maximum(parameters["class_weight"], TINY)

@@ -43,7 +43,9 @@ def dataset(
     dims = dims_of(model)
     used = {d for name in values for d in dims[name]}
     coords: dict[str, object] = {d: c for d, c in model.coords.items() if d in used}
-    out = xr.Dataset({name: ((*lead, *dims[name]), np.asarray(v)) for name, v in values.items()}, coords)
+    out = xr.Dataset(
+        {name: ((*lead, *dims[name]), np.asarray(v)) for name, v in values.items()}, coords
+    )
     for axis in lead:
         if axis in out.sizes:
             out = out.assign_coords({axis: np.arange(out.sizes[axis])})
@@ -64,10 +66,15 @@ def class_order(model: CausalModel, values: Mapping[str, Array]) -> NDArray[np.i
     return np.argsort(key, kind="stable")
 
 
-def reorder(model: CausalModel, values: Mapping[str, Array], order: NDArray[np.int64]) -> dict[str, Array]:
+def reorder(
+    model: CausalModel, values: Mapping[str, Array], order: NDArray[np.int64]
+) -> dict[str, Array]:
     """Reorder the class axis of unbatched arrays."""
     dims = dims_of(model)
-    return {n: np.asarray(v)[order] if dims[n][:1] == ("class",) else np.asarray(v) for n, v in values.items()}
+    return {
+        n: np.asarray(v)[order] if dims[n][:1] == ("class",) else np.asarray(v)
+        for n, v in values.items()
+    }
 
 
 def sorted_classes(point: xr.Dataset, model: CausalModel) -> xr.Dataset:
@@ -79,13 +86,19 @@ def sorted_classes(point: xr.Dataset, model: CausalModel) -> xr.Dataset:
 def provenance(model: CausalModel, **more: str | int | float) -> dict[str, str | int | float]:
     """Attributes that every result carries: the model, versions and seeds."""
     packages = ("pymc-mte", "pymc", "arviz", "numpy")
-    return {"model": model.to_toml(), "versions": ", ".join(f"{p} {version(p)}" for p in packages), **more}
+    return {
+        "model": model.to_toml(),
+        "versions": ", ".join(f"{p} {version(p)}" for p in packages),
+        **more,
+    }
 
 
 def model_of(tree: xr.DataTree) -> CausalModel:
     """Return the model that a result was computed with."""
     if "model" not in tree.attrs:
-        raise DataError("this DataTree holds no model text in its attributes; is it a result of pymc_mte?")
+        raise DataError(
+            "this DataTree holds no model text in its attributes; is it a result of pymc_mte?"
+        )
     return CausalModel.from_toml(str(tree.attrs["model"]))
 
 

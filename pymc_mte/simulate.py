@@ -62,7 +62,9 @@ def population(model: CausalModel) -> xr.Dataset:
         As from `tabulate`, the counts being cell probabilities that sum to 1.
     """
     if model.continuous_variables:
-        raise ModelError(f"{model.continuous_variables[0]!r} is continuous: there is no finite population table")
+        raise ModelError(
+            f"{model.continuous_variables[0]!r} is continuous: there is no finite population table"
+        )
     cells = cell_columns(model)
     p = np.exp(log_joint(model, model.true_parameters(), cells)).sum(axis=0)
     table = xr.Dataset(
@@ -94,4 +96,6 @@ def truth(model: CausalModel) -> xr.Dataset:
         values |= functionals(model, parameters)
         dims |= functional_dims(model)
     coords = {d: c for d, c in model.coords.items() if any(d in dims[v] for v in values)}
-    return sorted_classes(xr.Dataset({v: (dims[v], values[v]) for v in values}, coords=coords), model)
+    return sorted_classes(
+        xr.Dataset({v: (dims[v], values[v]) for v in values}, coords=coords), model
+    )

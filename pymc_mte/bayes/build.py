@@ -63,15 +63,29 @@ def build_model(
     """
     model, table = resolve(model, data)
     if table["count"].dtype.kind != "i":
-        raise DataError("the posterior needs whole counts; real-valued tables are for moment methods only")
+        raise DataError(
+            "the posterior needs whole counts; real-valued tables are for moment methods only"
+        )
     chosen = merge_priors(model, priors)
     layout = pattern_layout(model, table)
-    coords = {name: list(values) for name, values in model.coords.items() if name not in ("treatment", "contrast")}
-    coords |= {"cell": list(range(layout.sizes["cell"])), "continuous": list(model.continuous_variables)}
+    coords = {
+        name: list(values)
+        for name, values in model.coords.items()
+        if name not in ("treatment", "contrast")
+    }
+    coords |= {
+        "cell": list(range(layout.sizes["cell"])),
+        "continuous": list(model.continuous_variables),
+    }
     with pm.Model(coords=coords) as built:
         scales = {v: _pooled(table, v) for v in model.continuous_variables}
         parameters = {
-            name: add_parameter(model, name, chosen.get(name), *scales.get(model.owners.get(name, ("",))[0], (None, None)))
+            name: add_parameter(
+                model,
+                name,
+                chosen.get(name),
+                *scales.get(model.owners.get(name, ("",))[0], (None, None)),
+            )
             for name in model.dims
         }
         code = _level_numbers(model, layout)
@@ -104,9 +118,17 @@ def pattern_layout(model: CausalModel, table: xr.Dataset) -> xr.Dataset:
     columns, counts = columns_of(table, model), table["count"].values.astype("int64")
     if model.n_cells <= MAX_FULL_TABLE:
         cells = cell_columns(model)
-        code = np.column_stack([cells[v] for v in names]) if names else np.zeros((1, 0), dtype=np.int64)
+        code = (
+            np.column_stack([cells[v] for v in names])
+            if names
+            else np.zeros((1, 0), dtype=np.int64)
+        )
         sizes = tuple(model.size(v) for v in names)
-        where = np.ravel_multi_index([columns[v] for v in names], sizes) if names else np.zeros(len(counts), int)
+        where = (
+            np.ravel_multi_index([columns[v] for v in names], sizes)
+            if names
+            else np.zeros(len(counts), int)
+        )
         rest = 0
     else:
         seen = np.column_stack([columns[v] for v in names])
@@ -202,7 +224,9 @@ def _observe_rows(
     continuous_mixture(
         "rows",
         tuple(model.variables[v].family for v in model.continuous_variables),
-        log_class=log_class[:, where].T if model.discrete_variables else log_class.T + pt.zeros_like(where)[:, None],
+        log_class=log_class[:, where].T
+        if model.discrete_variables
+        else log_class.T + pt.zeros_like(where)[:, None],
         weight=pm.Data("row_count", layout["row_count"].values.astype(float)),
         parameters=by_row,
         observed=pm.Data("value", layout["value"].values),

@@ -50,14 +50,18 @@ def continuous_mixture(
     """
     flat = [tensor for column in zip(*parameters.values(), strict=True) for tensor in column]
 
-    def logp(value: TensorVariable, log_u: TensorVariable, w: TensorVariable, *rest: TensorVariable) -> TensorVariable:
+    def logp(
+        value: TensorVariable, log_u: TensorVariable, w: TensorVariable, *rest: TensorVariable
+    ) -> TensorVariable:
         log_u, w, arguments = _unbatch(log_u, 2), _unbatch(w, 1), [_unbatch(r, 2) for r in rest]
         total = log_u
         for i, family in enumerate(families):
             total = total + LOG_DENSITY[family](value[:, i, None], *arguments[3 * i : 3 * i + 3])
         return pt.sum(w * pm.math.logsumexp(total, axis=1))
 
-    def draw(log_u: NDArray[np.float64], rest: tuple[Any, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+    def draw(
+        log_u: NDArray[np.float64], rest: tuple[Any, ...], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
         latent = (log_u + rng.gumbel(size=log_u.shape)).argmax(axis=1)
         rows = np.arange(len(latent))
         columns = []

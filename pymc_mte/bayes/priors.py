@@ -31,7 +31,9 @@ DISTRIBUTIONS: dict[str, Callable[..., Any]] = {
 def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[str, Prior]:
     """Collect the priors of the model file and of the call, under result names (``p_z``, ``mean_y``)."""
     keys = {"class_weight": "class_weight"}
-    keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
+    keys |= {
+        f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()
+    }
     flat: dict[str, Prior] = {}
     for key, value in model.priors.items():
         if isinstance(value, Mapping) and key in model.variables:
@@ -43,7 +45,9 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     for key, value in flat.items():
         name = keys.get(key, key)
         if name not in keys.values():
-            raise ModelError(f"priors.{key}: no such parameter; choose one of {sorted(keys.values())}")
+            raise ModelError(
+                f"priors.{key}: no such parameter; choose one of {sorted(keys.values())}"
+            )
         out[name] = value
     return out
 
@@ -57,7 +61,11 @@ def free_dims(model: CausalModel, name: str) -> tuple[str, ...]:
 
 
 def add_parameter(
-    model: CausalModel, name: str, prior: Prior | None, centre: TensorVariable | None, spread: TensorVariable | None
+    model: CausalModel,
+    name: str,
+    prior: Prior | None,
+    centre: TensorVariable | None,
+    spread: TensorVariable | None,
 ) -> TensorVariable:
     """Create one parameter as a random variable in the current PyMC model."""
     dims = free_dims(model, name)
@@ -78,9 +86,13 @@ def add_parameter(
         if dims != model.dims[name]:
             first, second = np.broadcast_to(concentration, (2,))
             return pm.Beta(name, alpha=float(second), beta=float(first), dims=dims)
-        return pm.Dirichlet(name, a=np.broadcast_to(concentration, model.shapes[name]).copy(), dims=dims)
+        return pm.Dirichlet(
+            name, a=np.broadcast_to(concentration, model.shapes[name]).copy(), dims=dims
+        )
     if prior is not None:
-        raise ModelError(f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}")
+        raise ModelError(
+            f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}"
+        )
     if parameter == "mean":
         return pm.Normal(name, mu=centre, sigma=WIDTH * spread, dims=dims)
     if parameter == "sd":

@@ -16,7 +16,14 @@ from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.bayes.build import build_model
 from pymc_mte.bayes.checks import convergence
 from pymc_mte.bayes.priors import Prior
-from pymc_mte.bayes.start import flat_start, from_free, jittered, order_classes, starting_point, to_free
+from pymc_mte.bayes.start import (
+    flat_start,
+    from_free,
+    jittered,
+    order_classes,
+    starting_point,
+    to_free,
+)
 from pymc_mte.data import columns_of, data_notes, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
@@ -117,9 +124,16 @@ def sample(
         values |= functionals(model, values)
     posterior = dataset(model, values)
     found = identify(model, table)
-    notes = [*data_notes(table), *convergence(model, posterior, raw["sample_stats"].to_dataset(), switching)]
+    notes = [
+        *data_notes(table),
+        *convergence(model, posterior, raw["sample_stats"].to_dataset(), switching),
+    ]
     known = {note.where for note in notes}
-    notes += [note for note in found.notes if note.where not in known and note.status is not Status.CONSTANT_COLUMN]
+    notes += [
+        note
+        for note in found.notes
+        if note.where not in known and note.status is not Status.CONSTANT_COLUMN
+    ]
     tree = xr.DataTree.from_dict(
         {"posterior": posterior, "sample_stats": _clean_stats(raw["sample_stats"].to_dataset())}
     )
@@ -163,18 +177,31 @@ def _run_nutpie(
 
     chains = len(flat)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Found chain dimension to be longer", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="Found chain dimension to be longer", category=UserWarning
+        )
         nutpie.sample(
             dataclasses.replace(compiled, initial_point_func=listening),
-            draws=1, tune=1, chains=chains, cores=1, seed=seed, progress_bar=False,
+            draws=1,
+            tune=1,
+            chains=chains,
+            cores=1,
+            seed=seed,
+            progress_bar=False,
         )
     by_seed = dict(zip(seen, flat, strict=True))
     if len(by_seed) != chains:
         raise RuntimeError("nutpie handed out one seed to two chains; choose another random_seed")
     tree: xr.DataTree = nutpie.sample(
         dataclasses.replace(compiled, initial_point_func=lambda chain_seed: by_seed[chain_seed]),
-        draws=options["draws"], tune=options["tune"], chains=chains, cores=options["cores"], seed=seed,
-        target_accept=options["target_accept"], save_warmup=False, progress_bar=options["progressbar"],
+        draws=options["draws"],
+        tune=options["tune"],
+        chains=chains,
+        cores=options["cores"],
+        seed=seed,
+        target_accept=options["target_accept"],
+        save_warmup=False,
+        progress_bar=options["progressbar"],
     )
     return tree
 
@@ -185,9 +212,16 @@ def _run_pymc(
     """Sample with PyMC's own NUTS, every chain at its own start."""
     with built, _quiet_compilation():
         tree: xr.DataTree = pm.sample(
-            draws=options["draws"], tune=options["tune"], chains=len(starts), cores=options["cores"],
-            initvals=starts, init="adapt_diag", nuts_sampler="pymc", random_seed=seed,
-            nuts={"target_accept": options["target_accept"]}, progressbar=options["progressbar"],
+            draws=options["draws"],
+            tune=options["tune"],
+            chains=len(starts),
+            cores=options["cores"],
+            initvals=starts,
+            init="adapt_diag",
+            nuts_sampler="pymc",
+            random_seed=seed,
+            nuts={"target_accept": options["target_accept"]},
+            progressbar=options["progressbar"],
             compute_convergence_checks=False,
         )
     return tree
@@ -201,7 +235,9 @@ class _quiet_compilation(warnings.catch_warnings):
 
     def __enter__(self) -> None:
         super().__enter__()
-        warnings.filterwarnings("ignore", message="Numba will use object mode", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="Numba will use object mode", category=UserWarning
+        )
 
 
 def _aligned(
@@ -216,14 +252,19 @@ def _aligned(
     own = match_classes(flat, target)[0].reshape(*thinned.shape[:2], -1)
     switching = float((own != order[:, None]).any(axis=-1).mean())
     out = {
-        n: take_classes(v, order, 2) if model.dims[n][:1] == ("class",) else v for n, v in values.items()
+        n: take_classes(v, order, 2) if model.dims[n][:1] == ("class",) else v
+        for n, v in values.items()
     }
     return out, switching
 
 
 def _clean_stats(stats: xr.Dataset) -> xr.Dataset:
     """Keep the statistics that are numbers per draw."""
-    kept = [str(n) for n in stats.data_vars if set(stats[n].dims) == {"chain", "draw"} and stats[n].dtype.kind in "bif"]
+    kept = [
+        str(n)
+        for n in stats.data_vars
+        if set(stats[n].dims) == {"chain", "draw"} and stats[n].dtype.kind in "bif"
+    ]
     return stats[kept].reset_coords(drop=True)
 
 
@@ -239,7 +280,11 @@ def _add_predictive(
             prior = pm.sample_prior_predictive(N_PREDICTIVE, random_seed=seed, compile_kwargs=fast)
             thin = _thinned(to_free(model, {n: values[n] for n in model.dims}))
             predicted = pm.sample_posterior_predictive(
-                thin, random_seed=seed, progressbar=False, compile_kwargs=fast, freeze_vars=list(model.dims)
+                thin,
+                random_seed=seed,
+                progressbar=False,
+                compile_kwargs=fast,
+                freeze_vars=list(model.dims),
             )
     finally:
         logging.getLogger("pymc").setLevel(level)
@@ -248,20 +293,27 @@ def _add_predictive(
         prior_values |= functionals(model, prior_values)
     tree["prior"] = xr.DataTree(dataset(model, prior_values))
     tree["prior_predictive"] = xr.DataTree(_predictive(prior["prior_predictive"].to_dataset()))
-    tree["posterior_predictive"] = xr.DataTree(_predictive(predicted["posterior_predictive"].to_dataset()))
+    tree["posterior_predictive"] = xr.DataTree(
+        _predictive(predicted["posterior_predictive"].to_dataset())
+    )
 
 
 def _thinned(values: Parameters) -> xr.DataTree:
     chains, draws = values["class_weight"].shape[:2]
     step = max(1, draws * chains // N_PREDICTIVE)
-    kept = {n: (("chain", "draw", *(f"{n}_{i}" for i in range(v.ndim - 2))), v[:, ::step]) for n, v in values.items()}
+    kept = {
+        n: (("chain", "draw", *(f"{n}_{i}" for i in range(v.ndim - 2))), v[:, ::step])
+        for n, v in values.items()
+    }
     return xr.DataTree.from_dict({"posterior": xr.Dataset(kept)})
 
 
 def _predictive(drawn: xr.Dataset) -> xr.Dataset:
     """Name the axes of predictive draws: ``counts`` (cell), ``rows`` (row, continuous)."""
     names = {"counts": ("cell",), "rows": ("row", "continuous")}
-    return xr.Dataset({str(n): (("chain", "draw", *names[str(n)]), drawn[n].values) for n in drawn.data_vars})
+    return xr.Dataset(
+        {str(n): (("chain", "draw", *names[str(n)]), drawn[n].values) for n in drawn.data_vars}
+    )
 
 
 def _add_observed(tree: xr.DataTree, model: CausalModel, table: xr.Dataset) -> None:
@@ -273,15 +325,21 @@ def _add_observed(tree: xr.DataTree, model: CausalModel, table: xr.Dataset) -> N
         tree["log_likelihood_pattern"] = xr.DataTree(pointwise.to_dataset(name="log_p"))
 
 
-def pattern_log_likelihood(model: CausalModel, posterior: xr.Dataset, table: xr.Dataset) -> xr.DataArray:
+def pattern_log_likelihood(
+    model: CausalModel, posterior: xr.Dataset, table: xr.Dataset
+) -> xr.DataArray:
     """Log p of ONE row of each pattern, per draw: (chain, draw, pattern)."""
     parameters = {n: posterior[n].values for n in model.dims}
     columns = columns_of(table, model)
     chains = []
     for c in range(posterior.sizes["chain"]):
-        blocks = np.array_split(np.arange(posterior.sizes["draw"]), max(1, posterior.sizes["draw"] // 100))
+        blocks = np.array_split(
+            np.arange(posterior.sizes["draw"]), max(1, posterior.sizes["draw"] // 100)
+        )
         parts = [
-            log_sum_classes(log_joint(model, {n: v[c, block] for n, v in parameters.items()}, columns))
+            log_sum_classes(
+                log_joint(model, {n: v[c, block] for n, v in parameters.items()}, columns)
+            )
             for block in blocks
         ]
         chains.append(np.concatenate(parts))
@@ -291,7 +349,13 @@ def pattern_log_likelihood(model: CausalModel, posterior: xr.Dataset, table: xr.
 def identification_dataset(found: Identification) -> xr.Dataset:
     """Lay an identification report out for saving: flags per functional, the text in attributes."""
     names = list(found.identified)
-    out = xr.Dataset({"identified": ("functional", np.array([found.identified[n] for n in names], dtype="int8"))})
+    out = xr.Dataset(
+        {"identified": ("functional", np.array([found.identified[n] for n in names], dtype="int8"))}
+    )
     out = out.assign_coords({"functional": np.array(names, dtype=object)}) if names else out
-    out.attrs = {"level": found.level, "report": str(found), "supported_classes": found.supported or -1}
+    out.attrs = {
+        "level": found.level,
+        "report": str(found),
+        "supported_classes": found.supported or -1,
+    }
     return out

@@ -65,7 +65,9 @@ def _partial(model: CausalModel, start: xr.DataTree) -> Parameters | None:
     return found if len(found) > 1 else None
 
 
-def jittered(model: CausalModel, point: Parameters, scales: dict[str, float], rng: np.random.Generator) -> Parameters:
+def jittered(
+    model: CausalModel, point: Parameters, scales: dict[str, float], rng: np.random.Generator
+) -> Parameters:
     """One chain's start: the point with noise on a scale that fits each parameter."""
     out: Parameters = {}
     for name, value in point.items():

@@ -55,7 +55,11 @@ class Identification:
     def lines(self) -> list[str]:
         """Return the report as plain sentences, the most important first."""
         model = self.model
-        question = f"Effect of {model.treatment} on {model.outcome}" if model.treatment else "No effect is asked for"
+        question = (
+            f"Effect of {model.treatment} on {model.outcome}"
+            if model.treatment
+            else "No effect is asked for"
+        )
         out = [
             f"{question}, with {model.classes} hidden class{'es' * (model.classes > 1)} assumed.",
             f"The graph reaches {MEANING[self.graph.level]}.",
@@ -152,18 +156,33 @@ def identify(
 
 
 def _positivity(
-    model: CausalModel, support: tuple[ArmSupport, ...], identified: dict[str, bool], notes: list[Note]
+    model: CausalModel,
+    support: tuple[ArmSupport, ...],
+    identified: dict[str, bool],
+    notes: list[Note],
 ) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for arm in support:
         label = f"{model.treatment} = {model.arms[arm.arm]}"
-        status = Status.OK if arm.holds else Status.POSITIVITY if arm.share > 0 else Status.EMPTY_ARM
+        status = (
+            Status.OK if arm.holds else Status.POSITIVITY if arm.share > 0 else Status.EMPTY_ARM
+        )
         row: dict[str, object] = {"check": "share of arm", "where": label, "value": arm.share}
-        row |= {"verdict": "ok" if arm.share > 0 else "fail", "advice": "" if arm.share > 0 else status.value}
+        row |= {
+            "verdict": "ok" if arm.share > 0 else "fail",
+            "advice": "" if arm.share > 0 else status.value,
+        }
         rows.append(row)
         if arm.share > 0 and model.classes > 1:
-            row = {"check": "rarest use of arm", "where": f"{label}, {arm.where}", "value": arm.lowest}
-            row |= {"verdict": "ok" if arm.holds else "fail", "advice": "" if arm.holds else status.value}
+            row = {
+                "check": "rarest use of arm",
+                "where": f"{label}, {arm.where}",
+                "value": arm.lowest,
+            }
+            row |= {
+                "verdict": "ok" if arm.holds else "fail",
+                "advice": "" if arm.holds else status.value,
+            }
             rows.append(row)
         if arm.holds or (model.classes == 1 and arm.share > 0):
             continue
@@ -189,7 +208,11 @@ def _strength(
     k = model.classes
     narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
     if narrow < k:
-        notes.append(Note(Status.TOO_FEW_FEATURES, "proxies", f"{narrow} features on one side for {k} classes"))
+        notes.append(
+            Note(
+                Status.TOO_FEW_FEATURES, "proxies", f"{narrow} features on one side for {k} classes"
+            )
+        )
         for name in identified:
             identified[name] = False
     if narrow < 2:
@@ -200,8 +223,14 @@ def _strength(
         label = f"{model.treatment} = {model.arms[arm.arm]}"
         for i, value in enumerate(arm.correlation[: max(k, 2)]):
             verdict, advice = _verdict(arm, i, k)
-            row: dict[str, object] = {"check": f"canonical correlation {i + 1}", "where": label, "value": value}
-            rows.append(row | {"se": arm.se[i], "p": arm.p_value[i], "verdict": verdict, "advice": advice})
+            row: dict[str, object] = {
+                "check": f"canonical correlation {i + 1}",
+                "where": label,
+                "value": value,
+            }
+            rows.append(
+                row | {"se": arm.se[i], "p": arm.p_value[i], "verdict": verdict, "advice": advice}
+            )
             if verdict == "doubt" and i + 1 == k - 1:
                 detail = f"canonical correlation {i + 1} is {value:.3f} (p = {arm.p_value[i]:.2g})"
                 notes.append(Note(Status.WEAK_PROXIES, label, detail))

@@ -16,11 +16,16 @@ def resampled_counts(counts: Array, n_boot: int, rng: np.random.Generator) -> It
     total = float(counts.sum())
     size = max(1, min(n_boot, MAX_CHUNK // len(counts)))
     for first in range(0, n_boot, size):
-        yield rng.multinomial(round(total), counts / total, size=min(size, n_boot - first)).astype(float)
+        yield rng.multinomial(round(total), counts / total, size=min(size, n_boot - first)).astype(
+            float
+        )
 
 
 def replicate(
-    counts: Array, n_boot: int, rng: np.random.Generator, statistic: Callable[[Array], dict[str, Array]]
+    counts: Array,
+    n_boot: int,
+    rng: np.random.Generator,
+    statistic: Callable[[Array], dict[str, Array]],
 ) -> dict[str, Array]:
     """Apply a batched statistic to all resamples and join the answers along the first axis."""
     parts = [statistic(chunk) for chunk in resampled_counts(counts, n_boot, rng)]

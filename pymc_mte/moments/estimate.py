@@ -11,7 +11,14 @@ from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import replicate, robust_se
-from pymc_mte.moments.methods import METHODS, Problem, Values, align_values, bridge_values, make_problem
+from pymc_mte.moments.methods import (
+    METHODS,
+    Problem,
+    Values,
+    align_values,
+    bridge_values,
+    make_problem,
+)
 from pymc_mte.moments.positivity import ArmSupport, arm_support
 from pymc_mte.results import class_order, dataset, dims_of, provenance
 from pymc_mte.status import Note, Status, dump_notes
@@ -82,7 +89,9 @@ def estimate(
     values, draws, more = _compute(problem, chosen, n_boot, np.random.default_rng(rng), notes)
     notes += _refuse_unsupported(model, support, values, draws)
     notes += _check_ranges(problem, values, draws)
-    return _tree(model, values, draws, chosen, notes, {"n": float(counts.sum()), "n_boot": n_boot, **more})
+    return _tree(
+        model, values, draws, chosen, notes, {"n": float(counts.sum()), "n_boot": n_boot, **more}
+    )
 
 
 def choose_method(model: CausalModel, method: str, positive: bool = True) -> str:
@@ -90,7 +99,9 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
     if method not in ("auto", *METHODS):
         raise ModelError(f"method {method!r} is unknown; choose auto, {', '.join(METHODS)}")
     if model.treatment is None:
-        raise ModelError("roles: `estimate` needs a treatment and an outcome; name both in the model")
+        raise ModelError(
+            "roles: `estimate` needs a treatment and an outcome; name both in the model"
+        )
     found = hierarchy(model)
     if found.level == "HTE":
         if method in ("auto", "polished"):
@@ -104,16 +115,24 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
             return "bridge"
         small = not model.continuous_variables and model.n_cells <= MAX_POLISHED_CELLS
         method = "polished" if small and found.level != "none" else "spectral"
-    if method == "polished" or method == "bridge" and found.level != "none":
+    if method == "polished" or (method == "bridge" and found.level != "none"):
         return method
     if not REACHED[found.level] >= {"effect"}:
         failing = "; ".join(str(item) for item in found.needed if not item.holds)
         edges = ", ".join(f"{a} -> {b}" for a, b in found.costing)
         raise RefusedError(
             f"method {method!r} is refused: the graph reaches {MEANING[found.level]}. "
-            + (f"It lacks: {failing}. " if failing else "It lacks proxies on both sides of the class. ")
+            + (
+                f"It lacks: {failing}. "
+                if failing
+                else "It lacks proxies on both sides of the class. "
+            )
             + (f"Without the edge {edges} it would reach more. " if edges else "")
-            + ("Use method='bridge' for averages." if found.level == "ATE" else "Change the roles or add proxies.")
+            + (
+                "Use method='bridge' for averages."
+                if found.level == "ATE"
+                else "Change the roles or add proxies."
+            )
         )
     return method
 
@@ -125,10 +144,14 @@ def _compute(
     model, k = problem.model, problem.model.classes
     narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
     with_bridge = method != "polished" or (k > 1 and narrow >= k)
-    if narrow < k and method != "polished" or len(problem.arms) < 2:
+    if (narrow < k and method != "polished") or len(problem.arms) < 2:
         if narrow < k:
             notes.append(
-                Note(Status.TOO_FEW_FEATURES, "proxies", f"{narrow} features on one side for {k} classes")
+                Note(
+                    Status.TOO_FEW_FEATURES,
+                    "proxies",
+                    f"{narrow} features on one side for {k} classes",
+                )
             )
         return _empty(model, method), {}, {}
     if hierarchy(model).level == "none":
@@ -164,7 +187,9 @@ def _compute(
             if point[flag][0]:
                 notes.append(Note(status, method, "in the point estimate"))
             elif shares[f"{flag}_share"] > 0.05:
-                notes.append(Note(status, method, f"in {shares[f'{flag}_share']:.0%} of the replicates"))
+                notes.append(
+                    Note(status, method, f"in {shares[f'{flag}_share']:.0%} of the replicates")
+                )
     if shares.get("ambiguous_share", 0.0) > 0.05:
         detail = f"in {shares['ambiguous_share']:.0%} of the replicates two labellings fit alike"
         notes.append(Note(Status.AMBIGUOUS_CLASSES, method, detail))
@@ -224,7 +249,9 @@ def _check_ranges(problem: Problem, values: Values, draws: Values) -> list[Note]
     if "class_weight" in values:
         weight = values["class_weight"]
         if (weight < -1e-9).any() or (weight > 1 + 1e-9).any():
-            notes.append(Note(Status.WEIGHT_OUTSIDE, "class_weight", f"{np.round(weight, 3).tolist()}"))
+            notes.append(
+                Note(Status.WEIGHT_OUTSIDE, "class_weight", f"{np.round(weight, 3).tolist()}")
+            )
     if "potential_outcome" in values:
         low, high = problem.outcome.min(), problem.outcome.max()
         mean = values["potential_outcome"]

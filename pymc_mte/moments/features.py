@@ -42,7 +42,9 @@ class Features:
     notes: tuple[Note, ...]
 
 
-def build_features(model: CausalModel, columns: Columns, counts: Array, proxies: Sequence[str]) -> Features:
+def build_features(
+    model: CausalModel, columns: Columns, counts: Array, proxies: Sequence[str]
+) -> Features:
     """Map the proxies of one side to features: main effects, whitened.
 
     Discrete proxies give an indicator of every level but the first; a continuous proxy gives its
@@ -81,7 +83,9 @@ def build_features(model: CausalModel, columns: Columns, counts: Array, proxies:
     if values.shape[1] < matrix.shape[1]:
         kept = f"{values.shape[1] - 1} of {matrix.shape[1] - 1} directions kept"
         notes.append(Note(Status.FEATURES_DROPPED, ", ".join(proxies), kept))
-    return Features(values=values, raw=matrix, names=tuple(names), unwhiten=unwhiten, notes=tuple(notes))
+    return Features(
+        values=values, raw=matrix, names=tuple(names), unwhiten=unwhiten, notes=tuple(notes)
+    )
 
 
 def _whiten(raw: Array, share: Array) -> tuple[Array, Array]:

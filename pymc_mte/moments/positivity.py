@@ -97,8 +97,13 @@ def _bins(
     else:
         order = np.argsort(column, kind="stable")
         edge = np.cumsum(counts[order]) / counts.sum()
-        cuts = np.unique([column[order][np.searchsorted(edge, q)] for q in np.arange(1, N_BINS) / N_BINS])
+        cuts = np.unique(
+            [column[order][np.searchsorted(edge, q)] for q in np.arange(1, N_BINS) / N_BINS]
+        )
         place = np.searchsorted(cuts, column, side="right")
         limits = ["lowest", *(f"{cut:.4g}" for cut in cuts), "highest"]
-        bins = [(f"{proxy} from {limits[i]} to {limits[i + 1]}", place == i) for i in range(len(cuts) + 1)]
+        bins = [
+            (f"{proxy} from {limits[i]} to {limits[i + 1]}", place == i)
+            for i in range(len(cuts) + 1)
+        ]
     return [(label, rows) for label, rows in bins if rows.any()]

@@ -52,7 +52,9 @@ def spectral(moments: Moments, classes: int) -> MixtureResult:
     profile = inside @ np.swapaxes(basis, -1, -2)
     with np.errstate(all="ignore"):
         profile = profile / profile[..., :1]
-    by_arm = np.stack([_weights(profile, moments.mean_x_by_arm[..., t, :]) for t in range(arms)], axis=-2)
+    by_arm = np.stack(
+        [_weights(profile, moments.mean_x_by_arm[..., t, :]) for t in range(arms)], axis=-2
+    )
     return MixtureResult(
         class_weight=_weights(profile, moments.mean_x),
         potential_outcome=outcome,
@@ -118,7 +120,11 @@ def _refine(g: Array, vectors: Array) -> Array:
         gap = diagonal[..., :, None] - diagonal[..., None, :]
         numerator = -(turned * gap).sum(axis=-3)
         denominator = (gap**2).sum(axis=-3)
-        step = np.where(off & (denominator > 1e-12), numerator / np.where(denominator > 1e-12, denominator, 1.0), 0.0)
+        step = np.where(
+            off & (denominator > 1e-12),
+            numerator / np.where(denominator > 1e-12, denominator, 1.0),
+            0.0,
+        )
         step = np.clip(step, -0.5, 0.5)
         updated = vectors @ (np.eye(k) + step)
         updated /= np.linalg.norm(updated, axis=-2, keepdims=True)

@@ -40,7 +40,9 @@ class ArmStrength:
     p_value: Array
 
 
-def proxy_strength(problem: Problem, n_boot: int, rng: np.random.Generator) -> tuple[ArmStrength, ...]:
+def proxy_strength(
+    problem: Problem, n_boot: int, rng: np.random.Generator
+) -> tuple[ArmStrength, ...]:
     """Measure the proxies in every arm that occurs.
 
     Parameters
@@ -59,7 +61,9 @@ def proxy_strength(problem: Problem, n_boot: int, rng: np.random.Generator) -> t
     """
     point = _correlations(problem, problem.counts[None])[0]
     if n_boot:
-        draws = replicate(problem.counts, n_boot, rng, lambda c: {"r": _correlations(problem, c)})["r"]
+        draws = replicate(problem.counts, n_boot, rng, lambda c: {"r": _correlations(problem, c)})[
+            "r"
+        ]
         spread = draws.std(axis=0, ddof=1)
     else:
         spread = np.full_like(point, np.nan)
@@ -70,14 +74,18 @@ def proxy_strength(problem: Problem, n_boot: int, rng: np.random.Generator) -> t
         dz, dx = problem.z.values.shape[1] - 1, problem.x.values.shape[1] - 1
         out.append(
             ArmStrength(
-                arm=t, n=n, correlation=point[i], se=spread[i], p_value=_bartlett(point[i], n, dz, dx)
+                arm=t,
+                n=n,
+                correlation=point[i],
+                se=spread[i],
+                p_value=_bartlett(point[i], n, dz, dx),
             )
         )
     return tuple(out)
 
 
 def _bartlett(correlation: Array, n: float, dz: int, dx: int) -> Array:
-    gain = -np.log1p(-np.minimum(correlation, 1 - 1e-12) ** 2)
+    gain = -np.log1p(-(np.minimum(correlation, 1 - 1e-12) ** 2))
     scale = max(n - 1 - (dz + dx + 1) / 2, 0.0)
     out = []
     for i in range(len(correlation)):

@@ -1,0 +1,227 @@
+"""The command line: the library, thinly. Heavy imports happen inside the commands."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from pymc_mte.identify.identification import Identification
+    from pymc_mte.model import CausalModel
+    from pymc_mte.status import Note
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Mixtures of treatment effects with a hidden class: what can be learnt, moments, posterior.",
+)
+console = Console(soft_wrap=False)
+
+ModelArgument = Annotated[str, typer.Argument(help="Model file, or gallery:NAME.")]
+
+
+@app.command()
+def run(
+    model: ModelArgument,
+    data: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet file; the model's own by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; results/NAME by default.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=4, help="Kept draws per chain.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Identify, estimate, sample and compare; write the results into a folder."""
+    from pymc_mte.data import resolve
+    from pymc_mte.modelfile import load_model
+
+    described = load_model(model)
+    folder = out if out is not None else Path("results") / described.name
+    console.rule(f"[bold]{described.name}")
+    console.print(described.summary)
+    with console.status("Reading the data and checking what can be learnt"):
+        from pymc_mte.identify.identification import identify
+
+        resolved, table = resolve(described, data)
+        found = identify(resolved, table)
+    console.print(
+        Panel("\n".join(found.lines()), title="1. What can be learnt", title_align="left")
+    )
+    console.print(_checks(found.checks))
+    with console.status("Estimating by moments"):
+        from pymc_mte.moments.estimate import estimate
+        from pymc_mte.summary import moment_summary
+
+        moments = estimate(resolved, table, rng=seed)
+    console.print(
+        _answers(moment_summary(moments), f"2. Moment estimate, method {moments.attrs['method']}")
+    )
+    _finish(resolved, table, moments, found, folder, draws, seed)
+
+
+def _finish(
+    model: "CausalModel",
+    table: "xr.Dataset",
+    moments: "xr.DataTree",
+    found: "Identification",
+    folder: Path,
+    draws: int,
+    seed: int,
+) -> None:
+    """Sample and compare where the model allows it; write the files; print what to doubt."""
+    with console.status("Preparing the posterior (compiling takes about a minute the first time)"):
+        from pymc_mte.fit import finish
+
+    if model.moments_only is not None:
+        console.print(Panel(model.moments_only, title="3. No posterior", title_align="left"))
+    fitted = finish(
+        model, table, moments, found, draws=draws, random_seed=seed, progressbar=console.is_terminal
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [fitted.save(folder / "result.nc")]
+    fitted.summary().to_csv(folder / "summary.csv")
+    files.append(folder / "summary.csv")
+    if fitted.comparison is not None:
+        console.print(_answers(fitted.summary(), "3. Posterior"))
+        console.print(_comparison(fitted.comparison))
+        fitted.comparison.to_csv(folder / "comparison.csv")
+        fitted.plot_effects().savefig(folder / "comparison.png", dpi=130)
+        files += [folder / "comparison.csv", folder / "comparison.png"]
+    _published(model, fitted.summary())
+    _doubts(fitted.notes)
+    console.print("Written: " + ", ".join(str(file) for file in files))
+
+
+@app.command()
+def simulate(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
+    n: Annotated[int, typer.Option("--rows", min=1, help="Number of rows.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    latent: Annotated[bool, typer.Option(help="Keep the hidden class as a column.")] = False,
+) -> None:
+    """Draw rows from a model's stated truth."""
+    from pymc_mte.errors import ModelError
+    from pymc_mte.modelfile import load_model
+    from pymc_mte.simulate import simulate as draw
+
+    frame = draw(load_model(model), n, rng=seed).to_dataframe()
+    if not latent:
+        frame = frame.drop(columns="latent_class")
+    if out.suffix not in (".csv", ".parquet"):
+        raise ModelError(f"--out {out}: end the name with .csv or .parquet")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".csv":
+        frame.to_csv(out, index=False)
+    else:
+        frame.to_parquet(out, index=False)
+    console.print(f"{n} rows of {', '.join(map(str, frame.columns))} written to {out}")
+
+
+@app.command()
+def models() -> None:
+    """List the gallery."""
+    from pymc_mte.modelfile import gallery_names, load_model
+
+    table = Table(title="Gallery: use as gallery:NAME", title_justify="left")
+    for column in ("name", "classes", "summary"):
+        table.add_column(column)
+    for name in gallery_names():
+        found = load_model(f"gallery:{name}")
+        table.add_row(name, str(found.classes), found.summary)
+    console.print(table)
+
+
+def _number(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "" if value != value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _table(title: str, columns: list[str], rows: "list[list[object]]") -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*(_number(value) for value in row))
+    return table
+
+
+def _checks(checks: "pd.DataFrame") -> Table:
+    shown = checks[["check", "where", "value", "se", "p", "verdict"]]
+    return _table("Checks on the data", list(shown.columns), shown.values.tolist())
+
+
+def _answers(summary: "pd.DataFrame", title: str) -> Table:
+    shown = summary[~summary.index.str.startswith("potential_outcome")]
+    shown = shown.rename(
+        columns={"lower": "90% from", "upper": "to", "se": "std. error", "ess": "eff. draws"}
+    )
+    rows = [
+        [label, *values] for label, values in zip(shown.index, shown.values.tolist(), strict=True)
+    ]
+    rows = [
+        [r[0], *("refused" if v != v and i == 0 else v for i, v in enumerate(r[1:]))] for r in rows
+    ]
+    return _table(title, ["", *shown.columns], rows)
+
+
+def _comparison(comparison: "pd.DataFrame") -> Table:
+    shown = comparison[~comparison.index.str.startswith("potential_outcome")]
+    columns = ["mean", "sd", "spectral", "spectral_se", "bridge", "bridge_se", "z", "verdict"]
+    rows = [
+        [label, *values]
+        for label, values in zip(shown.index, shown[columns].values.tolist(), strict=True)
+    ]
+    return _table("4. Posterior against moments", ["", "posterior", *columns[1:]], rows)
+
+
+def _published(model: "CausalModel", summary: "pd.DataFrame") -> None:
+    for name, answer in model.published.items():
+        ours = summary.loc[name].iloc[0] if name in summary.index else float("nan")
+        spread = (
+            f", interval {answer.interval[0]} to {answer.interval[1]}" if answer.interval else ""
+        )
+        spread += f", standard error {answer.se:g}" if answer.se is not None else ""
+        console.print(
+            f"Published {name}: {answer.value:g}{spread} ({answer.source}). Ours: {_number(float(ours))}."
+        )
+
+
+def _doubts(notes: "list[Note]") -> None:
+    standing = [
+        "The classes, the graph and their number are assumptions: no data can confirm all of them.",
+        "A class effect is an average within a hidden group, not the effect on one person.",
+    ]
+    lines = [f"- {note}" for note in notes] + [f"- {line}" for line in standing]
+    console.print(Panel("\n".join(lines), title="What to doubt", title_align="left"))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return 0, 1 (refused, reason printed) or 2 (usage)."""
+    from pymc_mte.errors import MTEError
+
+    try:
+        code = app(args=argv, standalone_mode=False)
+    except MTEError as err:
+        Console(stderr=True).print(f"[bold red]Refused:[/] {err}", markup=True, highlight=False)
+        return 1
+    except Exception as err:
+        if type(err).__module__.partition(".")[0] in ("click", "typer"):
+            err.show()  # type: ignore[attr-defined]
+            return 2
+        raise
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""`fit`: the whole way of the data in one call."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from pymc_mte.bayes.sample import identification_dataset, sample
+from pymc_mte.compare import compare
+from pymc_mte.data import resolve
+from pymc_mte.errors import RefusedError
+from pymc_mte.identify.identification import Identification, identify
+from pymc_mte.model import CausalModel
+from pymc_mte.moments.estimate import estimate
+from pymc_mte.plots.comparison import plot_comparison
+from pymc_mte.results import save
+from pymc_mte.status import Note, dump_notes, load_notes
+from pymc_mte.summary import moment_summary, posterior_summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Everything that was learnt from one data set.
+
+    Attributes
+    ----------
+    model : CausalModel
+        The model, its levels resolved.
+    identification : Identification
+        What can be answered.
+    moments : DataTree
+        From `estimate`.
+    posterior : DataTree or None
+        From `sample`; None when the model file asks for moments only.
+    comparison : pandas.DataFrame or None
+        From `compare`.
+    """
+
+    model: CausalModel
+    identification: Identification
+    moments: xr.DataTree
+    posterior: xr.DataTree | None
+    comparison: pd.DataFrame | None
+
+    @property
+    def notes(self) -> list[Note]:
+        """Every status, each said once."""
+        found = [*self.identification.notes, *load_notes(str(self.moments.attrs["notes"]))]
+        if self.posterior is not None:
+            found += load_notes(str(self.posterior.attrs["notes"]))
+        seen: dict[tuple[str, str], Note] = {}
+        for note in found:
+            seen.setdefault((note.status.name, note.where), note)
+        return list(seen.values())
+
+    def summary(self) -> pd.DataFrame:
+        """Tabulate the answers, label-free ones first: estimates with 90% intervals."""
+        if self.posterior is None:
+            return moment_summary(self.moments)
+        return posterior_summary(self.posterior)
+
+    def plot_effects(self) -> Any:
+        """Draw the posterior beside the moment estimates."""
+        if self.posterior is None:
+            raise RefusedError(f"there is no posterior to draw: {self.model.moments_only}")
+        return plot_comparison(self.posterior, self.moments, table=self.comparison)
+
+    def to_datatree(self) -> xr.DataTree:
+        """Join all results in one tree: the posterior's groups, ``moments`` and ``comparison``."""
+        tree = xr.DataTree() if self.posterior is None else self.posterior.copy()
+        tree["estimate"] = xr.DataTree(self.moments["estimate"].to_dataset())
+        tree["moments"] = xr.DataTree(self.moments["posterior"].to_dataset())
+        if self.posterior is None:
+            tree.attrs = dict(self.moments.attrs)
+            tree["identification"] = xr.DataTree(identification_dataset(self.identification))
+        if self.comparison is not None:
+            table = self.comparison.reset_index()
+            columns = {
+                str(c): ("entry", table[c].to_numpy(dtype=_kind(table[c]))) for c in table.columns
+            }
+            tree["comparison"] = xr.DataTree(xr.Dataset(columns))
+        tree.attrs = {**tree.attrs, "notes": dump_notes(self.notes)}
+        return tree
+
+    def save(self, path: str | Path) -> Path:
+        """Save everything as one NetCDF file; see `pymc_mte.load`."""
+        return save(self.to_datatree(), path)
+
+
+def _kind(column: "pd.Series[Any]") -> type:
+    return float if column.dtype.kind == "f" else object
+
+
+def fit(
+    model: CausalModel,
+    data: Any = None,
+    *,
+    n_boot: int = 400,
+    random_seed: int = 0,
+    progressbar: bool = True,
+    **sampling: Any,
+) -> Fit:
+    """Identify, estimate, sample and compare.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The model.
+    data : tabulated Dataset, dataframe, mapping or path, optional
+        The rows; the model's own data file by default.
+    n_boot : int
+        Bootstrap replicates of the moment estimate.
+    random_seed : int
+        Seed of everything random.
+    progressbar : bool
+        Whether the sampler shows its progress.
+    **sampling
+        Further options of `sample` (draws, tune, chains, sampler, priors, target_accept).
+
+    Returns
+    -------
+    Fit
+        ``identification``, ``moments``, ``posterior``, ``comparison``; `summary`, `plot_effects`
+        and `save`.
+    """
+    model, table = resolve(model, data)
+    found = identify(model, table, rng=random_seed)
+    moments = estimate(model, table, n_boot=n_boot, rng=random_seed)
+    return finish(
+        model, table, moments, found, random_seed=random_seed, progressbar=progressbar, **sampling
+    )
+
+
+def finish(
+    model: CausalModel,
+    table: xr.Dataset,
+    moments: xr.DataTree,
+    found: Identification,
+    *,
+    random_seed: int,
+    **sampling: Any,
+) -> Fit:
+    """Sample and compare, given the identification and the moment estimate."""
+    if model.moments_only is not None:
+        return Fit(
+            model=model, identification=found, moments=moments, posterior=None, comparison=None
+        )
+    posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)
+    joined = compare(posterior, moments, rng=random_seed)
+    return Fit(
+        model=model, identification=found, moments=moments, posterior=posterior, comparison=joined
+    )

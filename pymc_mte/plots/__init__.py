@@ -1,0 +1,1 @@
+"""Figures over results: each function returns its figure and shows nothing."""

@@ -1,0 +1,92 @@
+"""Tables of answers: label-free quantities first, 90% intervals throughout."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pymc_mte.results import INTERVAL, dims_of, model_of
+
+LABEL_FREE = ("ate", "att", "ate_bridge", "att_bridge", "arm_mean", "effect_sd", "weight_harmed")
+BY_CLASS = ("class_weight", "effect", "potential_outcome")
+TAIL = (1 - INTERVAL) / 2
+
+
+def entries(tree: xr.DataTree, name: str) -> list[tuple[str, tuple[int, ...]]]:
+    """Labels (``effect[class 0]``) and indices of the entries of a functional or parameter."""
+    model = model_of(tree)
+    dims = dims_of(model)[name]
+    coords = [model.coords[d] for d in dims]
+    out = []
+    for index in product(*(range(len(c)) for c in coords)):
+        inside = ", ".join(f"{d} {c[i]}" for d, c, i in zip(dims, coords, index, strict=True))
+        out.append((f"{name}[{inside}]" if inside else name, index))
+    return out
+
+
+def moment_summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Tabulate a moment estimate: value, robust bootstrap standard error, percentile interval.
+
+    Parameters
+    ----------
+    tree : DataTree
+        From `estimate`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns value, se, lower, upper; the interval is the 90% percentile interval of replicates.
+    """
+    point, draws = tree["estimate"].to_dataset(), tree["posterior"].to_dataset()
+    rows = []
+    for name in (*LABEL_FREE, *BY_CLASS):
+        if name not in point:
+            continue
+        for label, index in entries(tree, name):
+            replicates = draws[name].values[(..., *index)].ravel()
+            known = np.isfinite(replicates).all() and len(replicates) > 1
+            low, high = np.quantile(replicates, [TAIL, 1 - TAIL]) if known else (np.nan, np.nan)
+            se = float(point[f"se_{name}"].values[index]) if f"se_{name}" in point else np.nan
+            row = {"functional": label, "value": float(point[name].values[index])}
+            rows.append(row | {"se": se, "lower": low, "upper": high})
+    return pd.DataFrame(rows).set_index("functional")
+
+
+def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Tabulate a posterior: mean, sd, 90% equal-tailed interval, R-hat and effective draws.
+
+    Parameters
+    ----------
+    tree : DataTree
+        From `sample`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns mean, sd, lower, upper, r_hat, ess.
+    """
+    import arviz as az
+
+    draws = tree["posterior"].to_dataset()
+    names = [n for n in (*LABEL_FREE, *BY_CLASS) if n in draws]
+    if model_of(tree).treatment is None:
+        names = ["class_weight"]
+    rhat, ess = az.rhat(draws[names]), az.ess(draws[names])
+    rows = []
+    for name in names:
+        for label, index in entries(tree, name):
+            values = draws[name].values[(..., *index)]
+            low, high = np.quantile(values, [TAIL, 1 - TAIL])
+            row = {
+                "functional": label,
+                "mean": values.mean(),
+                "sd": values.std(ddof=1),
+                "lower": low,
+                "upper": high,
+            }
+            rows.append(
+                row
+                | {"r_hat": float(rhat[name].values[index]), "ess": float(ess[name].values[index])}
+            )
+    return pd.DataFrame(rows).set_index("functional")
