@@ -44,9 +44,7 @@ def match_classes(candidates: Array, pivot: Array) -> tuple[NDArray[np.int64], N
     if k == 1:
         return np.zeros((n, 1), dtype=np.int64), np.zeros(n, dtype=bool)
     if k > MAX_ENUMERATED:
-        order = np.array([linear_sum_assignment(c.T)[1] for c in cost], dtype=np.int64).reshape(
-            n, k
-        )
+        order = np.array([linear_sum_assignment(c.T)[1] for c in cost], dtype=np.int64).reshape(n, k)
         return order, np.zeros(n, dtype=bool)
     options = np.array(list(permutations(range(k))), dtype=np.int64)
     totals = cost[:, options, np.arange(k)].sum(-1)

@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -34,10 +35,8 @@ def run(
     data: Annotated[
         Path | None, typer.Option(help="CSV or Parquet file; the model's own by default.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; results/NAME by default.")
-    ] = None,
-    draws: Annotated[int, typer.Option(min=4, help="Kept draws per chain.")] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; results/NAME by default.")] = None,
+    draws: Annotated[int, typer.Option(min=4, help="Kept draws per chain.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Identify, estimate, sample and compare; write the results into a folder."""
@@ -47,24 +46,20 @@ def run(
     described = load_model(model)
     folder = out if out is not None else Path("results") / described.name
     console.rule(f"[bold]{described.name}")
-    console.print(described.summary)
+    console.print(described.summary, markup=False)
     with console.status("Reading the data and checking what can be learnt"):
         from pymc_mte.identify.identification import identify
 
         resolved, table = resolve(described, data)
         found = identify(resolved, table)
-    console.print(
-        Panel("\n".join(found.lines()), title="1. What can be learnt", title_align="left")
-    )
+    console.print(Panel(escape("\n".join(found.lines())), title="1. What can be learnt", title_align="left"))
     console.print(_checks(found.checks))
     with console.status("Estimating by moments"):
         from pymc_mte.moments.estimate import estimate
         from pymc_mte.summary import moment_summary
 
         moments = estimate(resolved, table, rng=seed)
-    console.print(
-        _answers(moment_summary(moments), f"2. Moment estimate, method {moments.attrs['method']}")
-    )
+    console.print(_answers(moment_summary(moments), f"2. Moment estimate, method {moments.attrs['method']}"))
     _finish(resolved, table, moments, found, folder, draws, seed)
 
 
@@ -82,7 +77,7 @@ def _finish(
         from pymc_mte.fit import finish
 
     if model.moments_only is not None:
-        console.print(Panel(model.moments_only, title="3. No posterior", title_align="left"))
+        console.print(Panel(escape(model.moments_only), title="3. No posterior", title_align="left"))
     fitted = finish(
         model, table, moments, found, draws=draws, random_seed=seed, progressbar=console.is_terminal
     )
@@ -98,7 +93,7 @@ def _finish(
         files += [folder / "comparison.csv", folder / "comparison.png"]
     _published(model, fitted.summary())
     _doubts(fitted.notes)
-    console.print("Written: " + ", ".join(str(file) for file in files))
+    console.print("Written: " + ", ".join(str(file) for file in files), markup=False)
 
 
 @app.command()
@@ -137,14 +132,18 @@ def models() -> None:
         table.add_column(column)
     for name in gallery_names():
         found = load_model(f"gallery:{name}")
-        table.add_row(name, str(found.classes), found.summary)
+        table.add_row(name, str(found.classes), escape(found.summary))
     console.print(table)
 
 
 def _number(value: object) -> str:
     if not isinstance(value, float):
-        return str(value)
+        return escape(str(value))
     return "" if value != value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _with_error(value: float, error: float) -> str:
+    return "" if value != value else f"{_number(value)} ({float(f'{error:.2g}'):,.10g})"
 
 
 def _table(title: str, columns: list[str], rows: "list[list[object]]") -> Table:
@@ -157,43 +156,51 @@ def _table(title: str, columns: list[str], rows: "list[list[object]]") -> Table:
 
 
 def _checks(checks: "pd.DataFrame") -> Table:
-    shown = checks[["check", "where", "value", "se", "p", "verdict"]]
-    return _table("Checks on the data", list(shown.columns), shown.values.tolist())
+    rows: list[list[object]] = []
+    for check, where, *rest in checks[["check", "where", "value", "se", "p", "verdict"]].values.tolist():
+        rows.append([f"{check}, {where}", *rest])
+    return _table("Checks on the data", ["", "value", "std. error", "p", "verdict"], rows)
+
+
+def _shown(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Leave out what is noise without a test of equal effects, and the long list of means."""
+    return table[~table.index.str.startswith(("potential_outcome", "weight_harmed"))]
 
 
 def _answers(summary: "pd.DataFrame", title: str) -> Table:
-    shown = summary[~summary.index.str.startswith("potential_outcome")]
-    shown = shown.rename(
-        columns={"lower": "90% from", "upper": "to", "se": "std. error", "ess": "eff. draws"}
-    )
-    rows = [
-        [label, *values] for label, values in zip(shown.index, shown.values.tolist(), strict=True)
-    ]
-    rows = [
-        [r[0], *("refused" if v != v and i == 0 else v for i, v in enumerate(r[1:]))] for r in rows
-    ]
+    from pymc_mte.summary import words
+
+    names = {"lower": "90% from", "upper": "to", "se": "std. error", "ess": "eff. draws"}
+    shown = _shown(summary).rename(columns=names)
+    rows: list[list[object]] = []
+    for label, values in zip(shown.index, shown.values.tolist(), strict=True):
+        first = "refused" if values[0] != values[0] else values[0]
+        rows.append([words(label), first, *values[1:]])
     return _table(title, ["", *shown.columns], rows)
 
 
 def _comparison(comparison: "pd.DataFrame") -> Table:
-    shown = comparison[~comparison.index.str.startswith("potential_outcome")]
-    columns = ["mean", "sd", "spectral", "spectral_se", "bridge", "bridge_se", "z", "verdict"]
-    rows = [
-        [label, *values]
-        for label, values in zip(shown.index, shown[columns].values.tolist(), strict=True)
-    ]
-    return _table("4. Posterior against moments", ["", "posterior", *columns[1:]], rows)
+    from pymc_mte.summary import words
+
+    shown = _shown(comparison)
+    rows: list[list[object]] = []
+    for label in shown.index:
+        row: dict[str, Any] = {str(column): shown.at[label, column] for column in shown.columns}
+        pairs = [("mean", "sd"), ("spectral", "spectral_se"), ("bridge", "bridge_se")]
+        cells = [_with_error(row[a], row[b]) for a, b in pairs]
+        rows.append([words(str(label)), *cells, row["z"], row["verdict"]])
+    title = "4. Posterior against moments (standard errors in parentheses)"
+    return _table(title, ["", "posterior", "spectral", "bridge", "z", "verdict"], rows)
 
 
 def _published(model: "CausalModel", summary: "pd.DataFrame") -> None:
     for name, answer in model.published.items():
-        ours = summary.loc[name].iloc[0] if name in summary.index else float("nan")
-        spread = (
-            f", interval {answer.interval[0]} to {answer.interval[1]}" if answer.interval else ""
-        )
+        ours = float(summary[summary.columns[0]].get(name, float("nan")))
+        spread = f", interval {answer.interval[0]} to {answer.interval[1]}" if answer.interval else ""
         spread += f", standard error {answer.se:g}" if answer.se is not None else ""
         console.print(
-            f"Published {name}: {answer.value:g}{spread} ({answer.source}). Ours: {_number(float(ours))}."
+            f"Published {name}: {answer.value:g}{spread} ({answer.source}). Ours: {_number(ours)}.",
+            markup=False,
         )
 
 
@@ -203,7 +210,7 @@ def _doubts(notes: "list[Note]") -> None:
         "A class effect is an average within a hidden group, not the effect on one person.",
     ]
     lines = [f"- {note}" for note in notes] + [f"- {line}" for line in standing]
-    console.print(Panel("\n".join(lines), title="What to doubt", title_align="left"))
+    console.print(Panel(escape("\n".join(lines)), title="What to doubt", title_align="left"))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -213,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = app(args=argv, standalone_mode=False)
     except MTEError as err:
-        Console(stderr=True).print(f"[bold red]Refused:[/] {err}", markup=True, highlight=False)
+        Console(stderr=True).print(f"[bold red]Refused:[/] {escape(str(err))}", highlight=False)
         return 1
     except Exception as err:
         if type(err).__module__.partition(".")[0] in ("click", "typer"):

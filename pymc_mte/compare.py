@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.alignment import match_classes, take_classes
-from pymc_mte.bayes.sample import pattern_log_likelihood
+from pymc_mte.bayes.groups import pattern_log_likelihood
 from pymc_mte.data import columns_of
 from pymc_mte.errors import DataError
 from pymc_mte.functionals import functionals
@@ -114,9 +114,7 @@ class _Both:
     def __init__(self, problem: Problem, draws: xr.Dataset) -> None:
         self.problem, self.model = problem, problem.model
         self.level = hierarchy(problem.model).level
-        self.usable = (
-            min(problem.z.values.shape[1], problem.x.values.shape[1]) >= problem.model.classes
-        )
+        self.usable = min(problem.z.values.shape[1], problem.x.values.shape[1]) >= problem.model.classes
         weight = draws["class_weight"].mean(("chain", "draw")).values
         outcome = draws["potential_outcome"].mean(("chain", "draw")).values
         self.pivot = self._profile(weight[None], outcome[None])[0]
@@ -126,9 +124,7 @@ class _Both:
         """Compute all estimates: names prefixed by ``spectral_``, ``bridge_`` or ``ml_``."""
         out: Values = {}
         tolerance = REPLICATE_TOLERANCE if len(counts) > 1 else 1e-10
-        fitted = em(
-            self.model, self.problem.columns, counts, self.ml, tolerance=tolerance
-        ).parameters
+        fitted = em(self.model, self.problem.columns, counts, self.ml, tolerance=tolerance).parameters
         likelihood = {"class_weight": fitted["class_weight"], **functionals(self.model, fitted)}
         out |= {f"ml_{n}": v for n, v in self._aligned(likelihood).items() if n in COMPARED}
         if self.usable and self.level in ("mixture", "MTE"):
@@ -146,17 +142,12 @@ class _Both:
         order, _ = match_classes(
             self._profile(values["class_weight"], values["potential_outcome"]), self.pivot
         )
-        return {
-            n: take_classes(v, order, CLASS_AXES[n]) if n in CLASS_AXES else v
-            for n, v in values.items()
-        }
+        return {n: take_classes(v, order, CLASS_AXES[n]) if n in CLASS_AXES else v for n, v in values.items()}
 
 
 def _check_same(posterior: xr.DataTree, estimate: xr.DataTree) -> None:
     if posterior.attrs.get("model") != estimate.attrs.get("model"):
-        raise DataError(
-            "the two results come from different models; estimate and sample the same one"
-        )
+        raise DataError("the two results come from different models; estimate and sample the same one")
     if posterior.attrs.get("n") != estimate.attrs.get("n"):
         raise DataError(
             f"the two results come from different data ({posterior.attrs.get('n'):g} and "
@@ -166,9 +157,7 @@ def _check_same(posterior: xr.DataTree, estimate: xr.DataTree) -> None:
 
 def _is_refused(model: CausalModel, problem: Problem, name: str) -> bool:
     """Whether positivity forbids a functional (see `pymc_mte.moments.positivity`)."""
-    failing = [
-        arm.arm for arm in arm_support(model, problem.columns, problem.counts) if not arm.holds
-    ]
+    failing = [arm.arm for arm in arm_support(model, problem.columns, problem.counts) if not arm.holds]
     if model.classes == 1 or name == "class_weight" or not failing:
         return False
     return name != "att" or model.reference_arm in failing
@@ -180,7 +169,7 @@ def _posterior_part(values: Array) -> dict[str, Any]:
 
 
 def _moment_part(
-    name: str, index: tuple[int, ...], point: Values, reps: Values, refused: bool
+    name: str, index: tuple[Any, ...], point: Values, reps: Values, refused: bool
 ) -> dict[str, Any]:
     """Moment columns of one row; the spectral estimate is tested where there is one, else the bridge."""
     out: dict[str, Any] = {}
@@ -188,9 +177,7 @@ def _moment_part(
         key = f"{method}_{name}"
         known = key in point and not refused
         out[method] = float(point[key][(0, *index)]) if known else np.nan
-        out[f"{method}_se"] = (
-            float(robust_se(reps[key][(slice(None), *index)])) if known else np.nan
-        )
+        out[f"{method}_se"] = float(robust_se(reps[key][(slice(None), *index)])) if known else np.nan
     out["ml"] = float(point[f"ml_{name}"][(0, *index)])
     out["z"] = np.nan
     for method in ("spectral", "bridge"):
@@ -231,7 +218,7 @@ def loo(posterior: xr.DataTree) -> Any:
     model, table = model_of(posterior), posterior["observed_data"].to_dataset()
     draws = posterior["posterior"].to_dataset()
     if "log_likelihood_pattern" in posterior:
-        log_p = posterior["log_likelihood_pattern"]["log_p"]
+        log_p = posterior["log_likelihood_pattern"].to_dataset()["log_p"]
     else:
         log_p = pattern_log_likelihood(model, draws, table)
     count = table["count"].values.astype(int)

@@ -105,7 +105,7 @@ def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
 
 
 def data_notes(data: xr.Dataset) -> list[Note]:
-    """Notes that tabulation left in the data."""
+    """Read the notes that tabulation left in the data."""
     return load_notes(data.attrs["notes"])
 
 
@@ -119,24 +119,21 @@ def _narwhal(frame: Any) -> "nw.LazyFrame[Any]":
         frame = _open_file(Path(frame))
     elif isinstance(frame, xr.Dataset):
         if len(frame.dims) != 1:
-            raise DataError(
-                f"an xarray Dataset of rows needs one dimension, got {list(frame.dims)}"
-            )
+            raise DataError(f"an xarray Dataset of rows needs one dimension, got {list(frame.dims)}")
         frame = frame.to_dataframe().reset_index(drop=True)
     elif isinstance(frame, Mapping):
         lengths = {name: np.shape(column) for name, column in frame.items()}
         if len(set(lengths.values())) > 1 or any(len(shape) != 1 for shape in lengths.values()):
-            raise DataError(
-                f"columns must be one-dimensional and equally long, got shapes {lengths}"
-            )
+            raise DataError(f"columns must be one-dimensional and equally long, got shapes {lengths}")
         frame = pd.DataFrame(dict(frame))
     try:
-        return nw.from_native(frame).lazy()
+        lazy: nw.LazyFrame[Any] = nw.from_native(frame).lazy()
     except TypeError as err:
         raise DataError(
             f"cannot read data of type {type(frame).__name__}; pass a dataframe, a mapping of "
             "arrays, an xarray Dataset, or the path of a CSV or Parquet file"
         ) from err
+    return lazy
 
 
 def _open_file(path: Path) -> Any:
@@ -146,18 +143,12 @@ def _open_file(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{path}: no such data file")
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise DataError(
-            f"{path}: larger than {MAX_FILE_BYTES} bytes; tabulate it in parts and merge"
-        )
+        raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes; tabulate it in parts and merge")
     if any(mark in str(path) for mark in "*?["):
-        raise DataError(
-            f"{path}: the characters * ? [ mean many files to the reader; rename the file"
-        )
+        raise DataError(f"{path}: the characters * ? [ mean many files to the reader; rename the file")
     readers = {".csv": "read_csv", ".parquet": "read_parquet"}
     if path.suffix.lower() not in readers:
-        raise DataError(
-            f"{path}: only .csv and .parquet files are read; convert it or pass a dataframe"
-        )
+        raise DataError(f"{path}: only .csv and .parquet files are read; convert it or pass a dataframe")
     full = str(path.resolve())
     connection = duckdb.connect(
         ":memory:",
@@ -177,13 +168,9 @@ def _distinct_rows(frame: "nw.LazyFrame[Any]", names: list[str], count: str | No
     available = frame.collect_schema().names()
     wanted = names + ([count] if count is not None else [])
     if absent := [name for name in wanted if name not in available]:
-        raise DataError(
-            f"columns {absent} are not in the data, which have {available[:30]}; rename them"
-        )
+        raise DataError(f"columns {absent} are not in the data, which have {available[:30]}; rename them")
     total = nw.len() if count is None else nw.col(count).sum()
-    rows = (
-        frame.select(wanted).group_by(names, drop_null_keys=False).agg(total.alias(COUNT)).collect()
-    )
+    rows = frame.select(wanted).group_by(names, drop_null_keys=False).agg(total.alias(COUNT)).collect()
     out: pd.DataFrame = rows.to_pandas()
     return out
 
@@ -294,9 +281,7 @@ def _dataset(
 ) -> xr.Dataset:
     for name, column in columns.items():
         if np.ptp(column) == 0 and name not in (model.treatment, model.outcome):
-            notes.append(
-                Note(Status.CONSTANT_COLUMN, name, f"{counts.sum():g} rows with one value")
-            )
+            notes.append(Note(Status.CONSTANT_COLUMN, name, f"{counts.sum():g} rows with one value"))
     if model.treatment is not None:
         per_arm = np.bincount(
             columns[model.treatment], weights=counts, minlength=len(levels[model.treatment])

@@ -6,7 +6,7 @@ A parameter's *scope* says which axes it has: ``table`` (class, *parents, level)
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Family:
     name: str
     discrete: bool
     parameters: Mapping[str, Scope]
-    draw: Callable[..., NDArray[np.generic]]
+    draw: Callable[..., NDArray[Any]]
     log_density: Callable[..., Array] | None = None
 
 

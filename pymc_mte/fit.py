@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from pymc_mte.bayes.sample import identification_dataset, sample
+from pymc_mte.bayes.groups import identification_dataset
+from pymc_mte.bayes.sample import sample
 from pymc_mte.compare import compare
 from pymc_mte.data import resolve
 from pymc_mte.errors import RefusedError
@@ -77,9 +78,7 @@ class Fit:
             tree["identification"] = xr.DataTree(identification_dataset(self.identification))
         if self.comparison is not None:
             table = self.comparison.reset_index()
-            columns = {
-                str(c): ("entry", table[c].to_numpy(dtype=_kind(table[c]))) for c in table.columns
-            }
+            columns = {str(c): ("entry", table[c].to_numpy(dtype=_kind(table[c]))) for c in table.columns}
             tree["comparison"] = xr.DataTree(xr.Dataset(columns))
         tree.attrs = {**tree.attrs, "notes": dump_notes(self.notes)}
         return tree
@@ -128,9 +127,7 @@ def fit(
     model, table = resolve(model, data)
     found = identify(model, table, rng=random_seed)
     moments = estimate(model, table, n_boot=n_boot, rng=random_seed)
-    return finish(
-        model, table, moments, found, random_seed=random_seed, progressbar=progressbar, **sampling
-    )
+    return finish(model, table, moments, found, random_seed=random_seed, progressbar=progressbar, **sampling)
 
 
 def finish(
@@ -144,11 +141,7 @@ def finish(
 ) -> Fit:
     """Sample and compare, given the identification and the moment estimate."""
     if model.moments_only is not None:
-        return Fit(
-            model=model, identification=found, moments=moments, posterior=None, comparison=None
-        )
+        return Fit(model=model, identification=found, moments=moments, posterior=None, comparison=None)
     posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)
     joined = compare(posterior, moments, rng=random_seed)
-    return Fit(
-        model=model, identification=found, moments=moments, posterior=posterior, comparison=joined
-    )
+    return Fit(model=model, identification=found, moments=moments, posterior=posterior, comparison=joined)

@@ -5,6 +5,7 @@ of leading axes (chain, draw, replicate) is carried along.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class _Sum:
     def __init__(self, model: CausalModel) -> None:
         self.model = model
         self.axes = {name: i + 1 for i, name in enumerate(model.variables)}
-        self.operands: list[object] = []
+        self.operands: list[Any] = []
 
     def add(self, value: Array, axes: list[int], fixed: Mapping[int, int] | None = None) -> None:
         """Multiply by a factor whose trailing axes are ``axes``; ``fixed`` sets some to a level."""
@@ -206,8 +207,7 @@ def functionals(model: CausalModel, parameters: Parameters) -> dict[str, Array]:
     out = {"potential_outcome": outcomes}
     out |= effects_from_classes(model, parameters["class_weight"], outcomes)
     att = [
-        mean_among(model, parameters, b, b) - mean_among(model, parameters, a, b)
-        for b, a in model.contrasts
+        mean_among(model, parameters, b, b) - mean_among(model, parameters, a, b) for b, a in model.contrasts
     ]
     out["att"] = att[0] if len(att) == 1 else np.stack(att, axis=-1)
     return out

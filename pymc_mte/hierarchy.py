@@ -116,9 +116,7 @@ def _with_latent(model: CausalModel) -> "nx.DiGraph[str]":
     return graph
 
 
-def _level(
-    model: CausalModel, graph: "nx.DiGraph[str]"
-) -> tuple[LevelName, tuple[Independence, ...]]:
+def _level(model: CausalModel, graph: "nx.DiGraph[str]") -> tuple[LevelName, tuple[Independence, ...]]:
     if model.treatment is None or model.outcome is None:
         return "none", ()
     if model.classes == 1:
@@ -135,9 +133,7 @@ def _level(
     checked: tuple[Independence, ...] = ()
     for level, triples in wanted.items():
         checked = tuple(
-            Independence(
-                frozenset(a), frozenset(b), frozenset(c), nx.is_d_separator(graph, a, b, c)
-            )
+            Independence(frozenset(a), frozenset(b), frozenset(c), nx.is_d_separator(graph, a, b, c))
             for a, b, c in triples
         )
         if all(item.holds for item in checked):

@@ -52,9 +52,7 @@ def load_model(source: str | Path) -> CausalModel:
     if text.startswith("gallery:"):
         name = text.removeprefix("gallery:")
         if name not in gallery_names():
-            raise ModelError(
-                f"the gallery has no model {name!r}; it has {', '.join(gallery_names())}"
-            )
+            raise ModelError(f"the gallery has no model {name!r}; it has {', '.join(gallery_names())}")
         path = gallery_folder() / f"{name}.toml"
     else:
         path = Path(source)

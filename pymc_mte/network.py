@@ -5,6 +5,7 @@ Parameter arrays may have any leading batch axes (chain, draw, replicate) before
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pymc_mte.model import CausalModel, Parameters
 
 Array = NDArray[np.float64]
-Columns = Mapping[str, NDArray[np.generic]]
+Columns = Mapping[str, NDArray[Any]]
 
 TINY = 1e-300
 """Keeps the logarithm of a zero probability finite."""
@@ -31,12 +32,10 @@ def _gathered(
 ) -> dict[str, Array]:
     """Continuous parameters per pattern and class: shape (..., class, pattern)."""
     var = model.variables[variable]
-    index = tuple(np.asarray(columns[p]) for p in var.parents)
+    index: tuple[Any, ...] = tuple(np.asarray(columns[p]) for p in var.parents)
     out = {}
     for parameter, scope in var.spec.parameters.items():
-        value = with_class_axis(
-            model, f"{parameter}_{variable}", parameters[f"{parameter}_{variable}"]
-        )
+        value = with_class_axis(model, f"{parameter}_{variable}", parameters[f"{parameter}_{variable}"])
         by_parents = scope == "location" or (scope == "scale" and var.scale_parents)
         if by_parents and var.parents:
             out[parameter] = value[(..., slice(None), *index)]
@@ -45,9 +44,7 @@ def _gathered(
     return out
 
 
-def log_density(
-    model: CausalModel, variable: str, parameters: Parameters, columns: Columns
-) -> Array:
+def log_density(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> Array:
     """Log-density of one variable given its parents, per class and pattern: (..., class, pattern).
 
     A negative level number stands for a missing value and contributes zero.
@@ -56,7 +53,7 @@ def log_density(
     column = np.asarray(columns[variable])
     if var.discrete:
         table = with_class_axis(model, f"p_{variable}", parameters[f"p_{variable}"])
-        index = tuple(np.asarray(columns[p]) for p in var.parents)
+        index: tuple[Any, ...] = tuple(np.asarray(columns[p]) for p in var.parents)
         with np.errstate(divide="ignore"):
             log_p = np.log(np.maximum(table[(..., slice(None), *index, column)], TINY))
         return np.where(column < 0, 0.0, log_p)
@@ -94,17 +91,17 @@ def cell_columns(model: CausalModel) -> dict[str, NDArray[np.int64]]:
 
 def draw_rows(
     model: CausalModel, parameters: Parameters, n: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], dict[str, NDArray[np.generic]]]:
+) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
     """Draw latent classes and rows (level numbers or values) from one set of parameters."""
     weight = parameters["class_weight"]
     latent = rng.choice(model.classes, size=n, p=weight / weight.sum())
-    columns: dict[str, NDArray[np.generic]] = {}
+    columns: dict[str, NDArray[Any]] = {}
     for variable in model.order:
         var = model.variables[variable]
         gathered = {}
         for parameter, scope in var.spec.parameters.items():
             value = parameters[f"{parameter}_{variable}"]
-            index = (latent,) if var.latent else ()
+            index: tuple[Any, ...] = (latent,) if var.latent else ()
             if scope != "shared" and (scope != "scale" or var.scale_parents):
                 index += tuple(columns[p] for p in var.parents)
             if scope == "shared":

@@ -43,9 +43,7 @@ def dataset(
     dims = dims_of(model)
     used = {d for name in values for d in dims[name]}
     coords: dict[str, object] = {d: c for d, c in model.coords.items() if d in used}
-    out = xr.Dataset(
-        {name: ((*lead, *dims[name]), np.asarray(v)) for name, v in values.items()}, coords
-    )
+    out = xr.Dataset({name: ((*lead, *dims[name]), np.asarray(v)) for name, v in values.items()}, coords)
     for axis in lead:
         if axis in out.sizes:
             out = out.assign_coords({axis: np.arange(out.sizes[axis])})
@@ -66,14 +64,11 @@ def class_order(model: CausalModel, values: Mapping[str, Array]) -> NDArray[np.i
     return np.argsort(key, kind="stable")
 
 
-def reorder(
-    model: CausalModel, values: Mapping[str, Array], order: NDArray[np.int64]
-) -> dict[str, Array]:
+def reorder(model: CausalModel, values: Mapping[str, Array], order: NDArray[np.int64]) -> dict[str, Array]:
     """Reorder the class axis of unbatched arrays."""
     dims = dims_of(model)
     return {
-        n: np.asarray(v)[order] if dims[n][:1] == ("class",) else np.asarray(v)
-        for n, v in values.items()
+        n: np.asarray(v)[order] if dims[n][:1] == ("class",) else np.asarray(v) for n, v in values.items()
     }
 
 
@@ -96,9 +91,7 @@ def provenance(model: CausalModel, **more: str | int | float) -> dict[str, str |
 def model_of(tree: xr.DataTree) -> CausalModel:
     """Return the model that a result was computed with."""
     if "model" not in tree.attrs:
-        raise DataError(
-            "this DataTree holds no model text in its attributes; is it a result of pymc_mte?"
-        )
+        raise DataError("this DataTree holds no model text in its attributes; is it a result of pymc_mte?")
     return CausalModel.from_toml(str(tree.attrs["model"]))
 
 

@@ -96,6 +96,4 @@ def truth(model: CausalModel) -> xr.Dataset:
         values |= functionals(model, parameters)
         dims |= functional_dims(model)
     coords = {d: c for d, c in model.coords.items() if any(d in dims[v] for v in values)}
-    return sorted_classes(
-        xr.Dataset({v: (dims[v], values[v]) for v in values}, coords=coords), model
-    )
+    return sorted_classes(xr.Dataset({v: (dims[v], values[v]) for v in values}, coords=coords), model)

@@ -34,6 +34,10 @@ class Status(StrEnum):
         "The proxies cannot be told from noise in the direction that the last class needs. "
         "Use proxies that depend more on the class, more rows, or fewer classes."
     )
+    MORE_DIRECTIONS = (
+        "The proxies of the two sides share more than the model's classes explain: there are more "
+        "classes, or two proxies depend on each other directly. Compare more classes, or drop a proxy."
+    )
     POSITIVITY = (
         "At least one class almost never gets this arm, so its outcome there is extrapolated. "
         "Do not use averages over everybody; the effect among those who got the arm may still hold."

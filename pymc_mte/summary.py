@@ -1,6 +1,7 @@
 """Tables of answers: label-free quantities first, 90% intervals throughout."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,25 @@ import xarray as xr
 from pymc_mte.results import INTERVAL, dims_of, model_of
 
 LABEL_FREE = ("ate", "att", "ate_bridge", "att_bridge", "arm_mean", "effect_sd", "weight_harmed")
+WORDS = {
+    "ate": "average effect (ate)",
+    "att": "effect on the treated (att)",
+    "ate_bridge": "average effect by the bridge",
+    "att_bridge": "effect on the treated, bridge",
+    "arm_mean": "mean outcome under",
+    "effect_sd": "spread of class effects (SD)",
+    "weight_harmed": "weight of classes harmed",
+    "effect": "effect in",
+    "class_weight": "weight of",
+    "potential_outcome": "mean outcome in",
+}
+"""Functionals in words, for terminal and figures."""
+
 BY_CLASS = ("class_weight", "effect", "potential_outcome")
 TAIL = (1 - INTERVAL) / 2
 
 
-def entries(tree: xr.DataTree, name: str) -> list[tuple[str, tuple[int, ...]]]:
+def entries(tree: xr.DataTree, name: str) -> list[tuple[str, tuple[Any, ...]]]:
     """Labels (``effect[class 0]``) and indices of the entries of a functional or parameter."""
     model = model_of(tree)
     dims = dims_of(model)[name]
@@ -23,6 +38,12 @@ def entries(tree: xr.DataTree, name: str) -> list[tuple[str, tuple[int, ...]]]:
         inside = ", ".join(f"{d} {c[i]}" for d, c, i in zip(dims, coords, index, strict=True))
         out.append((f"{name}[{inside}]" if inside else name, index))
     return out
+
+
+def words(label: str) -> str:
+    """Turn a label such as ``effect[class 0]`` into a phrase."""
+    name, _, inside = label.partition("[")
+    return f"{WORDS.get(name, name)} {inside.removesuffix(']')}".strip()
 
 
 def moment_summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -86,7 +107,6 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
                 "upper": high,
             }
             rows.append(
-                row
-                | {"r_hat": float(rhat[name].values[index]), "ess": float(ess[name].values[index])}
+                row | {"r_hat": float(rhat[name].values[index]), "ess": float(ess[name].values[index])}
             )
     return pd.DataFrame(rows).set_index("functional")

@@ -7,10 +7,9 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
-from pytensor.tensor.variable import TensorVariable
 
 from pymc_mte.bayes.mixture import continuous_mixture
-from pymc_mte.bayes.priors import Prior, add_parameter, free_dims, merge_priors
+from pymc_mte.bayes.priors import Prior, Tensor, add_parameter, free_dims, merge_priors
 from pymc_mte.data import columns_of, resolve
 from pymc_mte.errors import DataError
 from pymc_mte.model import CausalModel
@@ -63,15 +62,11 @@ def build_model(
     """
     model, table = resolve(model, data)
     if table["count"].dtype.kind != "i":
-        raise DataError(
-            "the posterior needs whole counts; real-valued tables are for moment methods only"
-        )
+        raise DataError("the posterior needs whole counts; real-valued tables are for moment methods only")
     chosen = merge_priors(model, priors)
     layout = pattern_layout(model, table)
     coords = {
-        name: list(values)
-        for name, values in model.coords.items()
-        if name not in ("treatment", "contrast")
+        name: list(values) for name, values in model.coords.items() if name not in ("treatment", "contrast")
     }
     coords |= {
         "cell": list(range(layout.sizes["cell"])),
@@ -118,16 +113,10 @@ def pattern_layout(model: CausalModel, table: xr.Dataset) -> xr.Dataset:
     columns, counts = columns_of(table, model), table["count"].values.astype("int64")
     if model.n_cells <= MAX_FULL_TABLE:
         cells = cell_columns(model)
-        code = (
-            np.column_stack([cells[v] for v in names])
-            if names
-            else np.zeros((1, 0), dtype=np.int64)
-        )
+        code = np.column_stack([cells[v] for v in names]) if names else np.zeros((1, 0), dtype=np.int64)
         sizes = tuple(model.size(v) for v in names)
         where = (
-            np.ravel_multi_index([columns[v] for v in names], sizes)
-            if names
-            else np.zeros(len(counts), int)
+            np.ravel_multi_index([columns[v] for v in names], sizes) if names else np.zeros(len(counts), int)
         )
         rest = 0
     else:
@@ -158,7 +147,7 @@ def _level_numbers(model: CausalModel, layout: xr.Dataset) -> Code:
     return {name: code[:, i] for i, name in enumerate(model.discrete_variables)}
 
 
-def _pooled(table: xr.Dataset, variable: str) -> tuple[TensorVariable, TensorVariable]:
+def _pooled(table: xr.Dataset, variable: str) -> tuple[Tensor, Tensor]:
     """Pooled mean and standard deviation as data, so that a new data set needs no new compilation."""
     value, count = table[variable].values, table["count"].values
     mean = float(np.average(value, weights=count))
@@ -166,9 +155,7 @@ def _pooled(table: xr.Dataset, variable: str) -> tuple[TensorVariable, TensorVar
     return pm.Data(f"pooled_mean_{variable}", mean), pm.Data(f"pooled_sd_{variable}", sd)
 
 
-def _log_joint_cells(
-    model: CausalModel, parameters: Mapping[str, TensorVariable], code: Code
-) -> TensorVariable:
+def _log_joint_cells(model: CausalModel, parameters: Mapping[str, Tensor], code: Code) -> Tensor:
     """Log P(class, cell) of the discrete variables: (class, cell).
 
     Element-wise sums over looked-up values: this form compiles in half the time of products of
@@ -185,7 +172,7 @@ def _log_joint_cells(
     return total
 
 
-def _look_up(value: TensorVariable, dims: tuple[str, ...], code: Code) -> TensorVariable:
+def _look_up(value: Tensor, dims: tuple[str, ...], code: Code) -> Tensor:
     """Take a parameter at the level numbers of every cell: (class or 1, cell or 1)."""
     index = tuple(code[d] for d in dims if d != "class")
     if "class" not in dims:
@@ -193,10 +180,10 @@ def _look_up(value: TensorVariable, dims: tuple[str, ...], code: Code) -> Tensor
     return value[(slice(None), *index)] if index else value[:, None]
 
 
-def _observe_counts(log_cells: TensorVariable, layout: xr.Dataset) -> None:
+def _observe_counts(log_cells: Tensor, layout: xr.Dataset) -> None:
     p, count = pt.exp(log_cells).sum(axis=0), layout["count"].values
     if layout.attrs["rest"]:
-        p = pt.concatenate([p, pt.maximum(1.0 - p.sum(), 1e-300)[None]])
+        p = pt.join(0, p, pt.maximum(1.0 - p.sum(), 1e-300)[None])
         count = np.append(count, 0)
     counts = pm.Data("count", count.astype("int64"))
     pm.Multinomial("counts", n=pm.Data("n", np.int64(count.sum())), p=p, observed=counts)
@@ -204,14 +191,14 @@ def _observe_counts(log_cells: TensorVariable, layout: xr.Dataset) -> None:
 
 def _observe_rows(
     model: CausalModel,
-    parameters: Mapping[str, TensorVariable],
-    log_cells: TensorVariable,
+    parameters: Mapping[str, Tensor],
+    log_cells: Tensor,
     code: Code,
     layout: xr.Dataset,
 ) -> None:
     where = pm.Data("cell_of_row", layout["cell_of_row"].values)
     log_class = log_cells - pm.math.logsumexp(log_cells, axis=0, keepdims=True)
-    by_row: dict[str, list[TensorVariable]] = {"mean": [], "sd": [], "nu": []}
+    by_row: dict[str, list[Tensor]] = {"mean": [], "sd": [], "nu": []}
     for name in model.continuous_variables:
         for parameter, found in by_row.items():
             key = f"{parameter}_{name}"
@@ -224,9 +211,7 @@ def _observe_rows(
     continuous_mixture(
         "rows",
         tuple(model.variables[v].family for v in model.continuous_variables),
-        log_class=log_class[:, where].T
-        if model.discrete_variables
-        else log_class.T + pt.zeros_like(where)[:, None],
+        log_class=log_class[:, where].T if model.discrete_variables else log_class.T + 0.0 * where[:, None],
         weight=pm.Data("row_count", layout["row_count"].values.astype(float)),
         parameters=by_row,
         observed=pm.Data("value", layout["value"].values),

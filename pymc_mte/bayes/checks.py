@@ -14,9 +14,7 @@ STUCK = 8.0
 MAX_SWITCHING = 0.01
 
 
-def convergence(
-    model: CausalModel, posterior: xr.Dataset, stats: xr.Dataset, switching: float
-) -> list[Note]:
+def convergence(model: CausalModel, posterior: xr.Dataset, stats: xr.Dataset, switching: float) -> list[Note]:
     """Judge the aligned draws.
 
     Parameters
@@ -32,9 +30,7 @@ def convergence(
     """
     notes = []
     if divergent := int(stats["diverging"].sum()):
-        notes.append(
-            Note(Status.DIVERGENCES, "sampler", f"{divergent} of {stats['diverging'].size} draws")
-        )
+        notes.append(Note(Status.DIVERGENCES, "sampler", f"{divergent} of {stats['diverging'].size} draws"))
     rhat, ess, worst = worst_mixing(posterior)
     if rhat > MAX_RHAT or ess < MIN_ESS:
         notes.append(Note(Status.NOT_MIXED, worst, f"R-hat {rhat:.3f}, effective draws {ess:.0f}"))
@@ -52,9 +48,7 @@ def convergence(
 def worst_mixing(posterior: xr.Dataset) -> tuple[float, float, str]:
     """Largest R-hat, smallest bulk effective sample size, and the variable with the largest R-hat."""
     varying = [
-        str(n)
-        for n in posterior.data_vars
-        if np.ptp(posterior[n].values) > 0 and n != "weight_harmed"
+        str(n) for n in posterior.data_vars if np.ptp(posterior[n].values) > 0 and n != "weight_harmed"
     ]
     if posterior.sizes["chain"] < 2 or posterior.sizes["draw"] < 4:
         return np.nan, np.nan, ""

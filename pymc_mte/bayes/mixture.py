@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor.tensor as pt
 from numpy.typing import NDArray
-from pytensor.tensor.variable import TensorVariable
+
+from pymc_mte.bayes.priors import Tensor
 
 LOG_DENSITY: dict[str, Any] = {
     "normal": lambda x, mean, sd, nu: pm.logp(pm.Normal.dist(mean, sd), x),
@@ -26,11 +26,11 @@ def continuous_mixture(
     name: str,
     families: tuple[str, ...],
     *,
-    log_class: TensorVariable,
-    weight: TensorVariable,
-    parameters: Mapping[str, list[TensorVariable]],
-    observed: TensorVariable,
-) -> TensorVariable:
+    log_class: Tensor,
+    weight: Tensor,
+    parameters: Mapping[str, list[Tensor]],
+    observed: Tensor,
+) -> Tensor:
     """Observe rows of continuous variables as a mixture over classes.
 
     Parameters
@@ -50,14 +50,12 @@ def continuous_mixture(
     """
     flat = [tensor for column in zip(*parameters.values(), strict=True) for tensor in column]
 
-    def logp(
-        value: TensorVariable, log_u: TensorVariable, w: TensorVariable, *rest: TensorVariable
-    ) -> TensorVariable:
+    def logp(value: Tensor, log_u: Tensor, w: Tensor, *rest: Tensor) -> Tensor:
         log_u, w, arguments = _unbatch(log_u, 2), _unbatch(w, 1), [_unbatch(r, 2) for r in rest]
         total = log_u
         for i, family in enumerate(families):
             total = total + LOG_DENSITY[family](value[:, i, None], *arguments[3 * i : 3 * i + 3])
-        return pt.sum(w * pm.math.logsumexp(total, axis=1))
+        return (w * pm.math.logsumexp(total, axis=1)).sum()
 
     def draw(
         log_u: NDArray[np.float64], rest: tuple[Any, ...], rng: np.random.Generator
@@ -87,7 +85,7 @@ def continuous_mixture(
         log_class,
         weight,
         *flat,
-        pt.zeros_like(observed),
+        0.0 * observed,
         logp=lambda value, *a: logp(value, *a[:-1]),
         random=lambda *a, rng=None, size=None: random(*a[:-1], rng=rng, size=size),
         signature=signature,
@@ -95,7 +93,7 @@ def continuous_mixture(
     )
 
 
-def _unbatch(tensor: TensorVariable, ndim: int) -> TensorVariable:
+def _unbatch(tensor: Tensor, ndim: int) -> Tensor:
     """Drop the length-1 batch axes that a distribution puts in front of its parameters."""
     while tensor.ndim > ndim:
         tensor = tensor[0]

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-from pytensor.tensor.variable import TensorVariable
 
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
+
+type Tensor = Any
+"""A symbolic PyTensor variable; PyTensor's own annotations are too partial to use."""
 
 Prior = float | list[float] | Mapping[str, Any] | Callable[..., Any]
 """A Dirichlet concentration, a ``{dist = ..., ...}`` table, or ``f(name, dims) -> random variable``."""
@@ -31,9 +33,7 @@ DISTRIBUTIONS: dict[str, Callable[..., Any]] = {
 def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[str, Prior]:
     """Collect the priors of the model file and of the call, under result names (``p_z``, ``mean_y``)."""
     keys = {"class_weight": "class_weight"}
-    keys |= {
-        f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()
-    }
+    keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
     flat: dict[str, Prior] = {}
     for key, value in model.priors.items():
         if isinstance(value, Mapping) and key in model.variables:
@@ -45,9 +45,7 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     for key, value in flat.items():
         name = keys.get(key, key)
         if name not in keys.values():
-            raise ModelError(
-                f"priors.{key}: no such parameter; choose one of {sorted(keys.values())}"
-            )
+            raise ModelError(f"priors.{key}: no such parameter; choose one of {sorted(keys.values())}")
         out[name] = value
     return out
 
@@ -64,9 +62,9 @@ def add_parameter(
     model: CausalModel,
     name: str,
     prior: Prior | None,
-    centre: TensorVariable | None,
-    spread: TensorVariable | None,
-) -> TensorVariable:
+    centre: Tensor,
+    spread: Tensor,
+) -> Tensor:
     """Create one parameter as a random variable in the current PyMC model."""
     dims = free_dims(model, name)
     if callable(prior):
@@ -86,13 +84,9 @@ def add_parameter(
         if dims != model.dims[name]:
             first, second = np.broadcast_to(concentration, (2,))
             return pm.Beta(name, alpha=float(second), beta=float(first), dims=dims)
-        return pm.Dirichlet(
-            name, a=np.broadcast_to(concentration, model.shapes[name]).copy(), dims=dims
-        )
+        return pm.Dirichlet(name, a=np.broadcast_to(concentration, model.shapes[name]).copy(), dims=dims)
     if prior is not None:
-        raise ModelError(
-            f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}"
-        )
+        raise ModelError(f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}")
     if parameter == "mean":
         return pm.Normal(name, mu=centre, sigma=WIDTH * spread, dims=dims)
     if parameter == "sd":

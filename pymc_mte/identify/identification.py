@@ -56,9 +56,7 @@ class Identification:
         """Return the report as plain sentences, the most important first."""
         model = self.model
         question = (
-            f"Effect of {model.treatment} on {model.outcome}"
-            if model.treatment
-            else "No effect is asked for"
+            f"Effect of {model.treatment} on {model.outcome}" if model.treatment else "No effect is asked for"
         )
         out = [
             f"{question}, with {model.classes} hidden class{'es' * (model.classes > 1)} assumed.",
@@ -97,9 +95,7 @@ class Identification:
         return f"<h3>What can be learnt</h3>{said}<ul>{doubts}</ul>{table}"
 
 
-def identify(
-    model: CausalModel, data: Any = None, *, rng: int | np.random.Generator = 0
-) -> Identification:
+def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Generator = 0) -> Identification:
     """Say what a model can answer, from its graph and, if given, from the data.
 
     Parameters
@@ -164,9 +160,7 @@ def _positivity(
     rows: list[dict[str, object]] = []
     for arm in support:
         label = f"{model.treatment} = {model.arms[arm.arm]}"
-        status = (
-            Status.OK if arm.holds else Status.POSITIVITY if arm.share > 0 else Status.EMPTY_ARM
-        )
+        status = Status.OK if arm.holds else Status.POSITIVITY if arm.share > 0 else Status.EMPTY_ARM
         row: dict[str, object] = {"check": "share of arm", "where": label, "value": arm.share}
         row |= {
             "verdict": "ok" if arm.share > 0 else "fail",
@@ -209,9 +203,7 @@ def _strength(
     narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
     if narrow < k:
         notes.append(
-            Note(
-                Status.TOO_FEW_FEATURES, "proxies", f"{narrow} features on one side for {k} classes"
-            )
+            Note(Status.TOO_FEW_FEATURES, "proxies", f"{narrow} features on one side for {k} classes")
         )
         for name in identified:
             identified[name] = False
@@ -228,13 +220,18 @@ def _strength(
                 "where": label,
                 "value": value,
             }
-            rows.append(
-                row | {"se": arm.se[i], "p": arm.p_value[i], "verdict": verdict, "advice": advice}
-            )
+            rows.append(row | {"se": arm.se[i], "p": arm.p_value[i], "verdict": verdict, "advice": advice})
             if verdict == "doubt" and i + 1 == k - 1:
                 detail = f"canonical correlation {i + 1} is {value:.3f} (p = {arm.p_value[i]:.2g})"
                 notes.append(Note(Status.WEAK_PROXIES, label, detail))
-    return supported_classes(strength)
+    supported = supported_classes(strength)
+    if supported > k:
+        notes.append(
+            Note(
+                Status.MORE_DIRECTIONS, "proxies", f"{supported} classes supported in every arm, {k} assumed"
+            )
+        )
+    return supported
 
 
 def _verdict(arm: ArmStrength, i: int, classes: int) -> tuple[str, str]:
@@ -243,5 +240,5 @@ def _verdict(arm: ArmStrength, i: int, classes: int) -> tuple[str, str]:
     if i + 1 <= classes - 1:
         return ("ok", "") if strong else ("doubt", Status.WEAK_PROXIES.value)
     if strong:
-        return "doubt", "More classes, or two proxies that depend on each other directly."
+        return "doubt", Status.MORE_DIRECTIONS.value
     return "ok", ""

@@ -16,9 +16,7 @@ def resampled_counts(counts: Array, n_boot: int, rng: np.random.Generator) -> It
     total = float(counts.sum())
     size = max(1, min(n_boot, MAX_CHUNK // len(counts)))
     for first in range(0, n_boot, size):
-        yield rng.multinomial(round(total), counts / total, size=min(size, n_boot - first)).astype(
-            float
-        )
+        yield rng.multinomial(round(total), counts / total, size=min(size, n_boot - first)).astype(float)
 
 
 def replicate(

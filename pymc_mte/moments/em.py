@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import log_density, log_joint, log_sum_classes
 
 Array = NDArray[np.float64]
-Columns = Mapping[str, NDArray[np.generic]]
+Columns = Mapping[str, NDArray[Any]]
 
 MIN_SD_SHARE = 1e-3
 """Scales are kept above this share of the pooled one: the likelihood is unbounded at zero."""
@@ -99,9 +100,7 @@ class Maximiser:
         out: Parameters = {}
         precision = np.ones(())
         if "nu" in var.spec.parameters and "sd" in old:
-            z = (value - self._spread(old["mean"], name)) / self._spread(
-                old["sd"], name, scale=True
-            )
+            z = (value - self._spread(old["mean"], name)) / self._spread(old["sd"], name, scale=True)
             nu = old["nu"][:, None, None]
             precision = (nu + 1) / (nu + z * z)
             out[f"nu_{name}"] = _solve_nu(part, precision, old["nu"])
@@ -119,9 +118,7 @@ class Maximiser:
             square, count = self._sums(residual, name), self._sums(part, name)
         else:
             square, count = residual.sum(axis=-1), part.sum(axis=-1)
-        variance = (part * (value - pooled[:, None, None]) ** 2).sum(axis=(-2, -1)) / part.sum(
-            axis=(-2, -1)
-        )
+        variance = (part * (value - pooled[:, None, None]) ** 2).sum(axis=(-2, -1)) / part.sum(axis=(-2, -1))
         floor = MIN_SD_SHARE**2 * variance.reshape(-1, *(1,) * (square.ndim - 1))
         sd = np.sqrt(np.maximum(square / np.where(count > 0, count, 1.0), floor))
         out[f"sd_{name}"] = sd.reshape(len(part), *model.shapes[f"sd_{name}"])
@@ -142,11 +139,7 @@ def _indicator(model: CausalModel, columns: Columns, names: tuple[str, ...]) -> 
     """Sparse membership of patterns in the joint levels of some variables: (pattern, cell)."""
     n = len(next(iter(columns.values())))
     sizes = tuple(model.size(v) for v in names)
-    cell = (
-        np.ravel_multi_index([np.asarray(columns[v]) for v in names], sizes)
-        if names
-        else np.zeros(n, int)
-    )
+    cell = np.ravel_multi_index([np.asarray(columns[v]) for v in names], sizes) if names else np.zeros(n, int)
     return sparse.csr_array(
         (np.ones(n), (np.arange(n), cell)), shape=(n, int(np.prod(sizes)) if names else 1)
     )
@@ -202,9 +195,7 @@ def em(
     """
     maximiser = Maximiser(model, columns, penalty)
     batch = len(counts)
-    now = {
-        name: np.repeat(v, batch, axis=0) if len(v) == 1 else v.copy() for name, v in start.items()
-    }
+    now = {name: np.repeat(v, batch, axis=0) if len(v) == 1 else v.copy() for name, v in start.items()}
     likelihood, objective = np.full(batch, -np.inf), np.full(batch, -np.inf)
     active = np.arange(batch)
     size = counts.sum(axis=1)
@@ -231,7 +222,7 @@ def em(
 def random_starts(
     model: CausalModel, columns: Columns, counts: Array, n_starts: int, rng: np.random.Generator
 ) -> Parameters:
-    """Starting parameters from random responsibilities that are constant within patterns."""
+    """Draw starting parameters from random responsibilities that are constant within patterns."""
     drawn = rng.dirichlet(np.ones(model.classes), size=(n_starts, len(counts)))
     return Maximiser(model, columns, 1.0).step(np.swapaxes(drawn, 1, 2) * counts, {})
 

@@ -85,13 +85,11 @@ def estimate(
     problem = make_problem(model, columns, counts)
     support = arm_support(model, columns, counts)
     chosen = choose_method(model, method, all(arm.holds for arm in support))
-    notes = data_notes(table) + [*problem.z.notes, *problem.x.notes]
+    notes = [*data_notes(table), *problem.z.notes, *problem.x.notes]
     values, draws, more = _compute(problem, chosen, n_boot, np.random.default_rng(rng), notes)
     notes += _refuse_unsupported(model, support, values, draws)
     notes += _check_ranges(problem, values, draws)
-    return _tree(
-        model, values, draws, chosen, notes, {"n": float(counts.sum()), "n_boot": n_boot, **more}
-    )
+    return _tree(model, values, draws, chosen, notes, {"n": float(counts.sum()), "n_boot": n_boot, **more})
 
 
 def choose_method(model: CausalModel, method: str, positive: bool = True) -> str:
@@ -99,9 +97,7 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
     if method not in ("auto", *METHODS):
         raise ModelError(f"method {method!r} is unknown; choose auto, {', '.join(METHODS)}")
     if model.treatment is None:
-        raise ModelError(
-            "roles: `estimate` needs a treatment and an outcome; name both in the model"
-        )
+        raise ModelError("roles: `estimate` needs a treatment and an outcome; name both in the model")
     found = hierarchy(model)
     if found.level == "HTE":
         if method in ("auto", "polished"):
@@ -122,11 +118,7 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
         edges = ", ".join(f"{a} -> {b}" for a, b in found.costing)
         raise RefusedError(
             f"method {method!r} is refused: the graph reaches {MEANING[found.level]}. "
-            + (
-                f"It lacks: {failing}. "
-                if failing
-                else "It lacks proxies on both sides of the class. "
-            )
+            + (f"It lacks: {failing}. " if failing else "It lacks proxies on both sides of the class. ")
             + (f"Without the edge {edges} it would reach more. " if edges else "")
             + (
                 "Use method='bridge' for averages."
@@ -177,28 +169,35 @@ def _compute(
         draws = replicate(problem.counts, n_boot, rng, statistic)
         if "profile" in draws:
             draws, shares["ambiguous_share"] = align_values(model, draws, point["profile"][0], axes)
-    for flag, status in (
-        ("complex_roots", Status.COMPLEX_ROOTS),
-        ("singular", Status.SINGULAR),
-        ("not_converged", Status.NOT_CONVERGED),
-    ):
-        if flag in point:
-            shares[f"{flag}_share"] = float(draws[flag].mean()) if draws else float(point[flag][0])
-            if point[flag][0]:
-                notes.append(Note(status, method, "in the point estimate"))
-            elif shares[f"{flag}_share"] > 0.05:
-                notes.append(
-                    Note(status, method, f"in {shares[f'{flag}_share']:.0%} of the replicates")
-                )
-    if shares.get("ambiguous_share", 0.0) > 0.05:
-        detail = f"in {shares['ambiguous_share']:.0%} of the replicates two labellings fit alike"
-        notes.append(Note(Status.AMBIGUOUS_CLASSES, method, detail))
+    shares |= _judge_replicates(method, point, draws, shares, notes)
     known = dims_of(model)
     return (
         {n: np.array(v[0]) for n, v in point.items() if n in known},
         {n: v for n, v in draws.items() if n in known},
         shares,
     )
+
+
+def _judge_replicates(
+    method: str, point: Values, draws: Values, shares: dict[str, float], notes: list[Note]
+) -> dict[str, float]:
+    """Count failures of the point estimate and its replicates, and say so."""
+    found: dict[str, float] = {}
+    for flag, status in (
+        ("complex_roots", Status.COMPLEX_ROOTS),
+        ("singular", Status.SINGULAR),
+        ("not_converged", Status.NOT_CONVERGED),
+    ):
+        if flag in point:
+            found[f"{flag}_share"] = float(draws[flag].mean()) if draws else float(point[flag][0])
+            if point[flag][0]:
+                notes.append(Note(status, method, "in the point estimate"))
+            elif found[f"{flag}_share"] > 0.05:
+                notes.append(Note(status, method, f"in {found[f'{flag}_share']:.0%} of the replicates"))
+    if shares.get("ambiguous_share", 0.0) > 0.05:
+        detail = f"in {shares['ambiguous_share']:.0%} of the replicates two labellings fit alike"
+        notes.append(Note(Status.AMBIGUOUS_CLASSES, method, detail))
+    return found
 
 
 def _empty(model: CausalModel, method: str) -> Values:
@@ -249,9 +248,7 @@ def _check_ranges(problem: Problem, values: Values, draws: Values) -> list[Note]
     if "class_weight" in values:
         weight = values["class_weight"]
         if (weight < -1e-9).any() or (weight > 1 + 1e-9).any():
-            notes.append(
-                Note(Status.WEIGHT_OUTSIDE, "class_weight", f"{np.round(weight, 3).tolist()}")
-            )
+            notes.append(Note(Status.WEIGHT_OUTSIDE, "class_weight", f"{np.round(weight, 3).tolist()}"))
     if "potential_outcome" in values:
         low, high = problem.outcome.min(), problem.outcome.max()
         mean = values["potential_outcome"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from pymc_mte.model import CausalModel
 from pymc_mte.status import Note, Status
 
 Array = NDArray[np.float64]
-Columns = Mapping[str, NDArray[np.generic]]
+Columns = Mapping[str, NDArray[Any]]
 
 DROP_BELOW = 1e-8
 """Directions with a smaller relative eigenvalue repeat others and are dropped."""
@@ -42,9 +43,7 @@ class Features:
     notes: tuple[Note, ...]
 
 
-def build_features(
-    model: CausalModel, columns: Columns, counts: Array, proxies: Sequence[str]
-) -> Features:
+def build_features(model: CausalModel, columns: Columns, counts: Array, proxies: Sequence[str]) -> Features:
     """Map the proxies of one side to features: main effects, whitened.
 
     Discrete proxies give an indicator of every level but the first; a continuous proxy gives its
@@ -83,9 +82,7 @@ def build_features(
     if values.shape[1] < matrix.shape[1]:
         kept = f"{values.shape[1] - 1} of {matrix.shape[1] - 1} directions kept"
         notes.append(Note(Status.FEATURES_DROPPED, ", ".join(proxies), kept))
-    return Features(
-        values=values, raw=matrix, names=tuple(names), unwhiten=unwhiten, notes=tuple(notes)
-    )
+    return Features(values=values, raw=matrix, names=tuple(names), unwhiten=unwhiten, notes=tuple(notes))
 
 
 def _whiten(raw: Array, share: Array) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class Problem:
     """
 
     model: CausalModel
-    columns: Mapping[str, NDArray[np.generic]]
+    columns: Mapping[str, NDArray[Any]]
     counts: Array
     arms: tuple[int, ...]
     z: Features
@@ -64,14 +65,10 @@ class Problem:
     def moments(self, counts: Array) -> Moments:
         """Moments of a batch of counts, over the arms that occur."""
         arm = np.searchsorted(self.arms, np.asarray(self.columns[str(self.model.treatment)]))
-        return build_moments(
-            counts, self.z.values, self.x.values, arm, len(self.arms), self.outcome[None]
-        )
+        return build_moments(counts, self.z.values, self.x.values, arm, len(self.arms), self.outcome[None])
 
 
-def make_problem(
-    model: CausalModel, columns: Mapping[str, NDArray[np.generic]], counts: Array
-) -> Problem:
+def make_problem(model: CausalModel, columns: Mapping[str, NDArray[Any]], counts: Array) -> Problem:
     """Build the features of a data set once, for all methods and replicates."""
     arm = np.asarray(columns[str(model.treatment)])
     arms = tuple(t for t in range(len(model.arms)) if counts[arm == t].sum() > 0)
@@ -111,8 +108,7 @@ def _mixture_values(problem: Problem, solved: MixtureResult) -> Values:
     values: Values = {"class_weight": solved.class_weight, "potential_outcome": outcomes}
     values |= effects_from_classes(model, solved.class_weight, outcomes)
     att = [
-        (by_arm[..., b, :] * (outcomes[..., b] - outcomes[..., a])).sum(axis=-1)
-        for b, a in model.contrasts
+        (by_arm[..., b, :] * (outcomes[..., b] - outcomes[..., a])).sum(axis=-1) for b, a in model.contrasts
     ]
     values["att"] = att[0] if len(att) == 1 else np.stack(att, axis=-1)
     values["complex_roots"] = solved.complex_roots.astype(float)
@@ -133,9 +129,7 @@ def pencil_values(problem: Problem, counts: Array) -> Values:
     """Class weights, class effects and averages by the papers' Hankel pencil."""
     b, a = problem.model.contrasts[0]
     contrast = (problem.arms.index(b), problem.arms.index(a))
-    return _mixture_values(
-        problem, pencil(problem.moments(counts), problem.model.classes, contrast)
-    )
+    return _mixture_values(problem, pencil(problem.moments(counts), problem.model.classes, contrast))
 
 
 def polished_values(problem: Problem, counts: Array) -> Values:
@@ -172,34 +166,24 @@ def fit_likelihood(problem: Problem, *, penalty: float = 0.0) -> tuple[Parameter
         Log-likelihood reached from every start, the moment start (if there is one) first.
     """
     model, columns, counts = problem.model, problem.columns, problem.counts
-    starts = random_starts(
-        model, columns, counts, N_RANDOM_STARTS, np.random.default_rng(problem.seed)
-    )
+    starts = random_starts(model, columns, counts, N_RANDOM_STARTS, np.random.default_rng(problem.seed))
     informed = moment_start(problem)
     if informed is not None:
         starts = {name: np.concatenate([informed[name], value]) for name, value in starts.items()}
     if model.classes == 1:
         starts = {name: value[:1] for name, value in starts.items()}
     n = len(starts["class_weight"])
-    rough = em(
-        model, columns, np.repeat(counts[None], n, axis=0), starts, penalty=penalty, tolerance=1e-6
-    )
+    rough = em(model, columns, np.repeat(counts[None], n, axis=0), starts, penalty=penalty, tolerance=1e-6)
     best = int(rough.log_likelihood.argmax())
     chosen = {name: value[best : best + 1] for name, value in rough.parameters.items()}
-    final = em(
-        model, columns, counts[None], chosen, penalty=penalty, tolerance=1e-10, max_iterations=5_000
-    )
+    final = em(model, columns, counts[None], chosen, penalty=penalty, tolerance=1e-10, max_iterations=5_000)
     return final.parameters, rough.log_likelihood
 
 
 def moment_start(problem: Problem) -> Parameters | None:
-    """Starting parameters from the spectral estimate, or None where it is unusable."""
+    """Derive starting parameters from the spectral estimate, or None where it is unusable."""
     model, k = problem.model, problem.model.classes
-    if (
-        k == 1
-        or not model.treatment_proxies
-        or min(problem.z.values.shape[1], problem.x.values.shape[1]) < k
-    ):
+    if k == 1 or not model.treatment_proxies or min(problem.z.values.shape[1], problem.x.values.shape[1]) < k:
         return None
     solved = spectral(problem.moments(problem.counts[None]), k)
     if solved.singular[0] or solved.proxy_mean is None or not np.isfinite(solved.proxy_mean).all():
@@ -243,9 +227,7 @@ def parameter_profile(problem: Problem, parameters: Parameters) -> Array:
     )
 
 
-def pooled_scales(
-    model: CausalModel, columns: Mapping[str, NDArray[np.generic]], counts: Array
-) -> dict[str, float]:
+def pooled_scales(model: CausalModel, columns: Mapping[str, NDArray[Any]], counts: Array) -> dict[str, float]:
     """Pooled standard deviation of every continuous variable."""
     share = counts / counts.sum()
     out = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from scipy import stats
 from pymc_mte.model import CausalModel
 
 Array = NDArray[np.float64]
-Columns = Mapping[str, NDArray[np.generic]]
+Columns = Mapping[str, NDArray[Any]]
 
 MIN_PROPENSITY = 0.01
 """An arm that some class gets less often than this is not extrapolated to that class."""
@@ -97,13 +98,8 @@ def _bins(
     else:
         order = np.argsort(column, kind="stable")
         edge = np.cumsum(counts[order]) / counts.sum()
-        cuts = np.unique(
-            [column[order][np.searchsorted(edge, q)] for q in np.arange(1, N_BINS) / N_BINS]
-        )
+        cuts = np.unique([column[order][np.searchsorted(edge, q)] for q in np.arange(1, N_BINS) / N_BINS])
         place = np.searchsorted(cuts, column, side="right")
         limits = ["lowest", *(f"{cut:.4g}" for cut in cuts), "highest"]
-        bins = [
-            (f"{proxy} from {limits[i]} to {limits[i + 1]}", place == i)
-            for i in range(len(cuts) + 1)
-        ]
+        bins = [(f"{proxy} from {limits[i]} to {limits[i + 1]}", place == i) for i in range(len(cuts) + 1)]
     return [(label, rows) for label, rows in bins if rows.any()]

@@ -52,9 +52,7 @@ def spectral(moments: Moments, classes: int) -> MixtureResult:
     profile = inside @ np.swapaxes(basis, -1, -2)
     with np.errstate(all="ignore"):
         profile = profile / profile[..., :1]
-    by_arm = np.stack(
-        [_weights(profile, moments.mean_x_by_arm[..., t, :]) for t in range(arms)], axis=-2
-    )
+    by_arm = np.stack([_weights(profile, moments.mean_x_by_arm[..., t, :]) for t in range(arms)], axis=-2)
     return MixtureResult(
         class_weight=_weights(profile, moments.mean_x),
         potential_outcome=outcome,
@@ -77,7 +75,7 @@ def _weights(profile: Array, mean: Array) -> Array:
 
 
 def _directions(count: int, members: int) -> Array:
-    """Fixed, spread-out unit vectors: half a circle for two matrices, else a seeded sample."""
+    """Spread out fixed unit vectors: half a circle for two matrices, else a seeded sample."""
     if members == 1:
         return np.ones((1, 1))
     if members == 2:

@@ -40,9 +40,7 @@ class ArmStrength:
     p_value: Array
 
 
-def proxy_strength(
-    problem: Problem, n_boot: int, rng: np.random.Generator
-) -> tuple[ArmStrength, ...]:
+def proxy_strength(problem: Problem, n_boot: int, rng: np.random.Generator) -> tuple[ArmStrength, ...]:
     """Measure the proxies in every arm that occurs.
 
     Parameters
@@ -61,9 +59,7 @@ def proxy_strength(
     """
     point = _correlations(problem, problem.counts[None])[0]
     if n_boot:
-        draws = replicate(problem.counts, n_boot, rng, lambda c: {"r": _correlations(problem, c)})[
-            "r"
-        ]
+        draws = replicate(problem.counts, n_boot, rng, lambda c: {"r": _correlations(problem, c)})["r"]
         spread = draws.std(axis=0, ddof=1)
     else:
         spread = np.full_like(point, np.nan)

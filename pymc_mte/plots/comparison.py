@@ -8,6 +8,7 @@ import xarray as xr
 
 from pymc_mte.compare import compare
 from pymc_mte.results import INTERVAL, model_of
+from pymc_mte.summary import words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,13 +20,6 @@ COLOURS = {"posterior": "#0072B2", "spectral": "#D55E00", "bridge": "#009E73"}
 MARKERS = {"posterior": "o", "spectral": "s", "bridge": "D"}
 WIDTH = 1.645
 """Standard errors on each side of a 90% interval."""
-
-WORDS = {
-    "ate": "average effect, everybody (ate)",
-    "att": "average effect, the treated (att)",
-    "effect": "effect in class",
-    "class_weight": "weight of class",
-}
 
 
 def plot_comparison(
@@ -57,10 +51,8 @@ def plot_comparison(
         figsize=(11 if weights else 7, 1.9 + 0.62 * max(len(effects), len(weights))),
         layout="constrained",
     )
-    ratio = {"width_ratios": [3, 2]} if weights else {}
-    axes: Any = figure.subplots(
-        1, 2 if weights else 1, squeeze=False, **({"gridspec_kw": ratio} if ratio else {})
-    )
+    ratio = [3, 2] if weights else [1]
+    axes: Any = figure.subplots(1, len(ratio), squeeze=False, width_ratios=ratio)
     _forest(axes[0, 0], table, effects)
     axes[0, 0].axvline(0.0, color="0.6", linewidth=1, zorder=0)
     unit = f"effect of {model.treatment} on {model.outcome}"
@@ -95,13 +87,7 @@ def _forest(axes: "Axes", table: pd.DataFrame, names: list[str]) -> None:
             axes.plot([low, high], [y, y], color=colour, linewidth=2, solid_capstyle="round")
             axes.plot([middle], [y], MARKERS[method], color=colour, markersize=6, label=label)
             label = None
-    axes.set_yticks(range(len(names)), [_words(name) for name in names])
+    axes.set_yticks(range(len(names)), [words(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="0.92")
-
-
-def _words(label: str) -> str:
-    name, _, index = label.partition("[")
-    inside = index.removesuffix("]").removeprefix("class ")
-    return f"{WORDS[name]} {inside}".strip()

@@ -1,0 +1,117 @@
+"""The groups of a posterior's DataTree beside the draws: predictive data, patterns, identification."""
+
+import logging
+
+import numpy as np
+import pymc as pm
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.bayes.start import from_free, to_free
+from pymc_mte.data import columns_of
+from pymc_mte.functionals import functionals
+from pymc_mte.identify.identification import Identification
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.network import log_joint, log_sum_classes
+from pymc_mte.results import dataset
+
+Array = NDArray[np.float64]
+
+MAX_POINTWISE = 10_000_000
+"""Largest number of pointwise log-likelihoods (draws x patterns) that is kept in a result."""
+
+N_PREDICTIVE = 100
+"""Prior and posterior predictive data sets."""
+
+
+def clean_stats(stats: xr.Dataset) -> xr.Dataset:
+    """Keep the statistics that are numbers per draw."""
+    kept = [
+        str(n)
+        for n in stats.data_vars
+        if set(stats[n].dims) == {"chain", "draw"} and stats[n].dtype.kind in "bif"
+    ]
+    return stats[kept].reset_coords(drop=True)
+
+
+def add_predictive(
+    tree: xr.DataTree, built: pm.Model, model: CausalModel, values: Parameters, seed: int
+) -> None:
+    """Add prior draws, prior predictive and posterior predictive data sets."""
+    fast = {"mode": "FAST_COMPILE"}
+    level = logging.getLogger("pymc").level
+    logging.getLogger("pymc").setLevel(logging.ERROR)
+    try:
+        with built:
+            prior = pm.sample_prior_predictive(N_PREDICTIVE, random_seed=seed, compile_kwargs=fast)
+            thin = _thinned(to_free(model, {n: values[n] for n in model.dims}))
+            predicted = pm.sample_posterior_predictive(
+                thin,
+                random_seed=seed,
+                progressbar=False,
+                compile_kwargs=fast,
+                freeze_vars=list(model.dims),
+            )
+    finally:
+        logging.getLogger("pymc").setLevel(level)
+    prior_values = from_free(model, {n: prior["prior"][n].values for n in model.dims})
+    if model.treatment is not None:
+        prior_values |= functionals(model, prior_values)
+    tree["prior"] = xr.DataTree(dataset(model, prior_values))
+    tree["prior_predictive"] = xr.DataTree(_predictive(prior["prior_predictive"].to_dataset()))
+    tree["posterior_predictive"] = xr.DataTree(_predictive(predicted["posterior_predictive"].to_dataset()))
+
+
+def _thinned(values: Parameters) -> xr.DataTree:
+    chains, draws = values["class_weight"].shape[:2]
+    step = max(1, draws * chains // N_PREDICTIVE)
+    kept = {
+        n: (("chain", "draw", *(f"{n}_{i}" for i in range(v.ndim - 2))), v[:, ::step])
+        for n, v in values.items()
+    }
+    return xr.DataTree.from_dict({"posterior": xr.Dataset(kept)})
+
+
+def _predictive(drawn: xr.Dataset) -> xr.Dataset:
+    """Name the axes of predictive draws: ``counts`` (cell), ``rows`` (row, continuous)."""
+    names = {"counts": ("cell",), "rows": ("row", "continuous")}
+    return xr.Dataset({str(n): (("chain", "draw", *names[str(n)]), drawn[n].values) for n in drawn.data_vars})
+
+
+def add_observed(tree: xr.DataTree, model: CausalModel, table: xr.Dataset) -> None:
+    """Add the patterns and, where it is not too large, the log-likelihood of one row of each."""
+    tree["observed_data"] = xr.DataTree(table)
+    sizes = tree["posterior"].sizes
+    if sizes["chain"] * sizes["draw"] * table.sizes["pattern"] <= MAX_POINTWISE:
+        pointwise = pattern_log_likelihood(model, tree["posterior"].to_dataset(), table)
+        tree["log_likelihood_pattern"] = xr.DataTree(pointwise.to_dataset(name="log_p"))
+
+
+def pattern_log_likelihood(model: CausalModel, posterior: xr.Dataset, table: xr.Dataset) -> xr.DataArray:
+    """Log p of ONE row of each pattern, per draw: (chain, draw, pattern)."""
+    parameters = {n: posterior[n].values for n in model.dims}
+    columns = columns_of(table, model)
+    chains = []
+    for c in range(posterior.sizes["chain"]):
+        blocks = np.array_split(np.arange(posterior.sizes["draw"]), max(1, posterior.sizes["draw"] // 100))
+        parts = [
+            log_sum_classes(log_joint(model, {n: v[c, block] for n, v in parameters.items()}, columns))
+            for block in blocks
+        ]
+        chains.append(np.concatenate(parts))
+    return xr.DataArray(np.stack(chains), dims=("chain", "draw", "pattern"))
+
+
+def identification_dataset(found: Identification) -> xr.Dataset:
+    """Lay an identification report out for saving: flags per functional, the text in attributes."""
+    names = list(found.identified)
+    out = xr.Dataset(
+        {"identified": ("functional", np.array([found.identified[n] for n in names], dtype="int8"))}
+    )
+    out = out.assign_coords({"functional": np.array(names, dtype=object)}) if names else out
+    out.attrs = {
+        "level": found.level,
+        "report": str(found),
+        "supported_classes": found.supported or -1,
+    }
+    return out

@@ -1,0 +1,197 @@
+"""What a model description must satisfy; every refusal names the key and the mend."""
+
+from typing import TYPE_CHECKING
+
+import networkx as nx
+import numpy as np
+from pydantic import ValidationError
+
+from pymc_mte.errors import ModelError
+
+if TYPE_CHECKING:
+    from pymc_mte.model import CausalModel
+
+MAX_CLASSES = 50
+MAX_LEVELS = 1_000
+MAX_TABLE = 1_000_000
+"""Largest conditional probability table (cells per class) that a model may ask for."""
+
+RESERVED = frozenset(
+    [
+        "class",
+        "treatment",
+        "contrast",
+        "pattern",
+        "count",
+        "chain",
+        "draw",
+        "latent_class",
+        "class_weight",
+        "effect",
+        "potential_outcome",
+        "ate",
+        "att",
+        "ate_bridge",
+        "att_bridge",
+        "effect_sd",
+        "effect_cdf",
+        "weight_harmed",
+        "arm_mean",
+        "causal_groups",
+        "bridge",
+        "synthetic_moment",
+        "effect_moment",
+        "feature",
+        "order",
+    ]
+)
+
+UNSUPPORTED = {
+    "instruments": "Instruments are not supported: use a two-stage least squares package.",
+    "time": "Time-varying treatments and panels are not supported: use a g-methods package.",
+    "panel": "Time-varying treatments and panels are not supported: use a g-methods package.",
+}
+
+
+def explain(err: ValidationError) -> str:
+    """Turn pydantic's report into our sentences."""
+    lines = []
+    for item in err.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            message = "unknown key; remove it or check its spelling"
+        elif key == "classes":
+            message = f"must be a whole number from 1 to {MAX_CLASSES}, got {item['input']!r}"
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] != "value_error":
+                message += f", got {str(item['input'])[:60]!r}"
+        lines.append(f"{key}: {message}" if key else message)
+    return "; ".join(lines)
+
+
+def check_variables(model: "CausalModel") -> None:
+    """Refuse impossible names, edges, cycles and tables."""
+    if not model.variables:
+        raise ValueError("variables: at least one variable is needed")
+    for name, var in model.variables.items():
+        if name in RESERVED or not name:
+            raise ValueError(f"variables.{name}: this name is used for results; rename the variable")
+        for parent in var.parents:
+            if parent not in model.variables:
+                raise ValueError(f"variables.{name}.parents: {parent!r} is not a variable of this model")
+            if not model.variables[parent].discrete:
+                raise ValueError(
+                    f"variables.{name}.parents: {parent!r} is continuous; continuous parents are not "
+                    "supported, so cut it into levels or remove the edge"
+                )
+        if len(set(var.parents)) != len(var.parents):
+            raise ValueError(f"variables.{name}.parents: a parent is listed twice")
+        cells = np.prod([float(len(model.variables[p].labels)) for p in (*var.parents, name)])
+        if cells > MAX_TABLE:
+            raise ValueError(
+                f"variables.{name}: its table would have {cells:.0f} cells per class, more than {MAX_TABLE}; "
+                "use fewer parents or levels"
+            )
+    if not nx.is_directed_acyclic_graph(model.graph):
+        cycle = " -> ".join(edge[0] for edge in nx.find_cycle(model.graph))
+        raise ValueError(f"variables: the parents form a cycle ({cycle}); remove one of its edges")
+
+
+def check_roles(model: "CausalModel") -> None:
+    """Refuse roles that are unknown, doubled, unsupported or contradicted by an edge."""
+    t, y = model.treatment, model.outcome
+    if (t is None) != (y is None):
+        raise ValueError("roles: name both the treatment and the outcome, or neither")
+    for key in ("treatment_proxies", "outcome_proxies", "covariates"):
+        for name in getattr(model, key):
+            if name not in model.variables and key != "covariates":
+                raise ValueError(f"roles.{key}: {name!r} is not a variable of this model")
+    if model.covariates:
+        raise ValueError("roles.covariates: observed covariates are not supported yet; leave the list empty")
+    if t is not None and y is not None:
+        _check_causes(model, t, y)
+
+
+def _check_causes(model: "CausalModel", t: str, y: str) -> None:
+    """Refuse impossible treatments and outcomes, and doubled roles."""
+    for key, name in (("treatment", t), ("outcome", y)):
+        if name not in model.variables:
+            raise ValueError(f"roles.{key}: {name!r} is not a variable of this model")
+    if not model.variables[t].discrete:
+        raise ValueError(
+            f"roles.treatment: {t!r} is continuous; a continuous treatment is not supported, so name "
+            "a treatment with listed arms"
+        )
+    if model.variables[y].family == "categorical":
+        raise ValueError(
+            f"roles.outcome: {y!r} is categorical and has no mean; use bernoulli or a continuous family"
+        )
+    roles = [t, y, *model.treatment_proxies, *model.outcome_proxies]
+    for name in set(roles):
+        if roles.count(name) > 1:
+            raise ValueError(f"roles: {name!r} has two roles; give it one")
+    if model.reference is not None and model.reference not in model.variables[t].labels:
+        labels = list(model.variables[t].labels)
+        raise ValueError(f"roles.reference: {model.reference!r} is no level of {t!r}; choose one of {labels}")
+    _check_proxy_edges(model, t, y)
+
+
+def _check_proxy_edges(model: "CausalModel", t: str, y: str) -> None:
+    """Refuse observed edges that take a proxy out of its role."""
+    forbidden = [(z, y, "treatment proxy") for z in model.treatment_proxies]
+    forbidden += [(y, z, "treatment proxy") for z in model.treatment_proxies]
+    for x in model.outcome_proxies:
+        forbidden += [(t, x, "outcome proxy"), (y, x, "outcome proxy"), (x, t, "outcome proxy")]
+    for parent, child, role in forbidden:
+        if model.graph.has_edge(parent, child):
+            proxy = parent if parent in (*model.treatment_proxies, *model.outcome_proxies) else child
+            raise ValueError(
+                f"variables.{child}.parents: the edge {parent} -> {child} breaks the role of {proxy!r} as "
+                f"{role}; remove the edge or take {proxy!r} out of the roles"
+            )
+
+
+def check_truth(model: "CausalModel") -> None:
+    """Refuse a truth that lacks parameters or has impossible ones."""
+    if model.truth is None:
+        return
+    known = {"class_weight", *model.variables}
+    if unknown := set(model.truth) - known:
+        raise ModelError(f"truth: unknown keys {sorted(unknown)}; allowed are {sorted(known)}")
+    if model.classes > 1 and "class_weight" not in model.truth:
+        raise ModelError(f"truth.class_weight: missing; list {model.classes} weights that sum to 1")
+    for name, (variable, parameter) in model.owners.items():
+        entry = model.truth.get(variable)
+        if not isinstance(entry, dict) or parameter not in entry:
+            raise ModelError(
+                f"truth.{variable}.{parameter}: missing; it needs the shape {model.shapes[name]}"
+            )
+        allowed = set(model.variables[variable].spec.parameters)
+        if extra := set(entry) - allowed:
+            raise ModelError(f"truth.{variable}: unknown keys {sorted(extra)}; allowed are {sorted(allowed)}")
+    _check_truth_values(model)
+
+
+def _check_truth_values(model: "CausalModel") -> None:
+    try:
+        values = model.true_parameters()
+    except (TypeError, ValueError) as err:
+        raise ModelError(f"truth: the numbers do not form a regular table ({err})") from None
+    for name, value in values.items():
+        wanted = model.shapes[name]
+        key = "truth." + ".".join(model.owners.get(name, (name,)))
+        if value.shape != wanted:
+            axes = ", ".join(model.dims[name]) or "no axes"
+            raise ModelError(f"{key}: expected the shape {wanted} ({axes}), got {value.shape}")
+        scope = "table" if name == "class_weight" else _scope(model, name)
+        if scope == "table":
+            if (value < 0).any() or not np.allclose(value.sum(axis=-1), 1):
+                raise ModelError(f"{key}: probabilities must lie in [0, 1] and sum to 1")
+        elif scope in ("scale", "shared") and not (value > 0).all():
+            raise ModelError(f"{key}: must be positive")
+
+
+def _scope(model: "CausalModel", name: str) -> str:
+    variable, parameter = model.owners[name]
+    return model.variables[variable].spec.parameters[parameter]
