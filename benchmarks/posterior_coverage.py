@@ -1,6 +1,6 @@
 """Coverage of 90% posterior intervals on the paper's level-3 simulation, and agreement with moments.
 
-Run: uv run python benchmarks/coverage.py [--seeds 40] [--rows 20000]
+Run: uv run python benchmarks/posterior_coverage.py [--seeds 40] [--rows 20000]
 """
 
 import argparse
