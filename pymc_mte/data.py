@@ -280,8 +280,9 @@ def _dataset(
     notes: list[Note],
 ) -> xr.Dataset:
     for name, column in columns.items():
-        if np.ptp(column) == 0 and name not in (model.treatment, model.outcome):
-            notes.append(Note(Status.CONSTANT_COLUMN, name, f"{counts.sum():g} rows with one value"))
+        if np.ptp(column) == 0 and name != model.treatment:
+            status = Status.CONSTANT_OUTCOME if name == model.outcome else Status.CONSTANT_COLUMN
+            notes.append(Note(status, name, f"{counts.sum():g} rows with one value"))
     if model.treatment is not None:
         per_arm = np.bincount(
             columns[model.treatment], weights=counts, minlength=len(levels[model.treatment])

@@ -143,7 +143,8 @@ def mean_among(model: CausalModel, parameters: Parameters, arm: int, given: int)
     total.add_table(t, parameters, {t_axis: given})
     parents = [total.axes[p] for p in model.variables[y].parents]
     total.add(outcome_mean(model, parameters, y), [CLASS, *parents], {t_axis: arm})
-    return total.total([]) / arm_weight(model, parameters).sum(axis=-2)[..., given]
+    with np.errstate(invalid="ignore", divide="ignore"):  # nobody got the arm: not a number
+        return total.total([]) / arm_weight(model, parameters).sum(axis=-2)[..., given]
 
 
 def _roles(model: CausalModel) -> tuple[str, str]:

@@ -14,6 +14,10 @@ class Status(StrEnum):
         "The column never varies, so it carries no information about the class. "
         "It is not used as a proxy; choose another one."
     )
+    CONSTANT_OUTCOME = (
+        "The outcome never varies, so nothing about effects or classes can be learnt from it. "
+        "Check the column."
+    )
     EMPTY_ARM = (
         "No row has this treatment arm, so nothing about it can be estimated. "
         "Remove the level from the model or collect data for it."
@@ -37,6 +41,14 @@ class Status(StrEnum):
     MORE_DIRECTIONS = (
         "The proxies of the two sides share more than the model's classes explain: there are more "
         "classes, or two proxies depend on each other directly. Compare more classes, or drop a proxy."
+    )
+    DIRECT_DEPENDENCE = (
+        "The proxies of the two sides determine each other, which a class does not do: one is made "
+        "from the other, or both from a third. Replace one of them."
+    )
+    REPLICATES_FAILED = (
+        "Some resamples gave no answer (an arm or a level vanished, or the equations were singular); "
+        "they are left out of the standard errors, which are too small for that reason."
     )
     POSITIVITY = (
         "At least one class almost never gets this arm, so its outcome there is extrapolated. "

@@ -66,7 +66,8 @@ def moment_summary(tree: xr.DataTree) -> pd.DataFrame:
             continue
         for label, index in entries(tree, name):
             replicates = draws[name].values[(..., *index)].ravel()
-            known = np.isfinite(replicates).all() and len(replicates) > 1
+            replicates = replicates[np.isfinite(replicates)]
+            known = len(replicates) > 1
             low, high = np.quantile(replicates, [TAIL, 1 - TAIL]) if known else (np.nan, np.nan)
             se = float(point[f"se_{name}"].values[index]) if f"se_{name}" in point else np.nan
             row = {"functional": label, "value": float(point[name].values[index])}

@@ -221,17 +221,8 @@ def _strength(
                 "value": value,
             }
             rows.append(row | {"se": arm.se[i], "p": arm.p_value[i], "verdict": verdict, "advice": advice})
-            if verdict == "doubt" and i + 1 == k - 1:
-                detail = f"canonical correlation {i + 1} is {value:.3f} (p = {arm.p_value[i]:.2g})"
-                notes.append(Note(Status.WEAK_PROXIES, label, detail))
-    supported = supported_classes(strength)
-    if supported > k:
-        notes.append(
-            Note(
-                Status.MORE_DIRECTIONS, "proxies", f"{supported} classes supported in every arm, {k} assumed"
-            )
-        )
-    return supported
+    notes += strength_notes(model, strength)
+    return supported_classes(strength)
 
 
 def _verdict(arm: ArmStrength, i: int, classes: int) -> tuple[str, str]:

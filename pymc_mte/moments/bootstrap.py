@@ -34,9 +34,11 @@ def robust_se(draws: Array) -> Array:
     """Half the distance between the 16% and 84% quantiles along the first axis.
 
     Equal to the standard deviation for normal replicates; finite where a few replicates explode.
+    Replicates without an answer (NaN) are left out; whoever calls reports their share.
     """
     if len(draws) < 2:
         return np.full(draws.shape[1:], np.nan)
-    with np.errstate(all="ignore"):
-        low, high = np.quantile(draws, [0.158655, 0.841345], axis=0)
-    return np.asarray((high - low) / 2)
+    answered = np.isfinite(draws)
+    filled = np.where(answered | (answered.sum(axis=0) >= 2), draws, 0.0)
+    low, high = np.nanquantile(filled, [0.158655, 0.841345], axis=0)
+    return np.where(answered.sum(axis=0) >= 2, (high - low) / 2, np.nan)

@@ -53,7 +53,8 @@ def solve_bridge(moments: Moments, rank: int) -> BridgeResult:
     coefficients = np.einsum("...kj,...k->...j", right[..., :rank, :], projected)
     arm_mean = np.einsum("...tj,...j->...t", coefficients, moments.mean_x)
     among = np.einsum("...tj,...sj->...ts", coefficients, moments.mean_x_by_arm)
-    observed = moments.n[..., 0, :, 0, 0] / moments.arm_share
+    with np.errstate(invalid="ignore"):
+        observed = moments.n[..., 0, :, 0, 0] / moments.arm_share
     arms = np.arange(observed.shape[-1])
     among[..., arms, arms] = observed
     return BridgeResult(coefficients=coefficients, arm_mean=arm_mean, among=among)

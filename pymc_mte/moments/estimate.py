@@ -20,6 +20,7 @@ from pymc_mte.moments.methods import (
     make_problem,
 )
 from pymc_mte.moments.positivity import ArmSupport, arm_support
+from pymc_mte.moments.strength import proxy_strength, strength_notes
 from pymc_mte.results import class_order, dataset, dims_of, provenance
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -135,8 +136,9 @@ def _compute(
     """Point values and aligned replicates of a method, the bridge's averages beside them."""
     model, k = problem.model, problem.model.classes
     narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
-    with_bridge = method != "polished" or (k > 1 and narrow >= k)
-    if (narrow < k and method != "polished") or len(problem.arms) < 2:
+    level = hierarchy(model).level
+    with_bridge = level not in ("HTE", "none")
+    if (narrow < k and with_bridge) or len(problem.arms) < 2:
         if narrow < k:
             notes.append(
                 Note(
@@ -146,15 +148,19 @@ def _compute(
                 )
             )
         return _empty(model, method), {}, {}
-    if hierarchy(model).level == "none":
+    if level == "none":
         notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
-        with_bridge = False
+    if with_bridge and problem.counts.sum() > 1:
+        notes += strength_notes(model, proxy_strength(problem, 0, np.random.default_rng()))
 
     def statistic(counts: Array) -> Values:
         values = METHODS[method](problem, counts)
         if with_bridge and method != "bridge":
             bridge = bridge_values(problem, counts)
             values |= {"ate_bridge": bridge["ate"], "att_bridge": bridge["att"]}
+        vanished = (problem.arm_counts(counts) == 0).any(axis=1)
+        for name in dims_of(model).keys() & values.keys():
+            values[name][vanished] = np.nan
         return values
 
     point = statistic(problem.counts[None])
@@ -171,6 +177,11 @@ def _compute(
             draws, shares["ambiguous_share"] = align_values(model, draws, point["profile"][0], axes)
     shares |= _judge_replicates(method, point, draws, shares, notes)
     known = dims_of(model)
+    undefined = [np.isnan(v).reshape(len(v), -1).any(axis=1) for n, v in draws.items() if n in known]
+    failed = float(np.any(undefined, axis=0).mean()) if undefined else 0.0
+    if failed > 0:
+        shares["failed_share"] = failed
+        notes.append(Note(Status.REPLICATES_FAILED, method, f"{failed:.1%} of the replicates"))
     return (
         {n: np.array(v[0]) for n, v in point.items() if n in known},
         {n: v for n, v in draws.items() if n in known},

@@ -33,7 +33,7 @@ class Features:
     unwhiten : ndarray of shape (d, r)
         ``values @ unwhiten`` gives back ``raw`` (up to dropped directions).
     notes : tuple of Note
-        Constant proxies and dropped directions.
+        Dropped directions.
     """
 
     values: Array
@@ -66,8 +66,8 @@ def build_features(model: CausalModel, columns: Columns, counts: Array, proxies:
         var = model.variables[proxy]
         column = np.asarray(columns[proxy])
         if np.ptp(column) == 0:
-            notes.append(Note(Status.CONSTANT_COLUMN, proxy, "left out of the proxies"))
-        elif var.discrete:
+            continue  # tabulation has said so
+        if var.discrete:
             for level in range(1, len(var.labels)):
                 raw.append((column == level).astype(float))
                 names.append(f"{proxy} = {var.labels[level]}")
@@ -132,7 +132,8 @@ class Moments:
     @property
     def mean_x_by_arm(self) -> Array:
         """E[phi_X | T=t]: (..., arms, d_x)."""
-        return self.m[..., 0, :] / self.m[..., 0, :1]
+        with np.errstate(invalid="ignore"):  # an arm that vanished from a resample: not a number
+            return np.asarray(self.m[..., 0, :] / self.m[..., 0, :1])
 
 
 def build_moments(

@@ -60,7 +60,12 @@ class Problem:
     def outcome_sd(self) -> float:
         """Pooled standard deviation of the outcome."""
         share = self.counts / self.counts.sum()
-        return float(np.sqrt(share @ (self.outcome - share @ self.outcome) ** 2))
+        return float(np.sqrt(share @ (self.outcome - share @ self.outcome) ** 2)) or 1.0
+
+    def arm_counts(self, counts: Array) -> Array:
+        """Rows per arm that occurs in the data, for a batch of counts: (batch, arms)."""
+        arm = np.asarray(self.columns[str(self.model.treatment)])
+        return np.stack([counts[:, arm == t].sum(axis=1) for t in self.arms], axis=1)
 
     def moments(self, counts: Array) -> Moments:
         """Moments of a batch of counts, over the arms that occur."""

@@ -6,10 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import replicate
 from pymc_mte.moments.methods import Problem
+from pymc_mte.status import Note, Status
 
 Array = NDArray[np.float64]
+
+COPIES = 0.99
+"""Beyond this canonical correlation two proxies are taken for copies of each other."""
 
 LEVEL = 0.05
 """A canonical correlation counts as more than noise below this p-value."""
@@ -87,6 +92,27 @@ def _bartlett(correlation: Array, n: float, dz: int, dx: int) -> Array:
     for i in range(len(correlation)):
         out.append(stats.chi2.sf(scale * gain[i:].sum(), (dz - i) * (dx - i)))
     return np.array(out)
+
+
+def strength_notes(model: CausalModel, strength: tuple[ArmStrength, ...]) -> list[Note]:
+    """Alarms about proxies that are too weak for the model's classes, or too good to be true."""
+    notes = []
+    last = model.classes - 2
+    for arm in strength:
+        label = f"{model.treatment} = {model.arms[arm.arm]}"
+        if 0 <= last < len(arm.correlation) and not arm.p_value[last] < LEVEL:
+            value, p = arm.correlation[last], arm.p_value[last]
+            detail = f"canonical correlation {last + 1} is {value:.3f} (p = {p:.2g})"
+            notes.append(Note(Status.WEAK_PROXIES, label, detail))
+        if len(arm.correlation) and arm.correlation[0] > COPIES:
+            notes.append(
+                Note(Status.DIRECT_DEPENDENCE, label, f"canonical correlation 1 is {arm.correlation[0]:.3f}")
+            )
+    supported = supported_classes(strength)
+    if supported > model.classes:
+        detail = f"{supported} classes supported in every arm, {model.classes} assumed"
+        notes.append(Note(Status.MORE_DIRECTIONS, "proxies", detail))
+    return notes
 
 
 def supported_classes(strength: tuple[ArmStrength, ...]) -> int:
