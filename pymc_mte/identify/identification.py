@@ -12,7 +12,7 @@ from pymc_mte.hierarchy import MEANING, REACHED, Hierarchy, hierarchy
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.methods import Problem, make_problem
 from pymc_mte.moments.positivity import MIN_PROPENSITY, ArmSupport, arm_support
-from pymc_mte.moments.strength import ArmStrength, proxy_strength, supported_classes
+from pymc_mte.moments.strength import ArmStrength, proxy_strength, strength_notes, supported_classes
 from pymc_mte.status import Note, Status
 
 N_BOOT = 200
