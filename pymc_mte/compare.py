@@ -19,15 +19,10 @@ from pymc_mte.hierarchy import hierarchy
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.bootstrap import replicate, robust_se
 from pymc_mte.moments.em import em
-from pymc_mte.moments.methods import (
-    Problem,
-    Values,
-    bridge_values,
-    fit_likelihood,
-    make_problem,
-    spectral_values,
-)
+from pymc_mte.moments.likelihood import fit_likelihood
+from pymc_mte.moments.methods import Values, bridge_values, spectral_values
 from pymc_mte.moments.positivity import arm_support
+from pymc_mte.moments.problem import Problem, make_problem
 from pymc_mte.results import INTERVAL, model_of
 from pymc_mte.summary import entries
 

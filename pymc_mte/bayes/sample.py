@@ -26,7 +26,8 @@ from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
 from pymc_mte.identify.identification import identify
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.moments.methods import class_profile, make_problem, pooled_scales
+from pymc_mte.moments.methods import class_profile, pooled_scales
+from pymc_mte.moments.problem import make_problem
 from pymc_mte.results import dataset, provenance
 from pymc_mte.status import Status, dump_notes
 

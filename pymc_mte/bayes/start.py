@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.em import em, start_from_classes
-from pymc_mte.moments.methods import Problem, fit_likelihood
+from pymc_mte.moments.likelihood import fit_likelihood
+from pymc_mte.moments.problem import Problem
 from pymc_mte.results import class_order
 
 Array = NDArray[np.float64]
@@ -41,7 +42,7 @@ def starting_point(problem: Problem, start: xr.DataTree | None) -> Parameters:
     if start is not None and model.classes > 1:
         partial = _partial(model, start)
         if partial is not None:
-            begin = start_from_classes(model, columns, counts, partial)
+            begin = start_from_classes(model, columns, counts[None], {n: v[None] for n, v in partial.items()})
             climbed = em(model, columns, counts[None], begin, penalty=PENALTY)
             if climbed.log_likelihood[0] > reached.max() - 1e-6:
                 best = climbed.parameters

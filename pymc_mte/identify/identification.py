@@ -10,8 +10,8 @@ import pandas as pd
 from pymc_mte.data import columns_of, data_notes, resolve
 from pymc_mte.hierarchy import MEANING, REACHED, Hierarchy, hierarchy
 from pymc_mte.model import CausalModel
-from pymc_mte.moments.methods import Problem, make_problem
 from pymc_mte.moments.positivity import MIN_PROPENSITY, ArmSupport, arm_support
+from pymc_mte.moments.problem import Problem, make_problem
 from pymc_mte.moments.strength import ArmStrength, proxy_strength, strength_notes, supported_classes
 from pymc_mte.status import Note, Status
 

@@ -67,7 +67,7 @@ class Maximiser:
             part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
             if var.discrete:
                 shape = self.model.shapes[f"p_{name}"]
-                table = self._sums(part, name).reshape(len(mass), *shape) + self.penalty
+                table = self.sums(part, name).reshape(len(mass), *shape) + self.penalty
                 whole = table.sum(axis=-1, keepdims=True)
                 out[f"p_{name}"] = np.where(
                     whole > 0, table / np.where(whole > 0, whole, 1.0), 1.0 / shape[-1]
@@ -87,7 +87,7 @@ class Maximiser:
             total = total + self.penalty * log_p.reshape(len(total), -1).sum(axis=1)
         return total
 
-    def _sums(self, part: Array, name: str) -> Array:
+    def sums(self, part: Array, name: str) -> Array:
         """Add mass up over the cells of a variable's table: (batch, class, cells)."""
         flat = part.reshape(-1, part.shape[-1])
         return np.asarray((self._members[name].T @ flat.T).T).reshape(*part.shape[:-1], -1)
@@ -100,22 +100,22 @@ class Maximiser:
         out: Parameters = {}
         precision = np.ones(())
         if "nu" in var.spec.parameters and "sd" in old:
-            z = (value - self._spread(old["mean"], name)) / self._spread(old["sd"], name, scale=True)
+            z = (value - self.spread(old["mean"], name)) / self.spread(old["sd"], name, scale=True)
             nu = old["nu"][:, None, None]
             precision = (nu + 1) / (nu + z * z)
             out[f"nu_{name}"] = _solve_nu(part, precision, old["nu"])
         elif "nu" in var.spec.parameters:
             out[f"nu_{name}"] = np.full(len(part), 5.0)
         weighted = part * precision
-        mass = self._sums(weighted, name)
+        mass = self.sums(weighted, name)
         with np.errstate(all="ignore"):
-            mean = self._sums(weighted * value, name) / mass
+            mean = self.sums(weighted * value, name) / mass
         pooled = (part * value).sum(axis=(-2, -1)) / part.sum(axis=(-2, -1))
         mean = np.where(mass > 0, mean, pooled[:, None, None])
         out[f"mean_{name}"] = mean.reshape(len(part), *model.shapes[f"mean_{name}"])
-        residual = weighted * (value - self._spread(out[f"mean_{name}"], name)) ** 2
+        residual = weighted * (value - self.spread(out[f"mean_{name}"], name)) ** 2
         if var.scale_parents:
-            square, count = self._sums(residual, name), self._sums(part, name)
+            square, count = self.sums(residual, name), self.sums(part, name)
         else:
             square, count = residual.sum(axis=-1), part.sum(axis=-1)
         variance = (part * (value - pooled[:, None, None]) ** 2).sum(axis=(-2, -1)) / part.sum(axis=(-2, -1))
@@ -124,7 +124,7 @@ class Maximiser:
         out[f"sd_{name}"] = sd.reshape(len(part), *model.shapes[f"sd_{name}"])
         return out
 
-    def _spread(self, value: Array, name: str, scale: bool = False) -> Array:
+    def spread(self, value: Array, name: str, scale: bool = False) -> Array:
         """Put a location or scale parameter on patterns: (batch, class or 1, pattern)."""
         var = self.model.variables[name]
         lead = value.reshape(len(value), self.model.classes if var.latent else 1, -1)
@@ -220,11 +220,11 @@ def em(
 
 
 def random_starts(
-    model: CausalModel, columns: Columns, counts: Array, n_starts: int, rng: np.random.Generator
+    model: CausalModel, columns: Columns, counts: Array, rng: np.random.Generator
 ) -> Parameters:
-    """Draw starting parameters from random responsibilities that are constant within patterns."""
-    drawn = rng.dirichlet(np.ones(model.classes), size=(n_starts, len(counts)))
-    return Maximiser(model, columns, 1.0).step(np.swapaxes(drawn, 1, 2) * counts, {})
+    """Draw one start per sample from random responsibilities that are constant within patterns."""
+    drawn = rng.dirichlet(np.ones(model.classes), size=counts.shape)
+    return Maximiser(model, columns, 1.0).step(np.swapaxes(drawn, 1, 2) * counts[:, None], {})
 
 
 def start_from_classes(
@@ -238,14 +238,14 @@ def start_from_classes(
         The graph.
     columns : mapping of str to ndarray
         Pattern columns.
-    counts : ndarray of shape (patterns,)
+    counts : ndarray of shape (batch, patterns)
         Counts.
     partial : mapping of str to ndarray
-        ``class_weight`` and the parameters of at least one variable, without batch axis.
+        ``class_weight`` and the parameters of at least one variable, with a batch axis.
     """
-    total = np.log(partial["class_weight"])[:, None] + np.zeros(len(counts))
+    total = np.log(partial["class_weight"])[..., None] + np.zeros(counts.shape[1])
     for name, var in model.variables.items():
         if all(f"{p}_{name}" in partial for p in var.spec.parameters):
             total = total + log_density(model, name, partial, columns)
-    mass = responsibilities(total)[None] * counts
+    mass = responsibilities(total) * counts[:, None]
     return Maximiser(model, columns, 0.5).step(mass, {})

@@ -11,15 +11,9 @@ from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import replicate, robust_se
-from pymc_mte.moments.methods import (
-    METHODS,
-    Problem,
-    Values,
-    align_values,
-    bridge_values,
-    make_problem,
-)
+from pymc_mte.moments.methods import METHODS, Values, align_values, bridge_values
 from pymc_mte.moments.positivity import ArmSupport, arm_support
+from pymc_mte.moments.problem import Problem, make_problem
 from pymc_mte.moments.strength import proxy_strength, strength_notes
 from pymc_mte.results import class_order, dataset, dims_of, provenance
 from pymc_mte.status import Note, Status, dump_notes

@@ -8,7 +8,7 @@ from scipy import stats
 
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import replicate
-from pymc_mte.moments.methods import Problem
+from pymc_mte.moments.problem import Problem
 from pymc_mte.status import Note, Status
 
 Array = NDArray[np.float64]

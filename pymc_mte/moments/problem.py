@@ -1,0 +1,71 @@
+"""One data set laid out for the moment methods. NumPy only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.features import Features, Moments, build_features, build_moments
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One data set laid out for the moment methods.
+
+    Attributes
+    ----------
+    model : CausalModel
+        The graph, its levels resolved.
+    columns : mapping of str to ndarray
+        Pattern columns.
+    counts : ndarray of shape (patterns,)
+        Counts.
+    arms : tuple of int
+        Arms that occur in the data.
+    z, x : Features
+        Whitened features of the two sides.
+    """
+
+    model: CausalModel
+    columns: Mapping[str, NDArray[Any]]
+    counts: Array
+    arms: tuple[int, ...]
+    z: Features
+    x: Features
+    seed: int = 0
+    cache: dict[str, Parameters] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> Array:
+        """Outcome values of the patterns; level numbers of a bernoulli outcome."""
+        return np.asarray(self.columns[str(self.model.outcome)], dtype=float)
+
+    @property
+    def outcome_sd(self) -> float:
+        """Pooled standard deviation of the outcome."""
+        share = self.counts / self.counts.sum()
+        return float(np.sqrt(share @ (self.outcome - share @ self.outcome) ** 2)) or 1.0
+
+    def arm_counts(self, counts: Array) -> Array:
+        """Rows per arm that occurs in the data, for a batch of counts: (batch, arms)."""
+        arm = np.asarray(self.columns[str(self.model.treatment)])
+        return np.stack([counts[:, arm == t].sum(axis=1) for t in self.arms], axis=1)
+
+    def moments(self, counts: Array) -> Moments:
+        """Moments of a batch of counts, over the arms that occur."""
+        arm = np.searchsorted(self.arms, np.asarray(self.columns[str(self.model.treatment)]))
+        return build_moments(counts, self.z.values, self.x.values, arm, len(self.arms), self.outcome[None])
+
+
+def make_problem(model: CausalModel, columns: Mapping[str, NDArray[Any]], counts: Array) -> Problem:
+    """Build the features of a data set once, for all methods and replicates."""
+    arm = np.asarray(columns[str(model.treatment)])
+    arms = tuple(t for t in range(len(model.arms)) if counts[arm == t].sum() > 0)
+    z = build_features(model, columns, counts, model.treatment_proxies)
+    x = build_features(model, columns, counts, model.outcome_proxies)
+    return Problem(model=model, columns=columns, counts=counts, arms=arms, z=z, x=x)

@@ -1,0 +1,193 @@
+"""Scores and information of the graph's likelihood, in an unconstrained parametrisation. NumPy only.
+
+Tables and class weights enter as log-ratios to their first entry, means in units of their scale,
+scales and degrees of freedom as logarithms.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.em import Maximiser, responsibilities
+from pymc_mte.network import log_joint
+
+Array = NDArray[np.float64]
+Columns = Mapping[str, NDArray[Any]]
+
+MIN_P = 1e-6
+"""Probabilities are kept this far from zero, where log-ratios end."""
+
+MAX_STEP = 3.0
+"""Longest move of one coordinate in one scoring step."""
+
+STEP = 1e-5
+"""Half-width of the central differences of functionals."""
+
+
+def to_free(model: CausalModel, parameters: Parameters) -> Array:
+    """Flatten parameters with one batch axis to unconstrained vectors: (batch, n_free)."""
+    parts = []
+    for name in model.dims:
+        value = np.asarray(parameters[name], dtype=float)
+        kind = _kind(model, name)
+        if kind == "p":
+            log_p = np.log(np.clip(value, MIN_P, None))
+            value = log_p[..., 1:] - log_p[..., :1]
+        elif kind != "mean":
+            value = np.log(value)
+        parts.append(value.reshape(len(value), -1))
+    return np.concatenate(parts, axis=1)
+
+
+def from_free(model: CausalModel, free: Array) -> Parameters:
+    """Invert `to_free`."""
+    out: Parameters = {}
+    place = 0
+    for name, shape in model.shapes.items():
+        kind = _kind(model, name)
+        inner = (*shape[:-1], shape[-1] - 1) if kind == "p" else shape
+        size = int(np.prod(inner))
+        value = free[:, place : place + size].reshape(len(free), *inner)
+        place += size
+        if kind == "p":
+            logits = np.concatenate([np.zeros((*value.shape[:-1], 1)), value], axis=-1)
+            out[name] = special.softmax(logits, axis=-1)
+        else:
+            out[name] = value if kind == "mean" else np.exp(value)
+    return out
+
+
+def _kind(model: CausalModel, name: str) -> str:
+    return "p" if name == "class_weight" else model.owners[name][1]
+
+
+class Scores:
+    """Score of every pattern, and of whole tables of counts.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    columns : mapping of str to ndarray
+        Pattern columns.
+    """
+
+    def __init__(self, model: CausalModel, columns: Columns) -> None:
+        self.model, self.columns = model, columns
+        self._maximiser = Maximiser(model, columns)
+
+    def total(self, parameters: Parameters, counts: Array) -> Array:
+        """Score of a batch of counts, each at its own parameters: (batch, n_free)."""
+        mass = responsibilities(log_joint(self.model, parameters, self.columns)) * counts[:, None]
+        return self._score(parameters, mass)
+
+    def by_pattern(self, parameters: Parameters) -> Array:
+        """Score of one row of every pattern at one set of parameters (batch of 1): (pattern, n_free)."""
+        r = responsibilities(log_joint(self.model, parameters, self.columns))[0]
+        patterns = r.shape[-1]
+        blocks = []
+        for rows in np.array_split(np.arange(patterns), max(1, patterns // 512)):
+            mass = np.zeros((len(rows), *r.shape))
+            mass[np.arange(len(rows)), :, rows] = r[:, rows].T
+            repeated = {n: np.repeat(v, len(rows), axis=0) for n, v in parameters.items()}
+            blocks.append(self._score(repeated, mass))
+        return np.concatenate(blocks)
+
+    def _score(self, parameters: Parameters, mass: Array) -> Array:
+        """Score of responsibilities times counts (batch, class, pattern)."""
+        model, batch = self.model, len(mass)
+        total = mass.sum(axis=-1)
+        weight = parameters["class_weight"]
+        parts = [(total - weight * total.sum(axis=1, keepdims=True))[:, 1:]]
+        for name, var in model.variables.items():
+            part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
+            if var.discrete:
+                p = parameters[f"p_{name}"]
+                table = self._maximiser.sums(part, name).reshape(batch, *model.shapes[f"p_{name}"])
+                parts.append((table - p * table.sum(axis=-1, keepdims=True))[..., 1:].reshape(batch, -1))
+            else:
+                parts += self._continuous(part, name, parameters)
+        return np.concatenate(parts, axis=1)
+
+    def _continuous(self, part: Array, name: str, parameters: Parameters) -> list[Array]:
+        var, maximiser = self.model.variables[name], self._maximiser
+        value = np.asarray(self.columns[name], dtype=float)
+        sd = maximiser.spread(parameters[f"sd_{name}"], name, scale=True)
+        z = (value - maximiser.spread(parameters[f"mean_{name}"], name)) / sd
+        pull, extra = z, []
+        if "nu" in var.spec.parameters:
+            nu = parameters[f"nu_{name}"][:, None, None]
+            pull = z * (nu + 1) / (nu + z * z)
+            slope = special.digamma((nu + 1) / 2) - special.digamma(nu / 2) - 1 / nu
+            slope = slope - np.log1p(z * z / nu) + (nu + 1) * z * z / (nu * nu + nu * z * z)
+            extra = [(part * slope).sum(axis=(-2, -1))[:, None] * parameters[f"nu_{name}"][:, None] / 2]
+        mean = maximiser.sums(part * pull / sd, name)
+        scale = part * (pull * z - 1)
+        spread = maximiser.sums(scale, name) if var.scale_parents else scale.sum(axis=-1)
+        return [mean.reshape(len(part), -1), spread.reshape(len(part), -1), *extra]
+
+
+def information(scores: Array, counts: Array) -> Array:
+    """Empirical information of all rows: outer products of pattern scores, weighted by counts."""
+    return np.asarray(scores.T @ (counts[:, None] * scores))
+
+
+def inverse_information(matrix: Array, cutoff: float = 1e-9) -> Array:
+    """Pseudo-inverse on the directions that the data inform, after scaling to unit diagonal."""
+    scale = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    value, vector = np.linalg.eigh(matrix / np.outer(scale, scale))
+    keep = value > cutoff * value.max()
+    half = vector[:, keep] / np.sqrt(value[keep]) / scale[:, None]
+    return np.asarray(half @ half.T)
+
+
+def gradient(
+    model: CausalModel, parameters: Parameters, functional: Callable[[Parameters], dict[str, Array]]
+) -> dict[str, Array]:
+    """Differentiate functionals by central differences: name -> (*shape, n_free)."""
+    centre = to_free(model, parameters)
+    n = centre.shape[1]
+    moved = np.repeat(centre, 2 * n, axis=0)
+    moved[np.arange(n), np.arange(n)] += STEP
+    moved[np.arange(n) + n, np.arange(n)] -= STEP
+    values = functional(from_free(model, moved))
+    return {name: np.moveaxis((v[:n] - v[n:]) / (2 * STEP), 0, -1) for name, v in values.items()}
+
+
+def scoring(
+    model: CausalModel, columns: Columns, counts: Array, replicates: Array, point: Parameters, steps: int = 3
+) -> Parameters:
+    """Maximum-likelihood estimates of resampled counts by scoring steps from the point estimate.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    columns : mapping of str to ndarray
+        Pattern columns.
+    counts : ndarray of shape (patterns,)
+        The data; their information matrix is used for all replicates.
+    replicates : ndarray of shape (batch, patterns)
+        Resampled counts.
+    point : mapping of str to ndarray
+        The data's maximum-likelihood estimate, with a batch axis of length 1.
+    steps : int
+        Steps; one is the first-order bootstrap, further ones remove its curvature error.
+
+    Notes
+    -----
+    The error of every replicate shrinks by the distance to the point at each step, so three steps
+    leave less than the Monte Carlo error of the bootstrap.
+    """
+    score = Scores(model, columns)
+    inverse = inverse_information(information(score.by_pattern(point), counts))
+    free = np.repeat(to_free(model, point), len(replicates), axis=0)
+    scale = (counts.sum() / replicates.sum(axis=1))[:, None]
+    for _ in range(steps):
+        move = scale * score.total(from_free(model, free), replicates) @ inverse
+        free = free + np.clip(move, -MAX_STEP, MAX_STEP)
+    return from_free(model, free)
