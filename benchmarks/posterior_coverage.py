@@ -39,9 +39,8 @@ def main() -> None:
     z = np.array(scores, dtype=float)
     print(f"covered of {options.seeds}: {covered} (31 to 40 of 40 expected)")
     print(f"R-hat below 1.01 in {np.mean(np.array(rhats) < 1.01):.0%}, largest {max(rhats):.4f}")
-    print(
-        f"z of spectral against likelihood: SD {np.nanstd(z, axis=0).round(2)}, beyond 2.6: {np.mean(np.abs(z) > 2.6):.1%}"
-    )
+    beyond = np.mean(np.abs(z) > 2.6)
+    print(f"z of spectral against likelihood: SD {np.nanstd(z, axis=0).round(2)}, beyond 2.6: {beyond:.1%}")
 
 
 if __name__ == "__main__":

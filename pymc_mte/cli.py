@@ -26,6 +26,9 @@ app = typer.Typer(
 )
 console = Console(soft_wrap=False)
 
+TUNE = 1_000
+"""Warm-up draws: a first reader is better served by a slower, settled sampler."""
+
 ModelArgument = Annotated[str, typer.Argument(help="Model file, or gallery:NAME.")]
 
 
@@ -36,7 +39,7 @@ def run(
         Path | None, typer.Option(help="CSV or Parquet file; the model's own by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; results/NAME by default.")] = None,
-    draws: Annotated[int, typer.Option(min=4, help="Kept draws per chain.")] = 2000,
+    draws: Annotated[int, typer.Option(min=4, help="Kept draws per chain.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Identify, estimate, sample and compare; write the results into a folder."""
@@ -79,7 +82,14 @@ def _finish(
     if model.moments_only is not None:
         console.print(Panel(escape(model.moments_only), title="3. No posterior", title_align="left"))
     fitted = finish(
-        model, table, moments, found, draws=draws, random_seed=seed, progressbar=console.is_terminal
+        model,
+        table,
+        moments,
+        found,
+        draws=draws,
+        tune=TUNE,
+        random_seed=seed,
+        progressbar=console.is_terminal,
     )
     folder.mkdir(parents=True, exist_ok=True)
     files = [fitted.save(folder / "result.nc")]

@@ -97,6 +97,7 @@ def compare(
         for label, index in entries(posterior, name):
             row = _posterior_part(draws[name].values[(..., *index)])
             row |= _moment_part(name, index, point, reps, name in refused)
+            row |= _given_errors(estimate, name, index, row)
             row["prior_pull"] = (row["mean"] - row["ml"]) / row["sd"] if row["sd"] > 0 else np.nan
             row["verdict"] = _verdict(name, row, name in refused)
             rows.append({"functional": label, **row})
@@ -183,6 +184,21 @@ def _moment_part(
             out["z"] = (out[method] - out["ml"]) / se if se > 1e-7 * scale else np.nan
             break
     return out
+
+
+def _given_errors(
+    estimate: xr.DataTree, name: str, index: tuple[Any, ...], row: dict[str, Any]
+) -> dict[str, float]:
+    """Take the estimate's own standard errors, from more resamples than the paired ones."""
+    point = estimate["estimate"].to_dataset()
+    keys = {"spectral_se": f"se_{name}", "bridge_se": f"se_{name}_bridge"}
+    if estimate.attrs["method"] != "spectral":
+        keys.pop("spectral_se")
+    return {
+        column: float(point[key].values[index])
+        for column, key in keys.items()
+        if key in point and np.isfinite(row[column])
+    }
 
 
 def _verdict(name: str, row: dict[str, Any], refused: bool) -> str:

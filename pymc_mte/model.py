@@ -326,6 +326,13 @@ class CausalModel(_Part):
         resolved._folder = self._folder
         return resolved
 
+    def with_classes(self, classes: int) -> "CausalModel":
+        """Return the same graph with another number of classes; a stated truth does not carry over."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        other = CausalModel(**fields | {"classes": classes, "truth": None})
+        other._folder = self._folder
+        return other
+
     def true_parameters(self) -> Parameters:
         """Parameters stated in the model's ``[truth]``, as arrays with the axes of `dims`.
 

@@ -94,20 +94,16 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     names = [n for n in (*LABEL_FREE, *BY_CLASS) if n in draws]
     if model_of(tree).treatment is None:
         names = ["class_weight"]
-    rhat, ess = az.rhat(draws[names]), az.ess(draws[names])
+    varying = [n for n in names if np.ptp(draws[n].values) > 0]
+    rhat, ess = az.rhat(draws[varying]), az.ess(draws[varying])
     rows = []
     for name in names:
         for label, index in entries(tree, name):
             values = draws[name].values[(..., *index)]
             low, high = np.quantile(values, [TAIL, 1 - TAIL])
-            row = {
-                "functional": label,
-                "mean": values.mean(),
-                "sd": values.std(ddof=1),
-                "lower": low,
-                "upper": high,
-            }
-            rows.append(
-                row | {"r_hat": float(rhat[name].values[index]), "ess": float(ess[name].values[index])}
-            )
+            row: dict[str, object] = {"functional": label, "mean": values.mean(), "sd": values.std(ddof=1)}
+            row |= {"lower": low, "upper": high}
+            for key, found in (("r_hat", rhat), ("ess", ess)):
+                row[key] = float(found[name].values[index]) if name in varying else np.nan
+            rows.append(row)
     return pd.DataFrame(rows).set_index("functional")

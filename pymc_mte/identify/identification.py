@@ -22,7 +22,7 @@ CLASS_LEVEL = ("class_weight", "potential_outcome", "effect", "effect_sd", "weig
 AVERAGES = ("ate", "att")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Identification:
     """What can be learnt, and on which assumptions it rests.
 
@@ -87,6 +87,8 @@ class Identification:
         """Return the report as text."""
         doubts = [f"- {note}" for note in self.notes]
         return "\n".join([*self.lines(), *(["To doubt:", *doubts] if doubts else [])])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines())

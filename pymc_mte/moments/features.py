@@ -30,6 +30,8 @@ class Features:
         standardised continuous proxies.
     names : tuple of str
         Names of the raw features.
+    whiten : ndarray of shape (r, d)
+        ``raw @ whiten`` gives ``values``.
     unwhiten : ndarray of shape (d, r)
         ``values @ unwhiten`` gives back ``raw`` (up to dropped directions).
     notes : tuple of Note
@@ -39,6 +41,7 @@ class Features:
     values: Array
     raw: Array
     names: tuple[str, ...]
+    whiten: Array
     unwhiten: Array
     notes: tuple[Note, ...]
 
@@ -78,11 +81,14 @@ def build_features(model: CausalModel, columns: Columns, counts: Array, proxies:
                 raw.append(scaled**power)
                 names.append(proxy if power == 1 else f"{proxy}^{power}")
     matrix = np.column_stack(raw)
-    values, unwhiten = _whiten(matrix, share)
+    whiten, unwhiten = _whiten(matrix, share)
+    values = matrix @ whiten
     if values.shape[1] < matrix.shape[1]:
         kept = f"{values.shape[1] - 1} of {matrix.shape[1] - 1} directions kept"
         notes.append(Note(Status.FEATURES_DROPPED, ", ".join(proxies), kept))
-    return Features(values=values, raw=matrix, names=tuple(names), unwhiten=unwhiten, notes=tuple(notes))
+    return Features(
+        values=values, raw=matrix, names=tuple(names), whiten=whiten, unwhiten=unwhiten, notes=tuple(notes)
+    )
 
 
 def _whiten(raw: Array, share: Array) -> tuple[Array, Array]:
@@ -94,14 +100,13 @@ def _whiten(raw: Array, share: Array) -> tuple[Array, Array]:
     eigenvalue, vectors = np.linalg.eigh(correlation)
     keep = eigenvalue > DROP_BELOW * max(eigenvalue.max(initial=0.0), 1e-300)
     eigenvalue, vectors = eigenvalue[keep][::-1], vectors[:, keep][:, ::-1]
-    values = (centred / scale) @ (vectors / np.sqrt(eigenvalue))
-    back = (vectors * np.sqrt(eigenvalue)).T * scale
-    d = values.shape[1] + 1
-    unwhiten = np.zeros((d, raw.shape[1]))
-    unwhiten[0, 0] = 1.0
-    unwhiten[0, 1:] = mean
-    unwhiten[1:, 1:] = back
-    return np.column_stack([np.ones(len(raw)), values]), unwhiten
+    d = len(eigenvalue) + 1
+    whiten, unwhiten = np.zeros((raw.shape[1], d)), np.zeros((d, raw.shape[1]))
+    whiten[1:, 1:] = vectors / np.sqrt(eigenvalue) / scale[:, None]
+    whiten[0, 0], whiten[0, 1:] = 1.0, -mean @ whiten[1:, 1:]
+    unwhiten[0, 0], unwhiten[0, 1:] = 1.0, mean
+    unwhiten[1:, 1:] = (vectors * np.sqrt(eigenvalue)).T * scale
+    return whiten, unwhiten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
