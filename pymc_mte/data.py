@@ -63,8 +63,6 @@ def tabulate(
     if raw.empty:
         raise DataError("the data have no rows; pass at least one row per treatment arm")
     counts = raw.pop(COUNT).to_numpy(dtype=float)
-    if not np.isfinite(counts).all() or (counts < 0).any():
-        raise DataError(f"column {count!r}: counts must be finite and not negative")
     columns: dict[str, NDArray[Any]] = {}
     levels: dict[str, tuple[Level, ...]] = {}
     for name, var in model.variables.items():
@@ -170,9 +168,34 @@ def _distinct_rows(frame: "nw.LazyFrame[Any]", names: list[str], count: str | No
     if absent := [name for name in wanted if name not in available]:
         raise DataError(f"columns {absent} are not in the data, which have {available[:30]}; rename them")
     total = nw.len() if count is None else nw.col(count).sum()
-    rows = frame.select(wanted).group_by(names, drop_null_keys=False).agg(total.alias(COUNT)).collect()
+    try:
+        if count is not None:
+            _check_counts(frame, count)
+        rows = frame.select(wanted).group_by(names, drop_null_keys=False).agg(total.alias(COUNT)).collect()
+    except Exception as err:
+        if "duckdb" not in type(err).__module__:
+            raise
+        raise DataError(f"the rows cannot be read ({str(err).splitlines()[0]}); mend the file") from None
     out: pd.DataFrame = rows.to_pandas()
     return out
+
+
+def _check_counts(frame: "nw.LazyFrame[Any]", count: str) -> None:
+    column = nw.col(count)
+    if not frame.collect_schema()[count].is_numeric():
+        raise DataError(f"column {count!r} is to hold counts and is not numeric")
+    number = column.cast(nw.Float64)
+    asked = frame.select(
+        number.min().alias("low"),
+        number.max().alias("high"),
+        number.sum().alias("sum"),
+        (column.is_null() | number.is_nan()).sum().alias("missing"),
+    )
+    low, high, total, missing = asked.collect().row(0)
+    if missing or not 0 <= low <= high < np.inf:
+        raise DataError(f"column {count!r}: counts must be finite and not negative")
+    if total == 0:
+        raise DataError(f"column {count!r}: all counts are zero")
 
 
 def _key(value: Any) -> Any:

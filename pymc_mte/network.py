@@ -85,7 +85,7 @@ def log_sum_classes(log_p: Array) -> Array:
 def cell_columns(model: CausalModel) -> dict[str, NDArray[np.int64]]:
     """Level numbers of every cell of the table of discrete variables, last variable fastest."""
     names = model.discrete_variables
-    grid = np.indices([model.size(v) for v in names]).reshape(len(names), -1)
+    grid = np.indices([model.size(v) for v in names]).reshape(len(names), model.n_cells)
     return {name: grid[i].astype(np.int64) for i, name in enumerate(names)}
 
 

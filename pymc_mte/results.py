@@ -1,7 +1,6 @@
 """The layout of answers: labelled datasets, order of classes, saving and loading."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -120,13 +119,12 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    os.close(handle)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        tree.to_netcdf(name, engine="netcdf4")
-        Path(name).replace(target)
+        tree.to_netcdf(part, engine="netcdf4")
+        part.replace(target)
     finally:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return target
 
 

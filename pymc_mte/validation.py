@@ -46,6 +46,11 @@ RESERVED = frozenset(
     ]
 )
 
+CONTINUOUS_TREATMENT = (
+    "roles.treatment: {!r} is continuous; a continuous treatment is not supported, so name a "
+    "treatment with listed arms"
+)
+
 UNSUPPORTED = {
     "instruments": "Instruments are not supported: use a two-stage least squares package.",
     "time": "Time-varying treatments and panels are not supported: use a g-methods package.",
@@ -80,6 +85,8 @@ def check_variables(model: "CausalModel") -> None:
         for parent in var.parents:
             if parent not in model.variables:
                 raise ValueError(f"variables.{name}.parents: {parent!r} is not a variable of this model")
+            if not model.variables[parent].discrete and parent == model.treatment:
+                raise ValueError(CONTINUOUS_TREATMENT.format(parent))
             if not model.variables[parent].discrete:
                 raise ValueError(
                     f"variables.{name}.parents: {parent!r} is continuous; continuous parents are not "
@@ -119,10 +126,7 @@ def _check_causes(model: "CausalModel", t: str, y: str) -> None:
         if name not in model.variables:
             raise ValueError(f"roles.{key}: {name!r} is not a variable of this model")
     if not model.variables[t].discrete:
-        raise ValueError(
-            f"roles.treatment: {t!r} is continuous; a continuous treatment is not supported, so name "
-            "a treatment with listed arms"
-        )
+        raise ValueError(CONTINUOUS_TREATMENT.format(t))
     if model.variables[y].family == "categorical":
         raise ValueError(
             f"roles.outcome: {y!r} is categorical and has no mean; use bernoulli or a continuous family"
@@ -184,6 +188,8 @@ def _check_truth_values(model: "CausalModel") -> None:
         if value.shape != wanted:
             axes = ", ".join(model.dims[name]) or "no axes"
             raise ModelError(f"{key}: expected the shape {wanted} ({axes}), got {value.shape}")
+        if not np.isfinite(value).all():
+            raise ModelError(f"{key}: every number must be finite")
         scope = "table" if name == "class_weight" else _scope(model, name)
         if scope == "table":
             if (value < 0).any() or not np.allclose(value.sum(axis=-1), 1):

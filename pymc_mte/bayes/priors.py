@@ -1,10 +1,12 @@
 """Priors of every parameter: weakly informative on the data's scale, all replaceable."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pymc as pm
+from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
@@ -19,7 +21,7 @@ TABLE_CONCENTRATION = 2.0
 WIDTH = 2.5
 """Pooled standard deviations that a mean may easily lie away from the pooled mean."""
 
-DISTRIBUTIONS: dict[str, Callable[..., Any]] = {
+DISTRIBUTIONS: dict[str, Any] = {
     "normal": pm.Normal,
     "student_t": pm.StudentT,
     "halfnormal": pm.HalfNormal,
@@ -58,6 +60,21 @@ def free_dims(model: CausalModel, name: str) -> tuple[str, ...]:
     return model.dims[name]
 
 
+def _concentration(model: CausalModel, name: str, prior: object) -> NDArray[np.float64]:
+    """Spread a number or a list over the axes of a table."""
+    shape = model.shapes[name]
+    try:
+        value = np.broadcast_to(np.asarray(prior, dtype=float), shape).copy()
+    except (TypeError, ValueError):
+        value = np.full(shape, np.nan)
+    if not (value > 0).all():
+        raise ModelError(
+            f"prior of {name}: give a positive concentration, one number or one for each of the "
+            f"{shape[-1]} levels; got {prior!r}"
+        )
+    return value
+
+
 def add_parameter(
     model: CausalModel,
     name: str,
@@ -77,14 +94,16 @@ def add_parameter(
                 f"prior of {name}: a table of probabilities takes a concentration (number or list), any "
                 f"other parameter a dist among {', '.join(DISTRIBUTIONS)}; got {dict(prior)}"
             )
+        taken = [*inspect.signature(DISTRIBUTIONS[dist].dist).parameters]
+        if unknown := arguments.keys() - set(taken):  # PyMC would ignore them
+            raise ModelError(f"prior of {name}: {dist} has no {sorted(unknown)}; it takes {taken}")
         return DISTRIBUTIONS[dist](name, **arguments, dims=dims)
     parameter = "p" if name == "class_weight" else model.owners[name][1]
     if parameter == "p":
-        concentration = np.asarray(TABLE_CONCENTRATION if prior is None else prior, dtype=float)
+        concentration = _concentration(model, name, TABLE_CONCENTRATION if prior is None else prior)
         if dims != model.dims[name]:
-            first, second = np.broadcast_to(concentration, (2,))
-            return pm.Beta(name, alpha=float(second), beta=float(first), dims=dims)
-        return pm.Dirichlet(name, a=np.broadcast_to(concentration, model.shapes[name]).copy(), dims=dims)
+            return pm.Beta(name, alpha=concentration[..., 1], beta=concentration[..., 0], dims=dims)
+        return pm.Dirichlet(name, a=concentration, dims=dims)
     if prior is not None:
         raise ModelError(f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}")
     if parameter == "mean":

@@ -75,6 +75,7 @@ def estimate(
     """
     if n_boot < 0 or n_boot % N_CHAINS:
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
+    choose_method(model, method)
     model, table = resolve(model, data)
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     problem = make_problem(model, columns, counts)
