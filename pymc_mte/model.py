@@ -98,7 +98,17 @@ class Variable(_Part):
 
 
 class DataSource(_Part):
-    """Where a model's rows are, relative to its file, and what to do with missing values."""
+    """Where a model's rows are, and what to do with missing values.
+
+    Attributes
+    ----------
+    file : str, optional
+        CSV or Parquet file, relative to the model file and inside its folder.
+    missing : {"error", "drop"}
+        Refuse rows with missing values, or leave them out and count them.
+    count : str, optional
+        Column that says how often a row occurred.
+    """
 
     file: str | None = None
     missing: Literal["error", "drop"] = "error"

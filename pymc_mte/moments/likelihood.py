@@ -89,7 +89,7 @@ def moment_start(problem: Problem, counts: Array, rng: np.random.Generator) -> P
     start = random_starts(model, columns, counts, rng)
     if k == 1 or not model.treatment_proxies or narrow < k or len(problem.arms) < len(model.arms):
         return start
-    solved = spectral(problem.moments(counts), k)
+    solved = spectral(problem.moments(counts), k, problem.function_sds)
     assert solved.proxy_mean is not None
     usable = np.isfinite(solved.proxy_mean).all(axis=(1, 2)) & np.isfinite(solved.class_weight).all(axis=1)
     usable &= np.isfinite(solved.potential_outcome).all(axis=(1, 2))

@@ -66,7 +66,9 @@ def _mixture_values(problem: Problem, solved: MixtureResult) -> Values:
 
 def spectral_values(problem: Problem, counts: Array) -> Values:
     """Class weights, class effects and averages by joint diagonalisation."""
-    return _mixture_values(problem, spectral(problem.moments(counts), problem.model.classes))
+    return _mixture_values(
+        problem, spectral(problem.moments(counts), problem.model.classes, problem.function_sds)
+    )
 
 
 def pencil_values(problem: Problem, counts: Array) -> Values:

@@ -24,6 +24,8 @@ class MixtureResult:
         E[phi_X | class] in the coordinates of the features; None where a method gives none.
     complex_roots, singular : ndarray of bool, shape (...,)
         Whether the equations had no real solution, or none at all.
+    operators : Operators, optional
+        The matrices whose eigenvalues the potential outcomes are; None where a method forms none.
     """
 
     class_weight: Array
@@ -32,6 +34,54 @@ class MixtureResult:
     proxy_mean: Array | None
     complex_roots: NDArray[np.bool_]
     singular: NDArray[np.bool_]
+    operators: "Operators | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operators:
+    """Outcome operators in the subspace of the proxy profiles.
+
+    Attributes
+    ----------
+    matrices : ndarray of shape (..., functions, arms, K, K)
+        ``G_t(f)``: eigenvalues E[f(Y) | class, t], eigenvectors shared by all arms and functions.
+    vectors : ndarray of shape (..., K, K)
+        The shared eigenvectors, in columns.
+    constant : ndarray of shape (..., K)
+        The constant feature in the subspace.
+    mean : ndarray of shape (..., K)
+        E[phi_X] in the subspace.
+    """
+
+    matrices: Array
+    vectors: Array
+    constant: Array
+    mean: Array
+
+    def synthetic_moment(self, n_orders: int) -> Array:
+        """Moments E[ E[Y(t) | class]^l ], l = 1..n_orders, without diagonalising: (..., arms, order)."""
+        return _powers(self.mean, self.matrices[..., 0, :, :, :], self.constant, n_orders)
+
+    def effect_moment(self, contrast: tuple[int, int], n_orders: int) -> Array:
+        """Moments E[ effect^l ], l = 1..n_orders, without diagonalising: (..., order)."""
+        b, a = contrast
+        step = self.matrices[..., 0, b, :, :] - self.matrices[..., 0, a, :, :]
+        return np.asarray(_powers(self.mean, step[..., None, :, :], self.constant, n_orders)[..., 0, :])
+
+    def expectation(self) -> Array:
+        """E[f(Y) | class, t] of every function: (..., functions, class, arms)."""
+        k = self.vectors.shape[-1]
+        inside, _ = solve_batched(self.vectors, np.broadcast_to(np.eye(k), self.vectors.shape))
+        return np.asarray(np.einsum("...ui,...ftij,...ju->...fut", inside, self.matrices, self.vectors))
+
+
+def _powers(mean: Array, matrices: Array, constant: Array, n_orders: int) -> Array:
+    vector = np.broadcast_to(constant[..., None, :, None], (*matrices.shape[:-1], 1))
+    out = []
+    for _ in range(n_orders):
+        vector = matrices @ vector
+        out.append(np.einsum("...k,...tk->...t", mean, vector[..., 0]))
+    return np.stack(out, axis=-1)
 
 
 def eig_real(matrices: Array) -> tuple[Array, Array, NDArray[np.bool_]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.features import Features, Moments, build_features, build_moments
 
 Array = NDArray[np.float64]
+
+QUARTILES = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +48,30 @@ class Problem:
         """Outcome values of the patterns; level numbers of a bernoulli outcome."""
         return np.asarray(self.columns[str(self.model.outcome)], dtype=float)
 
+    @cached_property
+    def functions(self) -> Array:
+        """Functions of the outcome whose moments share eigenvectors: (functions, patterns).
+
+        The identity, and for a continuous outcome indicators of its quartiles: classes whose means
+        tie may still differ in their distributions.
+        """
+        if self.model.variables[str(self.model.outcome)].discrete:
+            return self.outcome[None]
+        cuts = np.quantile(self.outcome, QUARTILES, weights=self.counts, method="inverted_cdf")
+        return np.stack([self.outcome, *((self.outcome <= cut).astype(float) for cut in np.unique(cuts))])
+
+    @cached_property
+    def function_sds(self) -> Array:
+        """Pooled standard deviations of the functions; 1 for a constant one."""
+        share = self.counts / self.counts.sum()
+        centred = self.functions - (self.functions @ share)[:, None]
+        sd = np.sqrt(centred**2 @ share)
+        return np.where(sd > 0, sd, 1.0)
+
     @property
     def outcome_sd(self) -> float:
         """Pooled standard deviation of the outcome."""
-        share = self.counts / self.counts.sum()
-        return float(np.sqrt(share @ (self.outcome - share @ self.outcome) ** 2)) or 1.0
+        return float(self.function_sds[0])
 
     def arm_counts(self, counts: Array) -> Array:
         """Rows per arm that occurs in the data, for a batch of counts: (batch, arms)."""
@@ -59,7 +81,7 @@ class Problem:
     def moments(self, counts: Array) -> Moments:
         """Moments of a batch of counts, over the arms that occur."""
         arm = np.searchsorted(self.arms, np.asarray(self.columns[str(self.model.treatment)]))
-        return build_moments(counts, self.z.values, self.x.values, arm, len(self.arms), self.outcome[None])
+        return build_moments(counts, self.z.values, self.x.values, arm, len(self.arms), self.functions)
 
 
 def make_problem(model: CausalModel, columns: Mapping[str, NDArray[Any]], counts: Array) -> Problem:

@@ -1,4 +1,4 @@
-"""Bridges with covariates, standard errors without resampling, and a set for weak proxies. NumPy and SciPy."""
+"""Bridges with covariates, errors without resampling, a set for weak proxies. NumPy and SciPy."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -735,15 +735,15 @@ def _slopes(y: Array, inside: Array, z: Array, x: Array) -> _Slopes:
 
 def _grid(y: Array, z: Array, x: Array, v: Array) -> Array:
     """Slopes around the two-stage estimate and around zero, each out to practically infinite."""
-    sd_y, sd_x = np.sqrt(v @ y**2), max(np.sqrt(v @ x**2), 1e-300)
-    natural = max(float(sd_y), 1e-300) / float(sd_x)
+    sd_y, sd_x = (max(float(v @ column**2) ** 0.5, 1e-150) for column in (y, x))
+    natural = sd_y / sd_x
     zx, zy, zz = z.T @ (v * x), z.T @ (v * y), z.T @ (v[:, None] * z)
     to_z = np.linalg.pinv(zz) @ zx
     first = float(zx @ to_z)
     angle = np.linspace(-np.pi / 2, np.pi / 2, 123)[1:-1]
     far = natural * np.array([1e3, 1e5, 1e7])
     parts = [natural * np.tan(angle), far, -far]
-    if first > 1e-20 * float(sd_x) ** 2:
+    if first > 1e-20 * sd_x**2:
         center = float(zy @ to_z) / first
         parts += [np.array([center])]
         parts += [center + s * natural * np.tan(angle) for s in (0.1, 0.01)]
@@ -751,7 +751,7 @@ def _grid(y: Array, z: Array, x: Array, v: Array) -> Array:
 
 
 def _effects_at(sides: list[_Slopes], var_x: float, limit: float, n: float) -> tuple[Array, Array]:
-    """Ends of the interval of effects at every pair of slopes; NaN where there is none."""
+    """Bound the effects at every pair of slopes; NaN where there are none."""
     one, two = sides
     b1, b0 = one.slope[:, None], two.slope[None, :]
     # The effect's influence function is I_1 - I_0; the spread of x over everybody links the arms.

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymc_mte.moments.features import Moments
-from pymc_mte.moments.mixture import MixtureResult, eig_real, solve_batched
+from pymc_mte.moments.mixture import MixtureResult, Operators, eig_real, solve_batched
 
 Array = NDArray[np.float64]
 
@@ -15,7 +15,7 @@ N_REFINEMENTS = 4
 """First-order joint diagonalisation steps; they converge quadratically."""
 
 
-def spectral(moments: Moments, classes: int) -> MixtureResult:
+def spectral(moments: Moments, classes: int, scales: Array | None = None) -> MixtureResult:
     r"""Recover the mixture by joint diagonalisation in the shared proxy subspace.
 
     The top K right singular vectors V of the stacked moments span the proxy profiles of the
@@ -28,6 +28,8 @@ def spectral(moments: Moments, classes: int) -> MixtureResult:
         Moments of whitened features, with any batch axes in front.
     classes : int
         Number of classes K; at most the number of features on each side.
+    scales : ndarray of shape (functions,), optional
+        Standard deviations of the functions of the outcome, which weigh equally after division.
 
     Returns
     -------
@@ -40,13 +42,14 @@ def spectral(moments: Moments, classes: int) -> MixtureResult:
     there are more features than classes.
     """
     m, n = moments.m, moments.n
-    *lead, arms, dz, dx = m.shape
-    stacked = m.reshape(*lead, arms * dz, dx)
+    scales = np.ones(n.shape[-4]) if scales is None else scales
+    arms, dz, dx = m.shape[-3:]
+    stacked = m.reshape(*m.shape[:-3], arms * dz, dx)
     basis = np.swapaxes(np.linalg.svd(stacked, full_matrices=False)[2][..., :classes, :], -1, -2)
     projected = m @ basis[..., None, :, :]
     inverse = np.linalg.pinv(projected, rcond=1e-13)
     g = inverse[..., None, :, :, :] @ (n @ basis[..., None, None, :, :])
-    vectors, complex_roots = _shared_eigenvectors(g.reshape(*lead, -1, classes, classes))
+    vectors, complex_roots = _shared_eigenvectors(g / scales[:, None, None, None])
     inside, singular = solve_batched(vectors, np.broadcast_to(np.eye(classes), vectors.shape))
     outcome = np.einsum("...ui,...tij,...ju->...ut", inside, g[..., 0, :, :, :], vectors)
     profile = inside @ np.swapaxes(basis, -1, -2)
@@ -60,6 +63,12 @@ def spectral(moments: Moments, classes: int) -> MixtureResult:
         proxy_mean=profile,
         complex_roots=complex_roots,
         singular=singular,
+        operators=Operators(
+            matrices=g,
+            vectors=vectors,
+            constant=basis[..., 0, :],
+            mean=np.einsum("...j,...jk->...k", moments.mean_x, basis),
+        ),
     )
 
 
@@ -86,8 +95,9 @@ def _directions(count: int, members: int) -> Array:
 
 
 def _shared_eigenvectors(g: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Vectors that diagonalise all of ``g`` (..., members, k, k) as nearly as possible."""
+    """Vectors that diagonalise all of ``g`` (..., functions, arms, k, k) as nearly as possible."""
     k = g.shape[-1]
+    g = g.reshape(*g.shape[:-4], -1, k, k)
     trace = np.trace(g, axis1=-2, axis2=-1)[..., None, None] / k
     centred = np.nan_to_num(g - trace * np.eye(k))
     size = np.linalg.norm(centred, axis=(-2, -1), keepdims=True)
