@@ -18,8 +18,7 @@ from pymc_mte.functionals import functionals
 from pymc_mte.hierarchy import hierarchy
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.bootstrap import replicate, robust_se
-from pymc_mte.moments.em import em
-from pymc_mte.moments.likelihood import fit_likelihood
+from pymc_mte.moments.likelihood import fit_likelihood, refit
 from pymc_mte.moments.methods import Values, bridge_values, spectral_values
 from pymc_mte.moments.positivity import arm_support
 from pymc_mte.moments.problem import Problem, make_problem
@@ -31,9 +30,6 @@ Array = NDArray[np.float64]
 TAIL = (1 - INTERVAL) / 2
 Z_LIMIT = 2.6
 """A difference beyond this many standard errors happens by chance once in a hundred tables' rows."""
-
-REPLICATE_TOLERANCE = 1e-7
-"""Likelihood climbs of resamples start next to their optimum and stop at this gain per row."""
 
 COMPARED = ("ate", "att", "effect_sd", "effect", "class_weight", "potential_outcome")
 """Functionals in the table, label-free ones first."""
@@ -119,8 +115,7 @@ class _Both:
     def __call__(self, counts: Array) -> Values:
         """Compute all estimates: names prefixed by ``spectral_``, ``bridge_`` or ``ml_``."""
         out: Values = {}
-        tolerance = REPLICATE_TOLERANCE if len(counts) > 1 else 1e-10
-        fitted = em(self.model, self.problem.columns, counts, self.ml, tolerance=tolerance).parameters
+        fitted = refit(self.problem, counts, self.ml).parameters
         likelihood = {"class_weight": fitted["class_weight"], **functionals(self.model, fitted)}
         out |= {f"ml_{n}": v for n, v in self._aligned(likelihood).items() if n in COMPARED}
         if self.usable and self.level in ("mixture", "MTE"):

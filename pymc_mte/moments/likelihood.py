@@ -6,12 +6,24 @@ from numpy.typing import NDArray
 from pymc_mte.model import Parameters
 from pymc_mte.moments.em import EMResult, em, random_starts, start_from_classes
 from pymc_mte.moments.problem import Problem
+from pymc_mte.moments.scores import scoring
 from pymc_mte.moments.spectral import spectral
+from pymc_mte.network import log_joint, log_sum_classes
 
 Array = NDArray[np.float64]
 
 N_RANDOM_STARTS = 8
 """Random starts of the likelihood climb, beside the moment start."""
+
+SCORING_STEPS = 3
+"""Scoring steps of a resample before it climbs: few are left to climb then, if n is not small."""
+
+REPLICATE_TOLERANCE = 1e-7
+"""Resamples start next to their optimum and stop at this gain per row."""
+
+MAX_SHARPENING = 30
+MAX_SCORES = 20_000_000
+"""Largest matrix of pattern scores (patterns x parameters) that is formed."""
 
 FLOOR = 0.02
 """Starting probabilities and weights keep this distance from 0 and 1."""
@@ -37,7 +49,50 @@ def fit_likelihood(problem: Problem, *, penalty: float = 0.0) -> tuple[Parameter
         tolerance=1e-10,
         max_iterations=5_000,
     )
-    return final.parameters, reached[0]
+    return (final.parameters if penalty else _sharpen(problem, final.parameters)), reached[0]
+
+
+def _sharpen(problem: Problem, point: Parameters) -> Parameters:
+    """Finish a climb by scoring steps for as long as they gain: EM slows down before the top."""
+    counts = problem.counts[None]
+    free = sum(int(np.prod(shape)) for shape in problem.model.shapes.values())
+    if free * len(problem.counts) > MAX_SCORES:
+        return point
+    best = _log_likelihood(problem, point, counts)[0]
+    for _ in range(MAX_SHARPENING):
+        moved = scoring(problem.model, problem.columns, problem.counts, counts, point, steps=1)
+        reached = _log_likelihood(problem, moved, counts)[0]
+        if not reached > best:
+            break
+        point, best = moved, reached
+    return point
+
+
+def refit(problem: Problem, counts: Array, point: Parameters) -> EMResult:
+    """Maximum likelihood of resampled counts, from scoring steps where they help, else from the point.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data that were resampled.
+    counts : ndarray of shape (batch, patterns)
+        Resampled counts.
+    point : mapping of str to ndarray
+        The data's own optimum, with a batch axis of length 1.
+    """
+    model, columns = problem.model, problem.columns
+    moved = scoring(model, columns, problem.counts, counts, point, steps=SCORING_STEPS)
+    better = _log_likelihood(problem, moved, counts) > _log_likelihood(problem, point, counts)
+    start = {
+        name: np.where(better.reshape(-1, *(1,) * (value.ndim - 1)), value, point[name])
+        for name, value in moved.items()
+    }
+    return em(model, columns, counts, start, tolerance=REPLICATE_TOLERANCE)
+
+
+def _log_likelihood(problem: Problem, parameters: Parameters, counts: Array) -> Array:
+    log_p = log_sum_classes(log_joint(problem.model, parameters, problem.columns))
+    return np.asarray((counts * log_p).sum(axis=1))
 
 
 def climb(

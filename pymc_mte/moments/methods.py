@@ -10,8 +10,7 @@ from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.functionals import effects_from_classes, functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.bridge import solve_bridge
-from pymc_mte.moments.em import em
-from pymc_mte.moments.likelihood import fit_likelihood
+from pymc_mte.moments.likelihood import fit_likelihood, refit
 from pymc_mte.moments.mixture import MixtureResult
 from pymc_mte.moments.pencil import pencil
 from pymc_mte.moments.problem import Problem
@@ -83,7 +82,7 @@ def polished_values(problem: Problem, counts: Array) -> Values:
     model = problem.model
     if "point" not in problem.cache:
         problem.cache["point"] = fit_likelihood(problem)[0]
-    fitted = em(model, problem.columns, counts, problem.cache["point"])
+    fitted = refit(problem, counts, problem.cache["point"])
     values: Values = dict(fitted.parameters)
     values |= functionals(model, fitted.parameters)
     values["not_converged"] = (~fitted.converged).astype(float)
