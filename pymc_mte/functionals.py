@@ -214,6 +214,31 @@ def functionals(model: CausalModel, parameters: Parameters) -> dict[str, Array]:
     return out
 
 
+def effect_cdf(weight: Array, effect: Array, grid: Array) -> Array:
+    """Weight of the classes whose effect is at most each grid value: (..., effect_value[, contrast]).
+
+    Parameters
+    ----------
+    weight : ndarray of shape (..., class)
+        Class weights.
+    effect : ndarray of shape (..., class[, contrast])
+        Class effects.
+    grid : ndarray of shape (effect_value,)
+        Values, in units of the outcome.
+    """
+    contrast = effect.ndim > weight.ndim
+    value = effect if contrast else effect[..., None]
+    below = value[..., None, :, :] <= grid[:, None, None]
+    total = (below * weight[..., None, :, None]).sum(axis=-2)
+    return np.asarray(total if contrast else total[..., 0])
+
+
+def effect_grid(model: CausalModel, scale: float) -> Array:
+    """Values at which the distribution of class effects is reported: +-1, or +-4 outcome SDs."""
+    bernoulli = model.variables[_roles(model)[1]].family == "bernoulli"
+    return np.linspace(-1.0, 1.0, 81) if bernoulli else np.linspace(-4.0, 4.0, 81) * scale
+
+
 def functional_dims(model: CausalModel) -> dict[str, tuple[str, ...]]:
     """Axes of every functional, by name."""
     contrast = ("contrast",) if len(model.contrasts) > 1 else ()
@@ -221,5 +246,12 @@ def functional_dims(model: CausalModel) -> dict[str, tuple[str, ...]]:
         "potential_outcome": ("class", "treatment"),
         "effect": ("class", *contrast),
         "arm_mean": ("treatment",),
+        "effect_cdf": ("effect_value", *contrast),
+        "causal_groups": ("class",),
+        "bridge": ("treatment", "feature"),
+        "synthetic_moment": ("treatment", "order"),
+        "effect_moment": ("order",),
+        "outcome_cdf": ("class", "treatment", "outcome_value"),
+        "outcome_quantile": ("class", "treatment", "quantile"),
         **dict.fromkeys(("ate", "att", "effect_sd", "weight_harmed", "ate_bridge", "att_bridge"), contrast),
     }

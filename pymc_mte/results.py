@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -26,7 +27,10 @@ def dims_of(model: CausalModel) -> dict[str, tuple[str, ...]]:
 
 
 def dataset(
-    model: CausalModel, values: Mapping[str, Array], lead: tuple[str, ...] = ("chain", "draw")
+    model: CausalModel,
+    values: Mapping[str, Array],
+    lead: tuple[str, ...] = ("chain", "draw"),
+    coords: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Label arrays with the axes and coordinates that their names stand for.
 
@@ -38,11 +42,14 @@ def dataset(
         Parameters and functionals by result name, with the leading axes ``lead``.
     lead : tuple of str
         Names of the leading axes.
+    coords : mapping, optional
+        Coordinates that depend on the data: grids and features.
     """
     dims = dims_of(model)
     used = {d for name in values for d in dims[name]}
-    coords: dict[str, object] = {d: c for d, c in model.coords.items() if d in used}
-    out = xr.Dataset({name: ((*lead, *dims[name]), np.asarray(v)) for name, v in values.items()}, coords)
+    known = {**model.coords, **(coords or {})}
+    named = {d: c for d, c in known.items() if d in used}
+    out = xr.Dataset({name: ((*lead, *dims[name]), np.asarray(v)) for name, v in values.items()}, named)
     for axis in lead:
         if axis in out.sizes:
             out = out.assign_coords({axis: np.arange(out.sizes[axis])})

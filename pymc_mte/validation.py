@@ -43,6 +43,11 @@ RESERVED = frozenset(
         "effect_moment",
         "feature",
         "order",
+        "effect_value",
+        "outcome_cdf",
+        "outcome_quantile",
+        "outcome_value",
+        "quantile",
     ]
 )
 

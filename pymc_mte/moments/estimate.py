@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from pymc_mte.data import columns_of, data_notes, resolve
 from pymc_mte.errors import ModelError, RefusedError
+from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import replicate, robust_se
-from pymc_mte.moments.methods import METHODS, Values, align_values, bridge_values
+from pymc_mte.moments.groups import causal_groups, equal_effects
+from pymc_mte.moments.methods import METHODS, QUANTILES, Values, align_values, bridge_values
 from pymc_mte.moments.positivity import ArmSupport, arm_support
 from pymc_mte.moments.problem import Problem, make_problem
 from pymc_mte.moments.strength import proxy_strength, strength_notes
@@ -85,7 +87,41 @@ def estimate(
     values, draws, more = _compute(problem, chosen, n_boot, np.random.default_rng(rng), notes)
     notes += _refuse_unsupported(model, support, values, draws)
     notes += _check_ranges(problem, values, draws)
-    return _tree(model, values, draws, chosen, notes, {"n": float(counts.sum()), "n_boot": n_boot, **more})
+    more |= _add_groups(model, values, draws)
+    more |= {"n": float(counts.sum()), "n_boot": n_boot}
+    return _tree(
+        model,
+        values,
+        draws,
+        _coords(problem),
+        provenance(model, method=chosen, notes=dump_notes(notes), **more),
+    )
+
+
+def _coords(problem: Problem) -> dict[str, Any]:
+    """Coordinates of the answers that depend on the data."""
+    return {
+        "effect_value": effect_grid(problem.model, problem.outcome_sd),
+        "order": np.arange(1, 2 * problem.model.classes),
+        "feature": np.array(problem.x.names, dtype=object),
+        "outcome_value": problem.cuts,
+        "quantile": np.array(QUANTILES),
+    }
+
+
+def _add_groups(model: CausalModel, values: Values, draws: Values) -> dict[str, float]:
+    """Merge classes with equal effects, and test whether all are equal."""
+    if "effect" not in values or model.classes == 1 or not np.isfinite(values["effect"]).all():
+        return {}
+    effect = values["effect"].reshape(model.classes, -1)
+    replicates = draws["effect"].reshape(-1, *effect.shape) if draws else np.zeros((0, *effect.shape))
+    values["causal_groups"] = causal_groups(effect[:, 0], replicates[..., 0]).astype(float)
+    test = equal_effects(effect, replicates)
+    return {
+        "equal_effects_statistic": test.statistic,
+        "equal_effects_df": test.df,
+        "equal_effects_p": test.p_value,
+    }
 
 
 def choose_method(model: CausalModel, method: str, positive: bool = True) -> str:
@@ -152,7 +188,7 @@ def _compute(
         values = METHODS[method](problem, counts)
         if with_bridge and method != "bridge":
             bridge = bridge_values(problem, counts)
-            values |= {"ate_bridge": bridge["ate"], "att_bridge": bridge["att"]}
+            values |= {"ate_bridge": bridge["ate"], "att_bridge": bridge["att"], "bridge": bridge["bridge"]}
         vanished = (problem.arm_counts(counts) == 0).any(axis=1)
         for name in dims_of(model).keys() & values.keys():
             values[name][vanished] = np.nan
@@ -277,19 +313,19 @@ def _tree(
     model: CausalModel,
     values: Values,
     draws: Values,
-    method: str,
-    notes: list[Note],
-    more: dict[str, float],
+    coords: dict[str, Any],
+    attrs: dict[str, str | int | float],
 ) -> xr.DataTree:
-    point = dataset(model, values, lead=())
+    point = dataset(model, values, lead=(), coords=coords)
     if draws:
-        spread = dataset(model, {name: robust_se(value) for name, value in draws.items()}, lead=())
+        errors = {name: robust_se(value) for name, value in draws.items()}
+        spread = dataset(model, errors, lead=(), coords=coords)
         point = point.assign({f"se_{name}": spread[name] for name in spread.data_vars})
         chained = {n: v.reshape(N_CHAINS, -1, *v.shape[1:]) for n, v in draws.items()}
     else:
         chained = {name: np.asarray(value)[None, None] for name, value in values.items()}
-    tree = xr.DataTree.from_dict({"posterior": dataset(model, chained), "estimate": point})
-    tree["posterior"].attrs |= {"kind": "bootstrap", "method": method}
-    tree["estimate"].attrs |= {"kind": "point", "method": method}
-    tree.attrs = provenance(model, method=method, notes=dump_notes(notes), **more)
+    tree = xr.DataTree.from_dict({"posterior": dataset(model, chained, coords=coords), "estimate": point})
+    tree["posterior"].attrs |= {"kind": "bootstrap", "method": attrs["method"]}
+    tree["estimate"].attrs |= {"kind": "point", "method": attrs["method"]}
+    tree.attrs = attrs
     return tree

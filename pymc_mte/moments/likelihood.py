@@ -55,8 +55,7 @@ def fit_likelihood(problem: Problem, *, penalty: float = 0.0) -> tuple[Parameter
 def _sharpen(problem: Problem, point: Parameters) -> Parameters:
     """Finish a climb by scoring steps for as long as they gain: EM slows down before the top."""
     counts = problem.counts[None]
-    free = sum(int(np.prod(shape)) for shape in problem.model.shapes.values())
-    if free * len(problem.counts) > MAX_SCORES:
+    if _n_scores(problem) > MAX_SCORES:
         return point
     best = _log_likelihood(problem, point, counts)[0]
     for _ in range(MAX_SHARPENING):
@@ -66,6 +65,10 @@ def _sharpen(problem: Problem, point: Parameters) -> Parameters:
             break
         point, best = moved, reached
     return point
+
+
+def _n_scores(problem: Problem) -> int:
+    return len(problem.counts) * sum(int(np.prod(shape)) for shape in problem.model.shapes.values())
 
 
 def refit(problem: Problem, counts: Array, point: Parameters) -> EMResult:
@@ -81,6 +84,8 @@ def refit(problem: Problem, counts: Array, point: Parameters) -> EMResult:
         The data's own optimum, with a batch axis of length 1.
     """
     model, columns = problem.model, problem.columns
+    if _n_scores(problem) > MAX_SCORES:
+        return em(model, columns, counts, point, tolerance=REPLICATE_TOLERANCE)
     moved = scoring(model, columns, problem.counts, counts, point, steps=SCORING_STEPS)
     better = _log_likelihood(problem, moved, counts) > _log_likelihood(problem, point, counts)
     start = {
@@ -144,7 +149,7 @@ def moment_start(problem: Problem, counts: Array, rng: np.random.Generator) -> P
     start = random_starts(model, columns, counts, rng)
     if k == 1 or not model.treatment_proxies or narrow < k or len(problem.arms) < len(model.arms):
         return start
-    solved = spectral(problem.moments(counts), k, problem.function_sds)
+    solved = spectral(problem.moments(counts), k, problem.function_sds, problem.diagonalised)
     assert solved.proxy_mean is not None
     usable = np.isfinite(solved.proxy_mean).all(axis=(1, 2)) & np.isfinite(solved.class_weight).all(axis=1)
     usable &= np.isfinite(solved.potential_outcome).all(axis=(1, 2))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymc_mte.alignment import match_classes, take_classes
-from pymc_mte.functionals import effects_from_classes, functionals
+from pymc_mte.functionals import effect_cdf, effect_grid, effects_from_classes, functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.bridge import solve_bridge
 from pymc_mte.moments.likelihood import fit_likelihood, refit
@@ -18,6 +18,9 @@ from pymc_mte.moments.spectral import spectral
 
 Array = NDArray[np.float64]
 Values = dict[str, Array]
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Quantiles of the outcome reported per class and arm."""
 
 
 def bridge_values(problem: Problem, counts: Array) -> Values:
@@ -30,7 +33,8 @@ def bridge_values(problem: Problem, counts: Array) -> Values:
     att = np.stack([among[..., b, b] - among[..., a, b] for b, a in contrasts], axis=-1)
     if len(contrasts) == 1:
         ate, att = ate[..., 0], att[..., 0]
-    return {"arm_mean": arm_mean, "ate": ate, "att": att}
+    coefficients = _all_arms(problem, solved.coefficients @ problem.x.whiten.T, axis=-2)
+    return {"arm_mean": arm_mean, "ate": ate, "att": att, "bridge": coefficients}
 
 
 def _all_arms(problem: Problem, value: Array, axis: int) -> Array:
@@ -54,6 +58,7 @@ def _mixture_values(problem: Problem, solved: MixtureResult) -> Values:
         (by_arm[..., b, :] * (outcomes[..., b] - outcomes[..., a])).sum(axis=-1) for b, a in model.contrasts
     ]
     values["att"] = att[0] if len(att) == 1 else np.stack(att, axis=-1)
+    values |= _class_moments(problem, values)
     values["complex_roots"] = solved.complex_roots.astype(float)
     values["singular"] = solved.singular.astype(float)
     profile = [solved.class_weight[..., None], outcomes / problem.outcome_sd]
@@ -63,11 +68,49 @@ def _mixture_values(problem: Problem, solved: MixtureResult) -> Values:
     return values
 
 
+def _class_moments(problem: Problem, values: Values) -> Values:
+    """Distribution of effects over classes, and moments over classes, from class-level answers."""
+    weight, effect, outcomes = values["class_weight"], values["effect"], values["potential_outcome"]
+    orders = np.arange(1, 2 * problem.model.classes)
+    first = effect if effect.ndim == weight.ndim else effect[..., 0]
+    grid = effect_grid(problem.model, problem.outcome_sd)
+    return {
+        "effect_cdf": effect_cdf(weight, effect, grid),
+        "effect_moment": (weight[..., None] * first[..., None] ** orders).sum(axis=-2),
+        "synthetic_moment": (weight[..., None, None] * outcomes[..., None] ** orders).sum(axis=-3),
+    }
+
+
 def spectral_values(problem: Problem, counts: Array) -> Values:
-    """Class weights, class effects and averages by joint diagonalisation."""
-    return _mixture_values(
-        problem, spectral(problem.moments(counts), problem.model.classes, problem.function_sds)
-    )
+    """Class weights, class effects, distributions and averages by joint diagonalisation.
+
+    Synthetic moments come from the operators themselves, without their eigenvalues.
+    """
+    model = problem.model
+    solved = spectral(problem.moments(counts), model.classes, problem.function_sds, problem.diagonalised)
+    values = _mixture_values(problem, solved)
+    assert solved.operators is not None
+    n_orders = 2 * model.classes - 1
+    if len(problem.arms) == len(model.arms):
+        values["synthetic_moment"] = solved.operators.synthetic_moment(n_orders)
+        values["effect_moment"] = solved.operators.effect_moment(model.contrasts[0], n_orders)
+    if len(problem.cuts):
+        below = _all_arms(problem, solved.operators.expectation()[..., 1:, :, :], axis=-1)
+        cdf = np.clip(np.maximum.accumulate(np.moveaxis(below, -3, -1), axis=-1), 0.0, 1.0)
+        values |= {"outcome_cdf": cdf, "outcome_quantile": _quantiles(cdf, problem.cuts)}
+    return values
+
+
+def _quantiles(cdf: Array, cuts: Array) -> Array:
+    """Invert monotone distribution functions by interpolation; NaN beyond the cuts: (..., quantile)."""
+    flat = cdf.reshape(-1, cdf.shape[-1])
+    rows = [
+        np.interp(QUANTILES, row, cuts, left=np.nan, right=np.nan)
+        if np.isfinite(row).all()
+        else np.full(len(QUANTILES), np.nan)
+        for row in flat
+    ]
+    return np.array(rows).reshape(*cdf.shape[:-1], len(QUANTILES))
 
 
 def pencil_values(problem: Problem, counts: Array) -> Values:
@@ -85,6 +128,7 @@ def polished_values(problem: Problem, counts: Array) -> Values:
     fitted = refit(problem, counts, problem.cache["point"])
     values: Values = dict(fitted.parameters)
     values |= functionals(model, fitted.parameters)
+    values |= _class_moments(problem, values)
     values["not_converged"] = (~fitted.converged).astype(float)
     values["log_likelihood"] = fitted.log_likelihood
     scales = pooled_scales(model, problem.columns, problem.counts)

@@ -13,7 +13,8 @@ from pymc_mte.moments.features import Features, Moments, build_features, build_m
 
 Array = NDArray[np.float64]
 
-QUARTILES = (0.25, 0.5, 0.75)
+N_CUTS = 19
+"""Points at which the distribution of a continuous outcome is estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +50,31 @@ class Problem:
         return np.asarray(self.columns[str(self.model.outcome)], dtype=float)
 
     @cached_property
+    def cuts(self) -> Array:
+        """Values at which the outcome's distribution is estimated: its ventiles; none if discrete."""
+        if self.model.variables[str(self.model.outcome)].discrete:
+            return np.zeros(0)
+        levels = np.arange(1, N_CUTS + 1) / (N_CUTS + 1)
+        found = np.quantile(self.outcome, levels, weights=self.counts, method="inverted_cdf")
+        return np.unique(found)
+
+    @cached_property
     def functions(self) -> Array:
         """Functions of the outcome whose moments share eigenvectors: (functions, patterns).
 
-        The identity, and for a continuous outcome indicators of its quartiles: classes whose means
-        tie may still differ in their distributions.
+        The identity and, for a continuous outcome, the indicators of being at most each cut.
         """
-        if self.model.variables[str(self.model.outcome)].discrete:
-            return self.outcome[None]
-        cuts = np.quantile(self.outcome, QUARTILES, weights=self.counts, method="inverted_cdf")
-        return np.stack([self.outcome, *((self.outcome <= cut).astype(float) for cut in np.unique(cuts))])
+        return np.stack([self.outcome, *((self.outcome <= cut).astype(float) for cut in self.cuts)])
+
+    @cached_property
+    def diagonalised(self) -> tuple[int, ...]:
+        """Functions used to find the shared eigenvectors: the identity and about the quartiles.
+
+        Classes whose means tie may still differ in their distributions; more indicators would
+        repeat each other.
+        """
+        n = len(self.cuts)
+        return (0, *sorted({1 + round(q * (n - 1)) for q in (0.25, 0.5, 0.75)})) if n else (0,)
 
     @cached_property
     def function_sds(self) -> Array:

@@ -15,7 +15,9 @@ N_REFINEMENTS = 4
 """First-order joint diagonalisation steps; they converge quadratically."""
 
 
-def spectral(moments: Moments, classes: int, scales: Array | None = None) -> MixtureResult:
+def spectral(
+    moments: Moments, classes: int, scales: Array | None = None, diagonalised: tuple[int, ...] = (0,)
+) -> MixtureResult:
     r"""Recover the mixture by joint diagonalisation in the shared proxy subspace.
 
     The top K right singular vectors V of the stacked moments span the proxy profiles of the
@@ -30,6 +32,8 @@ def spectral(moments: Moments, classes: int, scales: Array | None = None) -> Mix
         Number of classes K; at most the number of features on each side.
     scales : ndarray of shape (functions,), optional
         Standard deviations of the functions of the outcome, which weigh equally after division.
+    diagonalised : tuple of int
+        Functions of the outcome that the shared eigenvectors are found from.
 
     Returns
     -------
@@ -49,7 +53,8 @@ def spectral(moments: Moments, classes: int, scales: Array | None = None) -> Mix
     projected = m @ basis[..., None, :, :]
     inverse = np.linalg.pinv(projected, rcond=1e-13)
     g = inverse[..., None, :, :, :] @ (n @ basis[..., None, None, :, :])
-    vectors, complex_roots = _shared_eigenvectors(g / scales[:, None, None, None])
+    chosen = list(diagonalised)
+    vectors, complex_roots = _shared_eigenvectors(g[..., chosen, :, :, :] / scales[chosen, None, None, None])
     inside, singular = solve_batched(vectors, np.broadcast_to(np.eye(classes), vectors.shape))
     outcome = np.einsum("...ui,...tij,...ju->...ut", inside, g[..., 0, :, :, :], vectors)
     profile = inside @ np.swapaxes(basis, -1, -2)
