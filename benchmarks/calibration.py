@@ -7,17 +7,18 @@ import argparse
 import time
 
 import numpy as np
-import pymc_mte as mte
 import xarray as xr
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+import pymc_mte as mte
 from pymc_mte.alignment import match_classes
 from pymc_mte.data import columns_of
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.groups import equal_effects
 from pymc_mte.moments.methods import polished_values
 from pymc_mte.moments.problem import make_problem
-from rich.console import Console
-from rich.table import Table
 
 Array = NDArray[np.float64]
 

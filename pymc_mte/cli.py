@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -25,6 +26,9 @@ app = typer.Typer(
     help="Mixtures of treatment effects with a hidden class: what can be learnt, moments, posterior.",
 )
 console = Console(soft_wrap=False)
+
+EQUAL_LEVEL = 0.05
+"""Below this p-value the classes are said to differ in their effects."""
 
 TUNE = 1_000
 """Warm-up draws: a first reader is better served by a slower, settled sampler."""
@@ -63,6 +67,7 @@ def run(
 
         moments = estimate(resolved, table, rng=seed)
     console.print(_answers(moment_summary(moments), f"2. Moment estimate, method {moments.attrs['method']}"))
+    _same_effects(moments)
     _finish(resolved, table, moments, found, folder, draws, seed)
 
 
@@ -96,7 +101,9 @@ def _finish(
     fitted.summary().to_csv(folder / "summary.csv")
     files.append(folder / "summary.csv")
     if fitted.comparison is not None:
-        console.print(_answers(fitted.summary(), "3. Posterior"))
+        console.print(
+            _answers(fitted.summary(), "3. Posterior (draws*: how many independent ones they are worth)")
+        )
         console.print(_comparison(fitted.comparison))
         fitted.comparison.to_csv(folder / "comparison.csv")
         fitted.plot_effects().savefig(folder / "comparison.png", dpi=130)
@@ -157,9 +164,9 @@ def _with_error(value: float, error: float) -> str:
 
 
 def _table(title: str, columns: list[str], rows: "list[list[object]]") -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(_number(value) for value in row))
     return table
@@ -180,7 +187,7 @@ def _shown(table: "pd.DataFrame") -> "pd.DataFrame":
 def _answers(summary: "pd.DataFrame", title: str) -> Table:
     from pymc_mte.summary import words
 
-    names = {"lower": "90% from", "upper": "to", "se": "std. error", "ess": "eff. draws"}
+    names = {"lower": "90% from", "upper": "to", "se": "std. error", "ess": "draws*"}
     shown = _shown(summary).rename(columns=names)
     rows: list[list[object]] = []
     for label, values in zip(shown.index, shown.values.tolist(), strict=True):
@@ -201,6 +208,17 @@ def _comparison(comparison: "pd.DataFrame") -> Table:
         rows.append([words(str(label)), *cells, row["z"], row["verdict"]])
     title = "4. Posterior against moments (standard errors in parentheses)"
     return _table(title, ["", "posterior", "spectral", "bridge", "z", "verdict"], rows)
+
+
+def _same_effects(moments: "xr.DataTree") -> None:
+    """Say whether the classes differ in their effects, in words."""
+    p = moments.attrs.get("equal_effects_p")
+    if p is None or p != p:
+        return
+    groups = int(moments["estimate"].to_dataset()["causal_groups"].max()) + 1
+    merged = f"{groups} causal group{'s' * (groups > 1)}"
+    said = "differ in their effects" if p < EQUAL_LEVEL else "may all have the same effect"
+    console.print(f"Test of equal effects: p = {p:.2g}, so the classes {said}; {merged}.", markup=False)
 
 
 def _published(model: "CausalModel", summary: "pd.DataFrame") -> None:

@@ -11,16 +11,16 @@ from pymc_mte.results import INTERVAL, dims_of, model_of
 
 LABEL_FREE = ("ate", "att", "ate_bridge", "att_bridge", "arm_mean", "effect_sd", "weight_harmed")
 WORDS = {
-    "ate": "average effect (ate)",
-    "att": "effect on the treated (att)",
-    "ate_bridge": "average effect by the bridge",
-    "att_bridge": "effect on the treated, bridge",
-    "arm_mean": "mean outcome under",
-    "effect_sd": "spread of class effects (SD)",
-    "weight_harmed": "weight of classes harmed",
-    "effect": "effect in",
-    "class_weight": "weight of",
-    "potential_outcome": "mean outcome in",
+    "ate": "average effect",
+    "att": "effect on treated",
+    "ate_bridge": "average, bridge",
+    "att_bridge": "on treated, bridge",
+    "arm_mean": "mean under",
+    "effect_sd": "effect SD",
+    "weight_harmed": "weight harmed",
+    "effect": "effect,",
+    "class_weight": "weight,",
+    "potential_outcome": "mean,",
 }
 """Functionals in words, for terminal and figures."""
 

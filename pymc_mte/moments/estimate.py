@@ -208,7 +208,8 @@ def _compute(
             draws, shares["ambiguous_share"] = align_values(model, draws, point["profile"][0], axes)
     shares |= _judge_replicates(method, point, draws, shares, notes)
     known = dims_of(model)
-    undefined = [np.isnan(v).reshape(len(v), -1).any(axis=1) for n, v in draws.items() if n in known]
+    core = [draws[n] for n in ("ate", "att", "effect", "class_weight") if n in draws]
+    undefined = [np.isnan(v).reshape(len(v), -1).any(axis=1) for v in core]
     failed = float(np.any(undefined, axis=0).mean()) if undefined else 0.0
     if failed > 0:
         shares["failed_share"] = failed

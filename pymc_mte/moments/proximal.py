@@ -659,15 +659,23 @@ def anderson_rubin_set(
     .. [1] Stock, J. H. and Wright, J. H. (2000). GMM with weak identification. Econometrica 68(5),
        1055-1096.
     """
-    y, score, columns = np.asarray(outcome, dtype=float), np.asarray(x, dtype=float), _matrix(z)
+    y, score = np.asarray(outcome, dtype=float), np.asarray(x, dtype=float)
     w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=float)
     if score.ndim != 1:
         raise ModelError("anderson_rubin_set takes one outcome-side score: two classes, one slope per arm")
-    share, mean_x = w / w.sum(), float(w @ score / w.sum())
-    sides = [_slopes(y, share * (arm == t), columns, score - mean_x) for t in contrast]
+    insides = [w * (arm == t) / w.sum() for t in contrast]
+    if any(not inside.sum() > 0 for inside in insides):
+        raise ModelError(f"both arms of the contrast {contrast} need rows")
+    share, score = w / w.sum(), score - w @ score / w.sum()
+    columns = np.column_stack([np.ones(len(y)), z])
+    columns = (columns @ _independent(columns, share))[:, 1:]  # a repeated feature costs no freedom
     df = 2 * columns.shape[1] + 1
+    flat = any(np.ptp(score[inside > 0]) == 0 for inside in insides)
+    if flat or not columns.shape[1]:  # nothing bears on a slope
+        return ConfidenceSet(intervals=((-np.inf, np.inf),), bounded=False, df=df)
+    sides = [_slopes(y, inside, columns, score) for inside in insides]
     limit = float(stats.chi2.ppf(level, df))
-    low, high = _effects_at(sides, float(share @ (score - mean_x) ** 2), limit, float(w.sum()))
+    low, high = _effects_at(sides, float(share @ score**2), limit, float(w.sum()))
     intervals = _joined(low, high, FAR * max(float(np.ptp(y[w > 0])), 1e-300))
     bounded = all(np.isfinite(pair).all() for pair in intervals)
     return ConfidenceSet(intervals=intervals, bounded=bounded, df=df)
@@ -711,24 +719,26 @@ def _slopes(y: Array, inside: Array, z: Array, x: Array) -> _Slopes:
     mean_y, mean_x = float(v @ y), float(v @ x)
     yc, zc, xc = y - mean_y, z - v @ z, x - mean_x
     slope = _grid(yc, zc, xc, v)
-    r = yc - slope[:, None] * xc
-    c = np.einsum("n,nd,gn->gd", v, zc, r)
-    moment = zc * r[..., None] - c[:, None]
-    spread = np.einsum("n,gnd,gne->gde", v, moment, moment) / p
-    with_r = np.einsum("n,gnd,gn->gd", v, moment, r) / p
-    with_x = np.einsum("n,gnd,n->gd", v, moment, x)
+    # Residuals are linear in the slope, their products quadratic: sums over rows are formed only once.
+    one, base, d = np.column_stack([np.ones_like(slope), -slope]), np.stack([yc, xc]), z.shape[1]
+    two = (one[:, :, None] * one[:, None]).reshape(-1, 4)
+    squares = (v * base[:, None] * base).reshape(4, -1)
+    c = one @ ((v * base) @ zc)
+    products = (zc[:, :, None] * zc[:, None]).reshape(-1, d * d)
+    spread = ((two @ (squares @ products)).reshape(-1, d, d) - c[:, :, None] * c[:, None]) / p
+    with_r, with_x = two @ (squares @ zc) / p, one @ ((v * x * base) @ zc) - mean_x * c
     inverse = np.linalg.pinv(spread, rcond=1e-10, hermitian=True)
     own = with_r + slope[:, None] * with_x
     pair = np.stack([c, own, with_x], axis=1)
     form = pair @ inverse @ np.swapaxes(pair, -1, -2)
-    residual_x = r @ (v * x)
+    residual_x = one @ (base @ (v * x))
     return _Slopes(
         slope=slope,
         mean=mean_y - slope * mean_x,
         statistic=form[:, 0, 0],
         shift=form[:, 0, 1:],
         fit=form[:, 1:, 1:],
-        variance=(r**2) @ v / p + 2 * slope * residual_x,
+        variance=two @ squares.sum(axis=1) / p + 2 * slope * residual_x,
         residual_x=residual_x,
     )
 
