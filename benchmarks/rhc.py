@@ -16,14 +16,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pymc_mte.moments.proximal import (
-    TwoStageResult,
-    anderson_rubin_set,
-    doubly_robust,
-    outcome_bridge,
-    treatment_bridge,
-    two_stage,
-)
+from pymc_mte.moments.proximal import doubly_robust, outcome_bridge, treatment_bridge
+from pymc_mte.moments.twostage import TwoStageResult, two_stage
+from pymc_mte.moments.weakproxy import anderson_rubin_set
 
 Array = NDArray[np.float64]
 Z, X = ["pafi1", "paco21"], ["ph1", "hema1"]

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from pymc_mte.moments.proximal import anderson_rubin_set, bridge_errors
+from pymc_mte.moments.proximal import bridge_errors
+from pymc_mte.moments.weakproxy import anderson_rubin_set
 
 Array = NDArray[np.float64]
 STRENGTHS = (0.4, 0.1, 0.05, 0.02, 0.0)
