@@ -1,7 +1,7 @@
 """Moments against the posterior, and models against models."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import arviz as az
@@ -12,24 +12,23 @@ from numpy.typing import NDArray
 
 from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.bayes.groups import pattern_log_likelihood
-from pymc_mte.data import columns_of
+from pymc_mte.data import canonical_order, columns_of
 from pymc_mte.errors import DataError
 from pymc_mte.functionals import functionals
 from pymc_mte.hierarchy import hierarchy
-from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.bootstrap import replicate, robust_se
 from pymc_mte.moments.likelihood import fit_likelihood, refit
 from pymc_mte.moments.methods import Values, bridge_values, spectral_values
-from pymc_mte.moments.positivity import arm_support
+from pymc_mte.moments.positivity import PER_ARM, arm_support, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, make_problem
-from pymc_mte.results import INTERVAL, model_of
+from pymc_mte.results import INTERVAL, dims_of, identified_functionals, model_of
 from pymc_mte.summary import entries
 
 Array = NDArray[np.float64]
 
 TAIL = (1 - INTERVAL) / 2
 Z_LIMIT = 2.6
-"""A difference beyond this many standard errors happens by chance once in a hundred tables' rows."""
+"""A difference beyond this many standard errors has a two-sided p-value of 0.009."""
 
 COMPARED = ("ate", "att", "effect_sd", "effect", "class_weight", "potential_outcome")
 """Functionals in the table, label-free ones first."""
@@ -71,7 +70,8 @@ def compare(
         One row per functional: posterior ``mean``, ``sd``, ``lower``, ``upper`` (90% equal-tailed);
         ``spectral`` and ``bridge`` with standard errors; ``ml`` (maximum likelihood), ``z`` (moment
         minus ml in standard errors of that difference), ``prior_pull`` (posterior mean minus ml, in
-        posterior SDs; never a test) and a ``verdict`` in words.
+        posterior SDs; never a test), ``identified`` and a ``verdict`` in words. Bridge and spectral
+        values are computed anew, whatever the method of ``estimate``.
 
     Raises
     ------
@@ -84,18 +84,20 @@ def compare(
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     problem = make_problem(model, columns, counts)
     draws = posterior["posterior"].to_dataset()
-    refused = {n for n in COMPARED if _is_refused(model, problem, n)}
+    identified = identified_functionals(posterior)
     statistic = _Both(problem, draws)
     point = statistic(counts[None])
     reps = replicate(counts, n_boot, np.random.default_rng(rng), statistic)
     rows = []
     for name in (n for n in COMPARED if n in draws):
+        refused = _refused_entries(problem, name)
         for label, index in entries(posterior, name):
             row = _posterior_part(draws[name].values[(..., *index)])
-            row |= _moment_part(name, index, point, reps, name in refused)
+            row |= _moment_part(name, index, point, reps, refused(index))
             row |= _given_errors(estimate, name, index, row)
             row["prior_pull"] = (row["mean"] - row["ml"]) / row["sd"] if row["sd"] > 0 else np.nan
-            row["verdict"] = _verdict(name, row, name in refused)
+            row["identified"] = identified.get(name, True) and not refused(index)
+            row["verdict"] = _verdict(name, row)
             rows.append({"functional": label, **row})
     return pd.DataFrame(rows).set_index("functional")
 
@@ -110,7 +112,7 @@ class _Both:
         weight = draws["class_weight"].mean(("chain", "draw")).values
         outcome = draws["potential_outcome"].mean(("chain", "draw")).values
         self.pivot = self._profile(weight[None], outcome[None])[0]
-        self.ml: Parameters = fit_likelihood(problem)[0]
+        self.ml = fit_likelihood(problem)[0]
 
     def __call__(self, counts: Array) -> Values:
         """Compute all estimates: names prefixed by ``spectral_``, ``bridge_`` or ``ml_``."""
@@ -139,19 +141,22 @@ class _Both:
 def _check_same(posterior: xr.DataTree, estimate: xr.DataTree) -> None:
     if posterior.attrs.get("model") != estimate.attrs.get("model"):
         raise DataError("the two results come from different models; estimate and sample the same one")
-    if posterior.attrs.get("n") != estimate.attrs.get("n"):
+    if posterior.attrs.get("fingerprint") != estimate.attrs.get("fingerprint"):
         raise DataError(
             f"the two results come from different data ({posterior.attrs.get('n'):g} and "
             f"{estimate.attrs.get('n'):g} rows); use the same rows for both"
         )
 
 
-def _is_refused(model: CausalModel, problem: Problem, name: str) -> bool:
-    """Whether positivity forbids a functional (see `pymc_mte.moments.positivity`)."""
-    failing = [arm.arm for arm in arm_support(model, problem.columns, problem.counts) if not arm.holds]
-    if model.classes == 1 or name == "class_weight" or not failing:
-        return False
-    return name != "att" or model.reference_arm in failing
+def _refused_entries(problem: Problem, name: str) -> Callable[[tuple[Any, ...]], bool]:
+    """Say per entry whether positivity forbids it (see `pymc_mte.moments.positivity`)."""
+    model = problem.model
+    mask = refused_mask(model, name, failing_arms(model, arm_support(model, problem.columns, problem.counts)))
+    axis, dims = "treatment" if name in PER_ARM else "contrast", dims_of(model)[name]
+    if mask.ndim and axis in dims:
+        place = dims.index(axis)
+        return lambda index: bool(mask[index[place]])
+    return lambda index: bool(mask.any())
 
 
 def _posterior_part(values: Array) -> dict[str, Any]:
@@ -196,9 +201,9 @@ def _given_errors(
     }
 
 
-def _verdict(name: str, row: dict[str, Any], refused: bool) -> str:
-    if refused:
-        return "refused: an arm lacks positivity"
+def _verdict(name: str, row: dict[str, Any]) -> str:
+    if not row["identified"]:
+        return "not identified: prior-driven"
     if not np.isfinite(row["spectral"]) and not np.isfinite(row["bridge"]):
         return "no moment estimate"
     if name in NOT_SMOOTH:
@@ -227,7 +232,8 @@ def loo(posterior: xr.DataTree) -> Any:
         log_p = posterior["log_likelihood_pattern"].to_dataset()["log_p"]
     else:
         log_p = pattern_log_likelihood(model, draws, table)
-    count = table["count"].values.astype(int)
+    order = canonical_order(model, table)
+    log_p, count = log_p.isel(pattern=order), table["count"].values[order].astype(int)
     log_p, count = log_p.isel(pattern=count > 0), count[count > 0]
     small = xr.DataTree.from_dict(
         {
@@ -263,8 +269,11 @@ def compare_models(posteriors: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     pandas.DataFrame
         As from `arviz.compare`: rank, elpd, differences with standard errors, stacking weights.
     """
-    rows = {name: tree.attrs.get("n") for name, tree in posteriors.items()}
-    if len(set(rows.values())) > 1:
-        raise DataError(f"models can be compared on the same rows only; these used {rows}")
+    if len({tree.attrs.get("fingerprint") for tree in posteriors.values()}) > 1:
+        sizes = {name: tree.attrs.get("n") for name, tree in posteriors.items()}
+        raise DataError(
+            f"models can be compared on the same rows and columns only; these saw {sizes} rows of "
+            "different data, columns or levels"
+        )
     table: pd.DataFrame = az.compare({name: loo(tree) for name, tree in posteriors.items()})
     return table

@@ -1,5 +1,6 @@
 """Tabulation: any dataframe, file or lazy engine becomes patterns with counts."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,8 +36,9 @@ def tabulate(
     model : CausalModel
         Says which columns are needed and which levels they may take.
     count : str, optional
-        Column that says how often a row occurred (pre-counted data). Population tables are input
-        too: counts may be real numbers.
+        Column that says how often a row occurred (pre-counted data); by default the one that the
+        model's ``[data]`` names, where the data have it. Population tables are input too: counts
+        may be real numbers.
 
     Returns
     -------
@@ -59,7 +61,10 @@ def tabulate(
     """
     if isinstance(frame, xr.Dataset) and frame.attrs.get("tabulated"):
         return frame
-    raw = _distinct_rows(_narwhal(frame), list(model.variables), count)
+    rows = _narwhal(frame)
+    if count is None and model.data is not None and model.data.count in rows.collect_schema().names():
+        count = model.data.count
+    raw = _distinct_rows(rows, list(model.variables), count)
     if raw.empty:
         raise DataError("the data have no rows; pass at least one row per treatment arm")
     counts = raw.pop(COUNT).to_numpy(dtype=float)
@@ -90,7 +95,7 @@ def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
         path = model.data_path
         if path is None:
             raise DataError(f"model {model.name!r} names no data file; pass the data")
-        data = tabulate(path, model, count=model.data.count if model.data else None)
+        data = path
     table = tabulate(data, model)
     if missing := [name for name in model.variables if name not in table]:
         raise DataError(f"the tabulated data lack {missing}; tabulate them again with this model")
@@ -99,7 +104,53 @@ def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
         for name, var in model.variables.items()
         if var.discrete
     }
-    return model.with_levels(found), table
+    return model.with_levels(found), _in_model_levels(table, model, found)
+
+
+def _in_model_levels(
+    table: xr.Dataset, model: CausalModel, found: dict[str, tuple[Level, ...]]
+) -> xr.Dataset:
+    """Renumber a table that was made with another order of levels; refuse other levels."""
+    changed = {}
+    for name, levels in found.items():
+        own = model.variables[name].levels
+        if own is None or [_key(v) for v in own] == [_key(v) for v in levels]:
+            continue
+        place = {_key(level): i for i, level in enumerate(own)}
+        if set(place) != {_key(level) for level in levels}:
+            raise DataError(
+                f"the tabulated data have the levels {list(levels)} for {name!r}, the model has {list(own)}; "
+                "tabulate the rows again with this model"
+            )
+        lookup = np.array([place[_key(level)] for level in levels])
+        attrs = {"levels": json.dumps(list(own))}
+        changed[name] = ("pattern", lookup[table[name].values], attrs)
+    return table.assign(changed) if changed else table
+
+
+def canonical_order(model: CausalModel, table: xr.Dataset) -> NDArray[np.int64]:
+    """Order of the patterns that does not depend on how the model lists variables or levels."""
+    keys = []
+    for name in sorted(model.variables):
+        column = table[name].values
+        if model.variables[name].discrete:
+            labels = np.array([str(_key(v)) for v in model.variables[name].labels])
+            column = np.unique(labels, return_inverse=True)[1][column]
+        keys.append(column)
+    return np.lexsort(keys[::-1])
+
+
+def fingerprint(model: CausalModel, table: xr.Dataset) -> str:
+    """Identify a data set: equal for equal rows, whatever their order and that of the columns."""
+    order = canonical_order(model, table)
+    digest = hashlib.sha256()
+    for name in sorted(model.variables):
+        column = table[name].values[order]
+        var = model.variables[name]
+        text = [str(_key(var.labels[v])) for v in column] if var.discrete else column.astype(float).tobytes()
+        digest.update(f"{name}:".encode() + (text if isinstance(text, bytes) else "|".join(text).encode()))
+    digest.update(table["count"].values[order].astype(float).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def data_notes(data: xr.Dataset) -> list[Note]:
@@ -238,6 +289,8 @@ def _recognised(found: list[Any], name: str) -> tuple[Level, ...]:
 
 
 def _numbers(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
+        raise DataError(f"column {name!r} holds dates or times; turn them into numbers first")
     try:
         values = pd.to_numeric(column, errors="raise").to_numpy(dtype=float, na_value=np.nan)
     except (ValueError, TypeError):

@@ -1,5 +1,6 @@
 """`fit`: the whole way of the data in one call."""
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from pymc_mte.status import Note, dump_notes, load_notes
 from pymc_mte.summary import moment_summary, posterior_summary
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Fit:
-    """Everything that was learnt from one data set.
+    """Everything that was learnt from one data set; prints as a report.
 
     Attributes
     ----------
@@ -57,10 +58,29 @@ class Fit:
         return list(seen.values())
 
     def summary(self) -> pd.DataFrame:
-        """Tabulate the answers, label-free ones first: estimates with 90% intervals."""
+        """Tabulate the answers, label-free ones first: estimates with 90% intervals.
+
+        ``weight_harmed`` stays in the results and out of this table: without the test of equal effects
+        it misleads.
+        """
         if self.posterior is None:
             return moment_summary(self.moments)
         return posterior_summary(self.posterior)
+
+    def __str__(self) -> str:
+        """Return what can be learnt, the answers and what to doubt, as text."""
+        table = self.summary().to_string(float_format=_number, na_rep="")
+        doubts = [f"- {note}" for note in self.notes]
+        parts = [*self.identification.lines(), "", table, *(["", "To doubt:", *doubts] if doubts else [])]
+        return "\n".join(parts)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<p>{html.escape(line)}</p>" for line in self.identification.lines())
+        doubts = "".join(f"<li>{html.escape(str(note))}</li>" for note in self.notes)
+        table = self.summary().to_html(float_format=_number, na_rep="")
+        return f"<h3>What can be learnt</h3>{said}<h3>Answers</h3>{table}<h3>To doubt</h3><ul>{doubts}</ul>"
 
     def plot_effects(self) -> Any:
         """Draw the posterior beside the moment estimates."""
@@ -88,8 +108,13 @@ class Fit:
         return save(self.to_datatree(), path)
 
 
-def _kind(column: "pd.Series[Any]") -> type:
-    return float if column.dtype.kind == "f" else object
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _kind(column: "pd.Series[Any]") -> Any:
+    """Type of a column in a saved file; NetCDF has no booleans."""
+    return {"f": float, "b": "int8"}.get(column.dtype.kind, object)
 
 
 def fit(

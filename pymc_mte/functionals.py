@@ -180,12 +180,19 @@ def effects_from_classes(model: CausalModel, weight: Array, outcomes: Array) -> 
     out = {
         "effect": effect,
         "ate": ate,
-        "effect_sd": np.sqrt(np.maximum(variance, 0.0)),
+        "effect_sd": _root(variance),
         "weight_harmed": np.where(harmed, share, 0.0).sum(axis=-2),
     }
     if len(model.contrasts) == 1:
         out = {name: value[..., 0] for name, value in out.items()}
     return out | {"arm_mean": (share * outcomes).sum(axis=-2)}
+
+
+def _root(variance: Array) -> Array:
+    """Square root; NaN for a negative variance, which class weights outside [0, 1] may give."""
+    rounding = 1e-12 * np.abs(variance).max(initial=1.0)
+    clean = np.where(np.abs(variance) < rounding, np.maximum(variance, 0.0), variance)
+    return np.where(clean >= 0, np.sqrt(np.abs(clean)), np.nan)
 
 
 def functionals(model: CausalModel, parameters: Parameters) -> dict[str, Array]:

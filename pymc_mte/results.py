@@ -101,6 +101,16 @@ def model_of(tree: xr.DataTree) -> CausalModel:
     return CausalModel.from_toml(str(tree.attrs["model"]))
 
 
+def identified_functionals(tree: xr.DataTree) -> dict[str, bool]:
+    """Say which functionals graph and data identify, from a result's ``identification`` group."""
+    if "identification" not in tree or "identified" not in tree["identification"]:
+        return {}
+    flags = tree["identification"].to_dataset()["identified"]
+    return {
+        str(name): bool(flag) for name, flag in zip(flags["functional"].values, flags.values, strict=True)
+    }
+
+
 def save(tree: xr.DataTree, path: str | Path) -> Path:
     """Save a result as NetCDF, complete or not at all.
 

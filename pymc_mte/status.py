@@ -26,6 +26,13 @@ class Status(StrEnum):
         "Rows with missing values were left out. If missingness depends on the class or the "
         "outcome, every answer is shifted; compare with a model of complete columns."
     )
+    SHARES_ONLY = (
+        "The counts are not whole numbers, so they are shares and carry no sampling error; nothing "
+        "was resampled. Pass counts of rows to get standard errors."
+    )
+    NOT_CHECKED = (
+        "One chain cannot disagree with itself, so convergence was not checked. Run at least two chains."
+    )
     FEATURES_DROPPED = (
         "Some proxy features repeat others and were left out; the proxies carry fewer "
         "directions than their levels suggest."

@@ -9,7 +9,7 @@ import xarray as xr
 
 from pymc_mte.results import INTERVAL, dims_of, model_of
 
-LABEL_FREE = ("ate", "att", "ate_bridge", "att_bridge", "arm_mean", "effect_sd", "weight_harmed")
+LABEL_FREE = ("ate", "att", "ate_bridge", "att_bridge", "arm_mean", "effect_sd")
 WORDS = {
     "ate": "average effect",
     "att": "effect on treated",
@@ -46,8 +46,24 @@ def words(label: str) -> str:
     return f"{WORDS.get(name, name)} {inside.removesuffix(']')}".strip()
 
 
+def is_identified(tree: xr.DataTree, label: str) -> bool:
+    """Whether graph and data carry an entry, by the identification report that is kept with draws."""
+    if "identification" not in tree:
+        return True
+    found = tree["identification"].to_dataset()
+    if "functional" not in found.coords:
+        return True
+    name = label.partition("[")[0]
+    name = "ate" if name == "arm_mean" else name
+    known = dict(zip(found["functional"].values.tolist(), found["identified"].values.tolist(), strict=True))
+    return bool(known.get(name, True))
+
+
 def moment_summary(tree: xr.DataTree) -> pd.DataFrame:
     """Tabulate a moment estimate: value, robust bootstrap standard error, percentile interval.
+
+    ``weight_harmed`` is left out: with equal effects in all classes it is noise, so read it from the
+    results only together with the test of equal effects.
 
     Parameters
     ----------
@@ -78,6 +94,9 @@ def moment_summary(tree: xr.DataTree) -> pd.DataFrame:
 def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     """Tabulate a posterior: mean, sd, 90% equal-tailed interval, R-hat and effective draws.
 
+    ``weight_harmed`` is left out: with equal effects in all classes it is noise, so read it from the
+    results only together with the test of equal effects.
+
     Parameters
     ----------
     tree : DataTree
@@ -86,7 +105,8 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns mean, sd, lower, upper, r_hat, ess.
+        Columns mean, sd, lower, upper, r_hat, ess and identified: False where graph or data do not
+        carry the answer, so that the prior and the chosen families decide it.
     """
     import arviz as az
 
@@ -105,5 +125,6 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
             row |= {"lower": low, "upper": high}
             for key, found in (("r_hat", rhat), ("ess", ess)):
                 row[key] = float(found[name].values[index]) if name in varying else np.nan
+            row["identified"] = is_identified(tree, label)
             rows.append(row)
     return pd.DataFrame(rows).set_index("functional")

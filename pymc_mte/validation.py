@@ -48,6 +48,9 @@ RESERVED = frozenset(
         "outcome_quantile",
         "outcome_value",
         "quantile",
+        "cell",
+        "continuous",
+        "row",
     ]
 )
 

@@ -31,6 +31,8 @@ def convergence(model: CausalModel, posterior: xr.Dataset, stats: xr.Dataset, sw
     notes = []
     if divergent := int(stats["diverging"].sum()):
         notes.append(Note(Status.DIVERGENCES, "sampler", f"{divergent} of {stats['diverging'].size} draws"))
+    if posterior.sizes["chain"] < 2:
+        notes.append(Note(Status.NOT_CHECKED, "sampler", f"{posterior.sizes['chain']} chain"))
     rhat, ess, worst = worst_mixing(posterior)
     if rhat > MAX_RHAT or ess < MIN_ESS:
         notes.append(Note(Status.NOT_MIXED, worst, f"R-hat {rhat:.3f}, effective draws {ess:.0f}"))

@@ -21,7 +21,7 @@ from pymc_mte.bayes.start import (
     starting_point,
     to_free,
 )
-from pymc_mte.data import columns_of, data_notes, resolve
+from pymc_mte.data import columns_of, data_notes, fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
 from pymc_mte.identify.identification import identify
@@ -95,9 +95,12 @@ def sample(
         raise RefusedError(f"no posterior for {model.name!r}: {model.moments_only}")
     if sampler not in ("nutpie", "pymc"):
         raise ModelError(f"sampler {sampler!r} is unknown; choose nutpie or pymc")
+    for name, value in (("draws", draws), ("tune", tune), ("chains", chains)):
+        if not isinstance(value, int) or value < 1:
+            raise ModelError(f"{name} must be a whole number of at least 1, got {value!r}")
     model, table = resolve(model, data)
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
-    problem = make_problem(model, columns, counts)
+    problem = make_problem(model, columns, counts, seed=random_seed)
     rng = np.random.default_rng(random_seed)
     point = order_classes(model, starting_point(problem, start))
     scales = pooled_scales(model, columns, counts)
@@ -135,6 +138,7 @@ def sample(
         sampler=sampler,
         random_seed=random_seed,
         n=float(counts.sum()),
+        fingerprint=fingerprint(model, table),
         tune=tune,
         switching_share=switching,
         notes=dump_notes(notes),

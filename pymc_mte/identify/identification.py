@@ -10,7 +10,13 @@ import pandas as pd
 from pymc_mte.data import columns_of, data_notes, resolve
 from pymc_mte.hierarchy import MEANING, REACHED, Hierarchy, hierarchy
 from pymc_mte.model import CausalModel
-from pymc_mte.moments.positivity import MIN_PROPENSITY, ArmSupport, arm_support
+from pymc_mte.moments.positivity import (
+    MIN_PROPENSITY,
+    ArmSupport,
+    arm_support,
+    failing_arms,
+    refused_mask,
+)
 from pymc_mte.moments.problem import Problem, make_problem
 from pymc_mte.moments.strength import ArmStrength, proxy_strength, strength_notes, supported_classes
 from pymc_mte.status import Note, Status
@@ -130,6 +136,8 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     supported = None
     if graph.level == "none" and model.treatment is not None:
         notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
+    elif data is None and graph.level not in ("HTE", "none"):
+        _count_features(model, identified, notes)
     if data is not None:
         model, table = resolve(model, data)
         columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
@@ -153,6 +161,20 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     )
 
 
+def _count_features(model: CausalModel, identified: dict[str, bool], notes: list[Note]) -> None:
+    """Refuse more classes than the proxies of a side have distinguishable values."""
+    for side in (model.treatment_proxies, model.outcome_proxies):
+        found = 1
+        for name in side:
+            var = model.variables[name]
+            if var.latent:
+                found += len(var.labels) - 1 if var.discrete else model.classes - 1
+        if found < model.classes:
+            detail = f"{found} features of {', '.join(side)} for {model.classes} classes"
+            notes.append(Note(Status.TOO_FEW_FEATURES, "proxies", detail))
+            identified |= dict.fromkeys(identified, False)
+
+
 def _positivity(
     model: CausalModel,
     support: tuple[ArmSupport, ...],
@@ -160,6 +182,7 @@ def _positivity(
     notes: list[Note],
 ) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
+    failing = failing_arms(model, support)
     for arm in support:
         label = f"{model.treatment} = {model.arms[arm.arm]}"
         status = Status.OK if arm.holds else Status.POSITIVITY if arm.share > 0 else Status.EMPTY_ARM
@@ -180,15 +203,12 @@ def _positivity(
                 "advice": "" if arm.holds else status.value,
             }
             rows.append(row)
-        if arm.holds or (model.classes == 1 and arm.share > 0):
-            continue
-        if arm.share > 0:
+        if arm.arm in failing and arm.share > 0:
             detail = f"only {arm.lowest:.2%} of the rows with {arm.where} have it, below {MIN_PROPENSITY:.0%}"
             notes.append(Note(status, label, detail))
-        reference = arm.arm == model.reference_arm
-        for name in identified:
-            if name != "class_weight" and (name != "att" or reference or arm.share == 0):
-                identified[name] = False
+    for name in identified:
+        if refused_mask(model, name, failing).all():
+            identified[name] = False
     return rows
 
 
@@ -223,7 +243,7 @@ def _strength(
                 "value": value,
             }
             rows.append(row | {"se": arm.se[i], "p": arm.p_value[i], "verdict": verdict, "advice": advice})
-    notes += strength_notes(model, strength)
+    notes += strength_notes(problem, strength)
     return supported_classes(strength)
 
 

@@ -39,6 +39,8 @@ def robust_se(draws: Array) -> Array:
     if len(draws) < 2:
         return np.full(draws.shape[1:], np.nan)
     answered = np.isfinite(draws)
-    filled = np.where(answered | (answered.sum(axis=0) >= 2), draws, 0.0)
+    enough = answered.sum(axis=0) >= 2
+    filled = np.where(answered, draws, np.nan)
+    filled = np.where(enough, filled, 0.0)
     low, high = np.nanquantile(filled, [0.158655, 0.841345], axis=0)
-    return np.where(answered.sum(axis=0) >= 2, (high - low) / 2, np.nan)
+    return np.where(enough, (high - low) / 2, np.nan)

@@ -214,7 +214,7 @@ def em(
         active = active[still]
         for name, v in moved.items():
             now[name][active] = v
-    converged = np.ones(batch, dtype=bool)
+    converged = np.isfinite(likelihood)
     converged[active] = False
     return EMResult(parameters=now, log_likelihood=likelihood, converged=converged)
 

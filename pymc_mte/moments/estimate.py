@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.data import columns_of, data_notes, resolve
+from pymc_mte.data import columns_of, data_notes, fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
@@ -14,7 +14,7 @@ from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import replicate, robust_se
 from pymc_mte.moments.groups import causal_groups, equal_effects
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values, align_values, bridge_values
-from pymc_mte.moments.positivity import ArmSupport, arm_support
+from pymc_mte.moments.positivity import PER_ARM, ArmSupport, arm_support, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, make_problem
 from pymc_mte.moments.strength import proxy_strength, strength_notes
 from pymc_mte.results import class_order, dataset, dims_of, provenance
@@ -75,27 +75,34 @@ def estimate(
     >>> bool(abs(answer["estimate"]["ate"]) < 0.1)
     True
     """
-    if n_boot < 0 or n_boot % N_CHAINS:
+    if not isinstance(n_boot, int) or n_boot < 0 or n_boot % N_CHAINS:
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
     choose_method(model, method)
     model, table = resolve(model, data)
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
-    problem = make_problem(model, columns, counts)
+    generator = np.random.default_rng(rng)
+    problem = make_problem(model, columns, counts, seed=int(generator.integers(2**31)))
     support = arm_support(model, columns, counts)
     chosen = choose_method(model, method, all(arm.holds for arm in support))
     notes = [*data_notes(table), *problem.z.notes, *problem.x.notes]
-    values, draws, more = _compute(problem, chosen, n_boot, np.random.default_rng(rng), notes)
-    notes += _refuse_unsupported(model, support, values, draws)
+    if n_boot and table["count"].dtype.kind != "i":
+        n_boot = 0
+        notes.append(Note(Status.SHARES_ONLY, "count"))
+    values, draws, more = _compute(problem, chosen, n_boot, generator, notes)
+    notes += _refuse_unsupported(model, support, [values, draws])
     notes += _check_ranges(problem, values, draws)
     more |= _add_groups(model, values, draws)
-    more |= {"n": float(counts.sum()), "n_boot": n_boot}
-    return _tree(
+    size = float(counts.sum())
+    attrs = provenance(
         model,
-        values,
-        draws,
-        _coords(problem),
-        provenance(model, method=chosen, notes=dump_notes(notes), **more),
+        method=chosen,
+        n=size,
+        n_boot=n_boot,
+        fingerprint=fingerprint(model, table),
+        notes=dump_notes(notes),
+        **more,
     )
+    return _tree(model, values, draws, _coords(problem), attrs)
 
 
 def _coords(problem: Problem) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def _coords(problem: Problem) -> dict[str, Any]:
     return {
         "effect_value": effect_grid(problem.model, problem.outcome_sd),
         "order": np.arange(1, 2 * problem.model.classes),
-        "feature": np.array(problem.x.names, dtype=object),
+        "feature": np.array(problem.x.names, dtype=str),
         "outcome_value": problem.cuts,
         "quantile": np.array(QUANTILES),
     }
@@ -182,7 +189,7 @@ def _compute(
     if level == "none":
         notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
     if with_bridge and problem.counts.sum() > 1:
-        notes += strength_notes(model, proxy_strength(problem, 0, np.random.default_rng()))
+        notes += strength_notes(problem, proxy_strength(problem, 0, rng))
 
     def statistic(counts: Array) -> Values:
         values = METHODS[method](problem, counts)
@@ -252,38 +259,32 @@ def _empty(model: CausalModel, method: str) -> Values:
 
 
 def _refuse_unsupported(
-    model: CausalModel, support: tuple[ArmSupport, ...], values: Values, draws: Values
+    model: CausalModel, support: tuple[ArmSupport, ...], groups: list[Values]
 ) -> list[Note]:
     """Blank whatever extrapolates an arm to a class that (almost) never gets it."""
+    failing = failing_arms(model, support)
     notes = []
     for arm in support:
-        if arm.holds or model.classes == 1:
-            continue
-        label = f"{model.treatment} = {model.arms[arm.arm]}"
-        if arm.share > 0:
+        if arm.arm in failing and arm.share > 0:
             detail = f"only {arm.lowest:.2%} of the rows with {arm.where} have it"
-            notes.append(Note(Status.POSITIVITY, label, detail))
-        for group in (values, draws):
+            notes.append(Note(Status.POSITIVITY, f"{model.treatment} = {model.arms[arm.arm]}", detail))
+    if failing:
+        for group in groups:
             for name in group:
-                _blank(model, group, name, arm.arm)
+                group[name] = _blanked(model, name, group[name], failing)
     return notes
 
 
-def _blank(model: CausalModel, group: Values, name: str, arm: int) -> None:
-    affected = [i for i, (b, a) in enumerate(model.contrasts) if arm in (a, b)]
-    if name in ("arm_mean", "potential_outcome"):
-        group[name][..., arm] = np.nan
-    elif name in ("ate", "ate_bridge", "effect", "effect_sd", "weight_harmed"):
-        if len(model.contrasts) == 1:
-            group[name][...] = np.nan
-        else:
-            group[name][..., affected] = np.nan
-    elif name in ("att", "att_bridge"):
-        needs = [i for i, (_, a) in enumerate(model.contrasts) if arm == a]
-        if needs and len(model.contrasts) == 1:
-            group[name][...] = np.nan
-        elif needs:
-            group[name][..., needs] = np.nan
+def _blanked(model: CausalModel, name: str, value: Array, failing: set[int]) -> Array:
+    """Put NaN where `refused_mask` says so, along the axis that the mask belongs to."""
+    mask, dims = refused_mask(model, name, failing), dims_of(model)[name]
+    axis = "treatment" if name in PER_ARM else "contrast"
+    if mask.ndim and axis in dims:
+        after = len(dims) - dims.index(axis) - 1
+        mask = mask.reshape(-1, *(1,) * after)
+    elif mask.ndim:
+        mask = np.asarray(mask.any())
+    return np.where(mask, np.nan, value)
 
 
 def _check_ranges(problem: Problem, values: Values, draws: Values) -> list[Note]:

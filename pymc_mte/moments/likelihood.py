@@ -133,7 +133,7 @@ def climb(
     tiled = np.tile(counts, (len(starts), 1))
     found = em(model, columns, tiled, joined, penalty=penalty, tolerance=tolerance)
     reached = found.log_likelihood.reshape(len(starts), len(counts))
-    pick = reached.argmax(axis=0) * len(counts) + np.arange(len(counts))
+    pick = np.nan_to_num(reached, nan=-np.inf).argmax(axis=0) * len(counts) + np.arange(len(counts))
     best = EMResult(
         parameters={name: value[pick] for name, value in found.parameters.items()},
         log_likelihood=found.log_likelihood[pick],
@@ -149,7 +149,7 @@ def moment_start(problem: Problem, counts: Array, rng: np.random.Generator) -> P
     start = random_starts(model, columns, counts, rng)
     if k == 1 or not model.treatment_proxies or narrow < k or len(problem.arms) < len(model.arms):
         return start
-    solved = spectral(problem.moments(counts), k, problem.function_sds, problem.diagonalised)
+    solved = spectral(problem.moments(counts), k, problem.function_sds, problem.diagonalised, problem.anchors)
     assert solved.proxy_mean is not None
     usable = np.isfinite(solved.proxy_mean).all(axis=(1, 2)) & np.isfinite(solved.class_weight).all(axis=1)
     usable &= np.isfinite(solved.potential_outcome).all(axis=(1, 2))

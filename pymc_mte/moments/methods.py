@@ -87,7 +87,9 @@ def spectral_values(problem: Problem, counts: Array) -> Values:
     Synthetic moments come from the operators themselves, without their eigenvalues.
     """
     model = problem.model
-    solved = spectral(problem.moments(counts), model.classes, problem.function_sds, problem.diagonalised)
+    solved = spectral(
+        problem.moments(counts), model.classes, problem.function_sds, problem.diagonalised, problem.anchors
+    )
     values = _mixture_values(problem, solved)
     assert solved.operators is not None
     n_orders = 2 * model.classes - 1

@@ -81,6 +81,46 @@ def arm_support(model: CausalModel, columns: Columns, counts: Array) -> tuple[Ar
     return tuple(found)
 
 
+def failing_arms(model: CausalModel, support: tuple[ArmSupport, ...]) -> set[int]:
+    """Arms that are empty or, with latent classes, lack positivity."""
+    return {arm.arm for arm in support if not arm.holds and (model.classes > 1 or arm.share == 0)}
+
+
+def refused_mask(model: CausalModel, name: str, failing: set[int]) -> NDArray[np.bool_]:
+    """Entries of a functional that would extrapolate an arm to a class that (almost) never gets it.
+
+    Parameters
+    ----------
+    model : CausalModel
+        Gives the contrasts.
+    name : str
+        Functional or parameter.
+    failing : set of int
+        Arms without positivity.
+
+    Returns
+    -------
+    ndarray of bool
+        Along the ``treatment`` axis for what exists per arm, along ``contrast`` for what compares
+        arms, of shape () for what does neither. Functionals that are not listed are refused.
+    """
+    if name == "class_weight" or name in model.dims:
+        return np.zeros((), dtype=bool)
+    if name in PER_ARM:
+        return np.array([arm in failing for arm in range(len(model.arms))])
+    if name in AMONG_TREATED:
+        return np.array([a in failing for _, a in model.contrasts])
+    pairs = np.array([bool(failing & {a, b}) for b, a in model.contrasts])
+    return np.asarray(pairs[0]) if name in FIRST_CONTRAST else pairs
+
+
+PER_ARM = frozenset(
+    {"arm_mean", "potential_outcome", "synthetic_moment", "bridge", "outcome_cdf", "outcome_quantile"}
+)
+AMONG_TREATED = frozenset({"att", "att_bridge"})
+FIRST_CONTRAST = frozenset({"effect_moment", "causal_groups"})
+
+
 def _upper(hits: float, size: float) -> float:
     """Upper Clopper-Pearson limit; population tables count as large samples."""
     if hits >= size:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.features import Features, Moments, build_features, build_moments
+from pymc_mte.moments.positivity import arm_support
 
 Array = NDArray[np.float64]
 
@@ -33,6 +34,10 @@ class Problem:
         Arms that occur in the data.
     z, x : Features
         Whitened features of the two sides.
+    seed : int
+        Seed of random starts.
+    cache : dict
+        The likelihood fit of the data, once it was needed.
     """
 
     model: CausalModel
@@ -48,6 +53,20 @@ class Problem:
     def outcome(self) -> Array:
         """Outcome values of the patterns; level numbers of a bernoulli outcome."""
         return np.asarray(self.columns[str(self.model.outcome)], dtype=float)
+
+    @cached_property
+    def arm(self) -> NDArray[np.int64]:
+        """Treatment arm of every pattern; one arm for everybody in a model without treatment."""
+        return arm_of(self.model, self.columns)
+
+    @cached_property
+    def anchors(self) -> tuple[int, ...]:
+        """Places in ``arms`` of those with positivity: the classes are found from these alone."""
+        if self.model.treatment is None:
+            return (0,)
+        holds = {s.arm for s in arm_support(self.model, self.columns, self.counts) if s.holds}
+        found = tuple(i for i, arm in enumerate(self.arms) if arm in holds)
+        return found or tuple(range(len(self.arms)))
 
     @cached_property
     def cuts(self) -> Array:
@@ -91,19 +110,28 @@ class Problem:
 
     def arm_counts(self, counts: Array) -> Array:
         """Rows per arm that occurs in the data, for a batch of counts: (batch, arms)."""
-        arm = np.asarray(self.columns[str(self.model.treatment)])
-        return np.stack([counts[:, arm == t].sum(axis=1) for t in self.arms], axis=1)
+        return np.stack([counts[:, self.arm == t].sum(axis=1) for t in self.arms], axis=1)
 
     def moments(self, counts: Array) -> Moments:
         """Moments of a batch of counts, over the arms that occur."""
-        arm = np.searchsorted(self.arms, np.asarray(self.columns[str(self.model.treatment)]))
+        arm = np.searchsorted(self.arms, self.arm)
         return build_moments(counts, self.z.values, self.x.values, arm, len(self.arms), self.functions)
 
 
-def make_problem(model: CausalModel, columns: Mapping[str, NDArray[Any]], counts: Array) -> Problem:
+def arm_of(model: CausalModel, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Treatment arm of every pattern; zeros without a treatment."""
+    if model.treatment is None:
+        return np.zeros(len(next(iter(columns.values()))), dtype=np.int64)
+    return np.asarray(columns[model.treatment])
+
+
+def make_problem(
+    model: CausalModel, columns: Mapping[str, NDArray[Any]], counts: Array, seed: int = 0
+) -> Problem:
     """Build the features of a data set once, for all methods and replicates."""
-    arm = np.asarray(columns[str(model.treatment)])
-    arms = tuple(t for t in range(len(model.arms)) if counts[arm == t].sum() > 0)
+    arm = arm_of(model, columns)
+    n_arms = len(model.arms) if model.treatment is not None else 1
+    arms = tuple(t for t in range(n_arms) if counts[arm == t].sum() > 0)
     z = build_features(model, columns, counts, model.treatment_proxies)
     x = build_features(model, columns, counts, model.outcome_proxies)
-    return Problem(model=model, columns=columns, counts=counts, arms=arms, z=z, x=x)
+    return Problem(model=model, columns=columns, counts=counts, arms=arms, z=z, x=x, seed=seed)

@@ -1,5 +1,7 @@
 """The spectral estimator: one subspace for all arms, shared eigenvectors. NumPy only."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +18,11 @@ N_REFINEMENTS = 4
 
 
 def spectral(
-    moments: Moments, classes: int, scales: Array | None = None, diagonalised: tuple[int, ...] = (0,)
+    moments: Moments,
+    classes: int,
+    scales: Array | None = None,
+    diagonalised: tuple[int, ...] = (0,),
+    anchors: Sequence[int] | None = None,
 ) -> MixtureResult:
     r"""Recover the mixture by joint diagonalisation in the shared proxy subspace.
 
@@ -34,6 +40,9 @@ def spectral(
         Standard deviations of the functions of the outcome, which weigh equally after division.
     diagonalised : tuple of int
         Functions of the outcome that the shared eigenvectors are found from.
+    anchors : sequence of int, optional
+        Arms that the classes are found from; all by default. An arm that some class (almost)
+        never gets would spoil the others.
 
     Returns
     -------
@@ -48,13 +57,14 @@ def spectral(
     m, n = moments.m, moments.n
     scales = np.ones(n.shape[-4]) if scales is None else scales
     arms, dz, dx = m.shape[-3:]
-    stacked = m.reshape(*m.shape[:-3], arms * dz, dx)
+    used = list(range(arms)) if anchors is None else list(anchors)
+    stacked = m[..., used, :, :].reshape(*m.shape[:-3], len(used) * dz, dx)
     basis = np.swapaxes(np.linalg.svd(stacked, full_matrices=False)[2][..., :classes, :], -1, -2)
     projected = m @ basis[..., None, :, :]
     inverse = np.linalg.pinv(projected, rcond=1e-13)
     g = inverse[..., None, :, :, :] @ (n @ basis[..., None, None, :, :])
-    chosen = list(diagonalised)
-    vectors, complex_roots = _shared_eigenvectors(g[..., chosen, :, :, :] / scales[chosen, None, None, None])
+    chosen = g[..., list(diagonalised), :, :, :] / scales[list(diagonalised), None, None, None]
+    vectors, complex_roots = _shared_eigenvectors(chosen[..., used, :, :])
     inside, singular = solve_batched(vectors, np.broadcast_to(np.eye(classes), vectors.shape))
     outcome = np.einsum("...ui,...tij,...ju->...ut", inside, g[..., 0, :, :, :], vectors)
     profile = inside @ np.swapaxes(basis, -1, -2)

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import replicate
 from pymc_mte.moments.problem import Problem
 from pymc_mte.status import Note, Status
@@ -94,11 +93,16 @@ def _bartlett(correlation: Array, n: float, dz: int, dx: int) -> Array:
     return np.array(out)
 
 
-def strength_notes(model: CausalModel, strength: tuple[ArmStrength, ...]) -> list[Note]:
-    """Alarms about proxies that are too weak for the model's classes, or too good to be true."""
-    notes = []
+def strength_notes(problem: Problem, strength: tuple[ArmStrength, ...]) -> list[Note]:
+    """Alarms about proxies that are too weak for the model's classes, or too good to be true.
+
+    Arms that lack positivity have their own alarm and are left out here.
+    """
+    model, notes = problem.model, []
     last = model.classes - 2
     for arm in strength:
+        if problem.arms.index(arm.arm) not in problem.anchors:
+            continue
         label = f"{model.treatment} = {model.arms[arm.arm]}"
         if 0 <= last < len(arm.correlation) and not arm.p_value[last] < LEVEL:
             value, p = arm.correlation[last], arm.p_value[last]
