@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from pymc_mte.fit import Fit
     from pymc_mte.identify.identification import Identification
     from pymc_mte.model import CausalModel
     from pymc_mte.status import Note
@@ -29,6 +30,12 @@ console = Console(soft_wrap=False)
 
 EQUAL_LEVEL = 0.05
 """Below this p-value the classes are said to differ in their effects."""
+
+TINY = 1e-16
+"""A p-value below this is noise of the arithmetic."""
+
+PLURALS = {"class_weight": "class weights", "effect": "class effects", "potential_outcome": "class means"}
+"""Names of whole functionals where no single class is meant."""
 
 TUNE = 1_000
 """Warm-up draws: a first reader is better served by a slower, settled sampler."""
@@ -58,15 +65,20 @@ def run(
         from pymc_mte.identify.identification import identify
 
         resolved, table = resolve(described, data)
-        found = identify(resolved, table)
-    console.print(Panel(escape("\n".join(found.lines())), title="1. What can be learnt", title_align="left"))
+        _make_folder(folder)
+        found = identify(resolved, table, rng=seed)
+    lines = escape("\n".join(_in_words(line) for line in found.lines()))
+    console.print(Panel(lines, title="1. What can be learnt", title_align="left"))
     console.print(_checks(found.checks))
     with console.status("Estimating by moments"):
         from pymc_mte.moments.estimate import estimate
         from pymc_mte.summary import moment_summary
 
         moments = estimate(resolved, table, rng=seed)
-    console.print(_answers(moment_summary(moments), f"2. Moment estimate, method {moments.attrs['method']}"))
+    if resolved.classes > 1:
+        console.print("Classes are numbered from the lowest effect: class 0 has the lowest.", markup=False)
+    title = f"2. Moment estimate, method {moments.attrs['method']}"
+    console.print(_answers(moment_summary(moments), title, _absent(moments)))
     _same_effects(moments)
     _finish(resolved, table, moments, found, folder, draws, seed)
 
@@ -96,21 +108,39 @@ def _finish(
         random_seed=seed,
         progressbar=console.is_terminal,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [fitted.save(folder / "result.nc")]
-    fitted.summary().to_csv(folder / "summary.csv")
-    files.append(folder / "summary.csv")
+    summary = fitted.summary()
     if fitted.comparison is not None:
-        console.print(
-            _answers(fitted.summary(), "3. Posterior (draws*: how many independent ones they are worth)")
-        )
-        console.print(_comparison(fitted.comparison))
+        console.print(_answers(summary, "3. Posterior (draws*: how many independent ones they are worth)"))
+        _compared(fitted.comparison, summary)
+    _published(model, summary)
+    _doubts(fitted.notes)
+    files = _write(fitted, summary, folder)
+    console.print("Written: " + ", ".join(str(file) for file in files), markup=False)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create the folder of the results and write to it once, before anything is computed."""
+    from tempfile import TemporaryFile
+
+    from pymc_mte.errors import RefusedError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as err:
+        reason = f"--out {folder}: this folder cannot be created or written ({err.strerror})"
+        raise RefusedError(f"{reason}; name another one") from None
+
+
+def _write(fitted: "Fit", summary: "pd.DataFrame", folder: Path) -> list[Path]:
+    files = [fitted.save(folder / "result.nc"), folder / "summary.csv"]
+    summary.to_csv(folder / "summary.csv")
+    if fitted.comparison is not None:
         fitted.comparison.to_csv(folder / "comparison.csv")
         fitted.plot_effects().savefig(folder / "comparison.png", dpi=130)
         files += [folder / "comparison.csv", folder / "comparison.png"]
-    _published(model, fitted.summary())
-    _doubts(fitted.notes)
-    console.print("Written: " + ", ".join(str(file) for file in files), markup=False)
+    return files
 
 
 @app.command()
@@ -126,11 +156,12 @@ def simulate(
     from pymc_mte.modelfile import load_model
     from pymc_mte.simulate import simulate as draw
 
-    frame = draw(load_model(model), n, rng=seed).to_dataframe()
-    if not latent:
-        frame = frame.drop(columns="latent_class")
+    described = load_model(model)
     if out.suffix not in (".csv", ".parquet"):
         raise ModelError(f"--out {out}: end the name with .csv or .parquet")
+    frame = draw(described, n, rng=seed).to_dataframe()
+    if not latent:
+        frame = frame.drop(columns="latent_class")
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".csv":
         frame.to_csv(out, index=False)
@@ -165,6 +196,7 @@ def _with_error(value: float, error: float) -> str:
 
 def _table(title: str, columns: list[str], rows: "list[list[object]]") -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
@@ -175,39 +207,92 @@ def _table(title: str, columns: list[str], rows: "list[list[object]]") -> Table:
 def _checks(checks: "pd.DataFrame") -> Table:
     rows: list[list[object]] = []
     for check, where, *rest in checks[["check", "where", "value", "se", "p", "verdict"]].values.tolist():
-        rows.append([f"{check}, {where}", *rest])
+        value, se, p, verdict = rest
+        rows.append([f"{check}, {where}", value, se, f"<{TINY:g}" if p < TINY else p, verdict])
     return _table("Checks on the data", ["", "value", "std. error", "p", "verdict"], rows)
 
 
+def _in_words(line: str) -> str:
+    """Put the names of functionals in a line of the report into words."""
+    from pymc_mte.summary import words
+
+    head, colon, names = line.partition(": ")
+    if head not in ("Can be answered", "Cannot be answered"):
+        return line
+    said = [PLURALS.get(name, words(name)) for name in names.removesuffix(".").split(", ")]
+    return f"{head}{colon}{', '.join(said)}."
+
+
 def _shown(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Leave out what is noise without a test of equal effects, and the long list of means."""
-    return table[~table.index.str.startswith(("potential_outcome", "weight_harmed"))]
+    """Leave out the long list of means."""
+    return table[~table.index.str.startswith("potential_outcome")]
 
 
-def _answers(summary: "pd.DataFrame", title: str) -> Table:
+def _absent(moments: "xr.DataTree") -> str:
+    """Return the word for an answer that is not there: refused for positivity, or just none."""
+    from pymc_mte.status import Status, load_notes
+
+    found = [note.status for note in load_notes(str(moments.attrs["notes"]))]
+    return "refused" if Status.POSITIVITY in found else "no answer"
+
+
+def _answers(summary: "pd.DataFrame", title: str, absent: str = "no answer") -> Table:
+    """Lay answers out; what is not identified says so instead of looking like an estimate."""
     from pymc_mte.summary import words
 
     names = {"lower": "90% from", "upper": "to", "se": "std. error", "ess": "draws*"}
-    shown = _shown(summary).rename(columns=names)
+    shown = _shown(summary)
+    known = shown["identified"].tolist() if "identified" in shown else [True] * len(shown)
+    shown = shown.drop(columns="identified", errors="ignore").rename(columns=names)
     rows: list[list[object]] = []
-    for label, values in zip(shown.index, shown.values.tolist(), strict=True):
-        first = "refused" if values[0] != values[0] else values[0]
-        rows.append([words(label), first, *values[1:]])
+    for label, values, good in zip(shown.index, shown.values.tolist(), known, strict=True):
+        first = absent if values[0] != values[0] else values[0]
+        rows.append([words(label), first if good else f"{_number(first)} prior-driven", *values[1:]])
     return _table(title, ["", *shown.columns], rows)
 
 
-def _comparison(comparison: "pd.DataFrame") -> Table:
+def _compared(comparison: "pd.DataFrame", summary: "pd.DataFrame") -> None:
+    """Print both answers, the test of their difference, and how far the prior moves the posterior."""
     from pymc_mte.summary import words
 
     shown = _shown(comparison)
-    rows: list[list[object]] = []
-    for label in shown.index:
+    answers: list[list[object]] = []
+    tests: list[list[object]] = []
+    for name in shown.index:
+        label = str(name)
         row: dict[str, Any] = {str(column): shown.at[label, column] for column in shown.columns}
         pairs = [("mean", "sd"), ("spectral", "spectral_se"), ("bridge", "bridge_se")]
         cells = [_with_error(row[a], row[b]) for a, b in pairs]
-        rows.append([words(str(label)), *cells, row["z"], row["verdict"]])
+        if not row.get("identified", summary["identified"].get(label, True)):
+            cells[0] += " prior-driven"
+        answers.append([words(label), *cells])
+        tests.append([words(label), row["ml"], row["z"], row["prior_pull"], row["verdict"]])
     title = "4. Posterior against moments (standard errors in parentheses)"
-    return _table(title, ["", "posterior", "spectral", "bridge", "z", "verdict"], rows)
+    console.print(_table(title, ["", "posterior", "spectral", "bridge"], answers))
+    title = "5. Test of the difference, and the pull of the prior"
+    console.print(_table(title, ["", "ml", "moments - ml, z", "posterior - ml, SDs", "verdict"], tests))
+    console.print(
+        "ml: maximum likelihood of the same graph, without a prior. z: the spectral estimate (else the "
+        "bridge) minus ml, in standard errors of that difference.",
+        markup=False,
+    )
+    if not all(summary["identified"]):
+        console.print(
+            "prior-driven: graph and data do not carry this answer (see 1.), so the prior and the chosen "
+            "families decide it.",
+            markup=False,
+        )
+    _pulled(shown)
+
+
+def _pulled(comparison: "pd.DataFrame") -> None:
+    """Name the answers that the prior moves by more than one posterior SD."""
+    from pymc_mte.summary import words
+
+    moved = [words(str(n)) for n in comparison.index[comparison["prior_pull"].abs() > 1]]
+    if moved:
+        names = "; ".join(moved)
+        console.print(f"The prior pulls these by more than one posterior SD: {names}.", markup=False)
 
 
 def _same_effects(moments: "xr.DataTree") -> None:
@@ -218,16 +303,20 @@ def _same_effects(moments: "xr.DataTree") -> None:
     groups = int(moments["estimate"].to_dataset()["causal_groups"].max()) + 1
     merged = f"{groups} causal group{'s' * (groups > 1)}"
     said = "differ in their effects" if p < EQUAL_LEVEL else "may all have the same effect"
-    console.print(f"Test of equal effects: p = {p:.2g}, so the classes {said}; {merged}.", markup=False)
+    shown = f"< {TINY:g}" if p < TINY else f"= {p:.2g}"
+    console.print(f"Test of equal effects: p {shown}, so the classes {said}; {merged}.", markup=False)
 
 
 def _published(model: "CausalModel", summary: "pd.DataFrame") -> None:
     for name, answer in model.published.items():
         ours = float(summary[summary.columns[0]].get(name, float("nan")))
+        mine = "no answer" if ours != ours else _number(ours)
+        if "identified" in summary and not summary["identified"].get(name, True):
+            mine += " (prior-driven)"
         spread = f", interval {answer.interval[0]} to {answer.interval[1]}" if answer.interval else ""
         spread += f", standard error {answer.se:g}" if answer.se is not None else ""
         console.print(
-            f"Published {name}: {answer.value:g}{spread} ({answer.source}). Ours: {_number(ours)}.",
+            f"Published {name}: {answer.value:g}{spread} ({answer.source}). Ours: {mine}.",
             markup=False,
         )
 
@@ -249,6 +338,10 @@ def main(argv: list[str] | None = None) -> int:
         code = app(args=argv, standalone_mode=False)
     except MTEError as err:
         Console(stderr=True).print(f"[bold red]Refused:[/] {escape(str(err))}", highlight=False)
+        return 1
+    except OSError as err:
+        reason = f"{err.filename}: {err.strerror}" if err.filename and err.strerror else str(err)
+        Console(stderr=True).print(f"[bold red]Refused:[/] {escape(reason)}", highlight=False)
         return 1
     except Exception as err:
         if type(err).__module__.partition(".")[0] in ("click", "typer"):

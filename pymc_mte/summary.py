@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pymc_mte.results import INTERVAL, dims_of, model_of
+from pymc_mte.results import INTERVAL, dims_of, identified_functionals, model_of
 
 LABEL_FREE = ("ate", "att", "ate_bridge", "att_bridge", "arm_mean", "effect_sd")
 WORDS = {
@@ -48,15 +48,9 @@ def words(label: str) -> str:
 
 def is_identified(tree: xr.DataTree, label: str) -> bool:
     """Whether graph and data carry an entry, by the identification report that is kept with draws."""
-    if "identification" not in tree:
-        return True
-    found = tree["identification"].to_dataset()
-    if "functional" not in found.coords:
-        return True
+    known = identified_functionals(tree)
     name = label.partition("[")[0]
-    name = "ate" if name == "arm_mean" else name
-    known = dict(zip(found["functional"].values.tolist(), found["identified"].values.tolist(), strict=True))
-    return bool(known.get(name, True))
+    return known.get(name, known.get("ate", True) if name == "arm_mean" else True)
 
 
 def moment_summary(tree: xr.DataTree) -> pd.DataFrame:

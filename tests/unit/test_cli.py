@@ -1,10 +1,19 @@
 """The command line: status 0, 1 (refused, reason on standard error) or 2 (usage)."""
 
+import importlib
+
+import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
+from rich.console import Console
 
-from pymc_mte import CausalModel, gallery_names, load, tabulate
+from pymc_mte import CausalModel, Fit, cli, estimate, gallery_names, identify, load, simulate, tabulate
 from pymc_mte.cli import main
+from pymc_mte.errors import RefusedError
+from pymc_mte.results import dataset
+from pymc_mte.status import Note, Status, dump_notes
+from pymc_mte.summary import moment_summary, posterior_summary
 
 
 def test_models_lists_the_gallery(capsys):
@@ -44,6 +53,7 @@ def test_run_of_moments_only(lalonde):
     summary = pd.read_csv(folder / "new" / "summary.csv", index_col=0)
     assert summary.loc["att", "value"] == pytest.approx(1443, abs=5)
     assert pd.isna(summary.loc["ate", "value"])
+    assert "weight_harmed" not in summary.index
     tree = load(folder / "new" / "result.nc")
     assert {"estimate", "moments", "identification"} <= set(tree.children)
     assert "POSITIVITY" in tree.attrs["notes"]
@@ -54,6 +64,9 @@ def test_run_says_what_to_doubt(tmp_path, capsys):
     shown = capsys.readouterr().out
     for words in ("What can be learnt", "Moment estimate", "What to doubt", "refused", "Published"):
         assert words in shown
+    answered = shown[shown.index("Can be answered") :].split(".")[0]
+    assert "effect on treated" in answered
+    assert "att" not in answered.replace(",", " ").split()
 
 
 @pytest.mark.parametrize(
@@ -65,6 +78,7 @@ def test_run_says_what_to_doubt(tmp_path, capsys):
         (["run", "gallery:level3", "--data", "none.csv"], "no such data file"),
         (["simulate", "gallery:level3", "--out", "rows.txt"], "end the name with .csv"),
         (["simulate", "gallery:nhefs", "--out", "rows.csv"], "has no [truth] table"),
+        (["simulate", "gallery:nhefs", "--out", "rows.txt"], "end the name with .csv"),  # before drawing
     ],
 )
 def test_refusals_are_one_and_say_why(tmp_path, monkeypatch, capsys, arguments, message):
@@ -129,3 +143,173 @@ def test_a_model_without_roles_is_refused(tmp_path, capsys):
     command = ["run", str(tmp_path / "m.toml"), "--data", str(tmp_path / "rows.csv")]
     assert main([*command, "--out", str(tmp_path / "out")]) == 1
     assert "treatment" in capsys.readouterr().err
+
+
+def test_a_file_as_folder_is_refused_before_the_computation(tmp_path, capsys):
+    taken = tmp_path / "taken"
+    taken.write_text("keep")
+    for out in (taken, taken / "below"):
+        assert main(["run", "gallery:lalonde", "--out", str(out)]) == 1
+        caught = capsys.readouterr()
+        assert "name another one" in " ".join(caught.err.split())
+        assert "What can be learnt" not in caught.out
+    assert taken.read_text() == "keep"
+
+
+def test_errors_of_the_file_system_are_one_sentence(tmp_path, capsys):
+    (tmp_path / "rows.csv").mkdir()
+    assert main(["simulate", "gallery:level3", "--out", str(tmp_path / "rows.csv"), "--rows", "5"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Refused: ")
+    assert "Traceback" not in said
+
+
+def test_the_seed_reaches_identify(tmp_path, monkeypatch, capsys):
+    def refuse(model, data, *, rng):
+        raise RefusedError(f"seed {rng}")
+
+    home = importlib.import_module("pymc_mte.identify.identification")
+    monkeypatch.setattr(home, "identify", refuse)
+    assert main(["run", "gallery:lalonde", "--out", str(tmp_path), "--seed", "7"]) == 1
+    assert "seed 7" in capsys.readouterr().err
+
+
+@pytest.fixture
+def drawn(level3):
+    """A result as `sample` returns it, with made-up draws."""
+    rng = np.random.default_rng(1)
+    shapes = {"ate": (), "att": (), "effect_sd": (), "weight_harmed": (), "arm_mean": (2,)}
+    shapes |= {"class_weight": (2,), "effect": (2,), "potential_outcome": (2, 2)}
+    values = {name: rng.normal(0.3, 0.1, size=(4, 50, *shape)) for name, shape in shapes.items()}
+    tree = xr.DataTree.from_dict({"posterior": dataset(level3, values)})
+    tree.attrs = {"model": level3.to_toml(), "notes": "[]"}
+    return tree
+
+
+def flagged(tree, **flags):
+    names = np.array(list(flags), dtype=object)
+    data = xr.Dataset({"identified": ("functional", np.array(list(flags.values()), dtype="int8"))})
+    tree["identification"] = xr.DataTree(data.assign_coords(functional=names))
+    return tree
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    """What a terminal of 80 columns shows of tables or of what a function prints."""
+    monkeypatch.setattr(cli, "console", Console(width=80))
+
+    def show(*tables):
+        for table in tables:
+            cli.console.print(table)
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= 80
+        assert "…" not in said
+        return said
+
+    return show
+
+
+def test_summary_says_what_is_identified(drawn):
+    assert posterior_summary(drawn)["identified"].all()
+    known = posterior_summary(flagged(drawn, ate=False, att=True, effect=False, class_weight=True))
+    wanted = {"ate": False, "att": True, "effect_sd": True, "class_weight[class 1]": True}
+    wanted |= {"arm_mean[treatment 0]": False, "effect[class 0]": False}
+    assert known["identified"].loc[list(wanted)].to_dict() == wanted
+    assert known["identified"].dtype == bool
+
+
+def test_weight_harmed_is_in_results_only(drawn, level3):
+    moments = estimate(level3, simulate(level3, 2_000, rng=1), n_boot=8)
+    assert "weight_harmed" in moments["estimate"]
+    for table in (moment_summary(moments), posterior_summary(drawn)):
+        assert "effect_sd" in table.index
+        assert not table.index.str.startswith("weight_harmed").any()
+
+
+def test_what_is_not_identified_looks_like_no_estimate(drawn, shown):
+    said = shown(cli._answers(posterior_summary(flagged(drawn, ate=True, effect=False)), "title"))
+    assert said.count("prior-driven") == 2
+    plain = shown(cli._answers(posterior_summary(flagged(drawn, ate=True, effect=True)), "title"))
+    assert "prior-driven" not in plain
+
+
+def compared(**columns):
+    names = ["ate", "effect[class 0]", "effect[class 1]", "potential_outcome[class 0, treatment 0]"]
+    table = pd.DataFrame(
+        {"mean": -0.0123, "sd": 0.0456, "spectral": -0.0234, "spectral_se": 0.0567, "bridge": np.nan},
+        index=pd.Index(names, name="functional"),
+    )
+    more = {"bridge_se": np.nan, "ml": -0.0111, "z": -1.25, "prior_pull": 0.2, "verdict": "agree"}
+    return table.assign(**more | columns)
+
+
+def test_comparison_shows_likelihood_test_and_pull(drawn, shown):
+    summary = posterior_summary(drawn)
+    cli._compared(compared(), summary)
+    said = " ".join(shown().split())
+    for words in ("ml", "moments - ml, z", "-0.0111", "-1.25", "0.2 agree", "maximum likelihood"):
+        assert words in said
+    assert "prior pulls" not in said
+    assert "prior-driven" not in said
+    cli._compared(compared(prior_pull=[0.5, -1.4, np.nan, 3.0]), summary)
+    said = " ".join(shown().split())
+    assert "The prior pulls these by more than one posterior SD: effect, class 0." in said
+
+
+@pytest.mark.parametrize("where", ["table", "summary"])
+def test_comparison_marks_what_is_not_identified(drawn, shown, where):
+    summary, table = posterior_summary(flagged(drawn, effect=where == "table")), compared()
+    if where == "table":
+        table["identified"] = [True, False, False, False]
+    cli._compared(table, summary)
+    assert shown().count("(0.046) prior-driven") == 2
+
+
+def test_refused_and_no_answer_differ(shown):
+    tree = xr.DataTree()
+    few, rare = Note(Status.TOO_FEW_FEATURES, "proxies"), Note(Status.POSITIVITY, "t = 1")
+    for notes, word in (([few], "no answer"), ([few, rare], "refused"), ([], "no answer")):
+        tree.attrs = {"notes": dump_notes(notes)}
+        assert cli._absent(tree) == word
+    table = pd.DataFrame({"value": [np.nan], "se": [np.nan]}, index=["ate"])
+    assert "no answer" in shown(cli._answers(table, "title"))
+    assert "refused" in shown(cli._answers(table, "title", "refused"))
+
+
+def test_tiny_p_values(shown):
+    columns = ["check", "where", "value", "se", "p", "verdict"]
+    rows = [["strength", "t = 0", 0.3, 0.1, 0.0, "ok"], ["share", "t = 0", 0.3, np.nan, np.nan, "ok"]]
+    said = shown(cli._checks(pd.DataFrame(rows, columns=columns)))
+    assert said.count("<1e-16") == 1
+    assert "nan" not in said
+    tree = xr.DataTree.from_dict({"estimate": xr.Dataset({"causal_groups": ("class", [0, 1])})})
+    tree.attrs = {"equal_effects_p": 0.0}
+    cli._same_effects(tree)
+    assert "p < 1e-16, so the classes differ" in shown()
+
+
+def test_functionals_in_words():
+    assert cli._in_words("Can be answered: ate, att, class_weight.") == (
+        "Can be answered: average effect, effect on treated, class weights."
+    )
+    assert cli._in_words("Can be answered: nothing.") == "Can be answered: nothing."
+    other = "This rests on: x independent of t given latent class."
+    assert cli._in_words(other) == other
+
+
+def test_a_fit_prints_as_a_report(drawn, level3):
+    rows = simulate(level3, 2_000, rng=1)
+    moments = estimate(level3, rows, n_boot=8)
+    moments.attrs["notes"] = dump_notes([Note(Status.CLASSES_TIED, "classes <0> and 1", "gap 1")])
+    parts = {"model": level3, "identification": identify(level3), "moments": moments, "comparison": None}
+    for posterior in (drawn, None):
+        answer = Fit(posterior=posterior, **parts)
+        said = str(answer)
+        assert said == repr(answer)
+        for words in ("Effect of t on y", "effect[class 1]", "To doubt", "classes tied (classes <0> and 1)"):
+            assert words in said
+        assert ("r_hat" in said) == (posterior is not None)
+        assert "..." not in said
+        page = answer._repr_html_()
+        assert "classes &lt;0&gt; and 1" in page
+        assert "<0>" not in page

@@ -325,3 +325,29 @@ def test_tabulation_warns_of_nothing(level3, frame):
         warnings.simplefilter("always")
         tabulate(frame, level3)
     assert not caught
+
+
+def test_a_table_of_another_level_order_is_renumbered(level3, frame):
+    """Reusing a tabulation under a model that lists the arms the other way round flips nothing."""
+
+    def with_arms(arms):
+        fields = {n: getattr(level3, n) for n in type(level3).model_fields}
+        arm = level3.variables["t"].model_copy(update={"levels": arms})
+        return CausalModel(**fields | {"variables": {**level3.variables, "t": arm}, "truth": None})
+
+    one, other = with_arms(("a", "b")), with_arms(("b", "a"))
+    named = frame.assign(t=np.where(frame["t"] == 1, "b", "a"))
+    direct = estimate(other, named, n_boot=0)["estimate"]["ate"].item()
+    reused = estimate(other, tabulate(named, one), n_boot=0)["estimate"]["ate"].item()
+    assert reused == pytest.approx(direct, abs=1e-9)
+    assert reused == pytest.approx(-estimate(one, named, n_boot=0)["estimate"]["ate"].item(), abs=1e-6)
+    with pytest.raises(DataError, match="tabulate the rows again"):
+        estimate(with_arms(("a", "c")), tabulate(named, one))
+
+
+def test_the_count_column_of_the_model_is_used_where_the_data_have_it(level3):
+    fields = {n: getattr(level3, n) for n in type(level3).model_fields}
+    model = CausalModel(**fields | {"data": DataSource(count="w")})
+    counted = pd.DataFrame({"z": [0, 1], "x": [0, 1], "t": [0, 1], "y": [1, 0], "w": [30, 12]})
+    assert tabulate(counted, model).attrs["n"] == 42
+    assert tabulate(counted.drop(columns="w"), model).attrs["n"] == 2
