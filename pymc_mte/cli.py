@@ -75,7 +75,8 @@ def run(
         from pymc_mte.summary import moment_summary
 
         moments = estimate(resolved, table, rng=seed)
-    if resolved.classes > 1:
+    by_class = resolved.moments_only is None or "effect" in moments["estimate"]
+    if resolved.classes > 1 and by_class:
         console.print("Classes are numbered from the lowest effect: class 0 has the lowest.", markup=False)
     title = f"2. Moment estimate, method {moments.attrs['method']}"
     console.print(_answers(moment_summary(moments), title, _absent(moments)))
@@ -208,7 +209,8 @@ def _checks(checks: "pd.DataFrame") -> Table:
     rows: list[list[object]] = []
     for check, where, *rest in checks[["check", "where", "value", "se", "p", "verdict"]].values.tolist():
         value, se, p, verdict = rest
-        rows.append([f"{check}, {where}", value, se, f"<{TINY:g}" if p < TINY else p, verdict])
+        short = f"<{TINY:g}" if p < TINY else float(f"{p:.2g}")
+        rows.append([f"{check}, {where}", value, se, short, verdict])
     return _table("Checks on the data", ["", "value", "std. error", "p", "verdict"], rows)
 
 

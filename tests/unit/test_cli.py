@@ -67,6 +67,8 @@ def test_run_says_what_to_doubt(tmp_path, capsys):
     answered = shown[shown.index("Can be answered") :].split(".")[0]
     assert "effect on treated" in answered
     assert "att" not in answered.replace(",", " ").split()
+    assert "class 0" not in shown  # the bridge has no classes to number
+    assert "…" not in shown
 
 
 @pytest.mark.parametrize(
