@@ -57,6 +57,14 @@ class Status(StrEnum):
         "Some resamples gave no answer (an arm or a level vanished, or the equations were singular); "
         "they are left out of the standard errors, which are too small for that reason."
     )
+    UNBOUNDED_SET = (
+        "A confidence set that allows for weak proxies has no finite ends: the data do not bound the "
+        "average effect. Use stronger proxies or more rows."
+    )
+    MOMENTS_REJECTED = (
+        "No average effect fits the bridge's moment equations: an assumption fails, such as the number "
+        "of classes or an independence of the graph."
+    )
     POSITIVITY = (
         "At least one class almost never gets this arm, so its outcome there is extrapolated. "
         "Do not use averages over everybody; the effect among those who got the arm may still hold."

@@ -1,5 +1,8 @@
 """`estimate`: moment estimates with bootstrap uncertainty, labelled like a posterior."""
 
+import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
 from pymc_mte.moments.bootstrap import replicate, robust_se
 from pymc_mte.moments.groups import causal_groups, equal_effects
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values, align_values, bridge_values
@@ -34,6 +38,7 @@ def estimate(
     data: Any = None,
     *,
     method: str = "auto",
+    bridge: Bridge = "outcome",
     n_boot: int = 400,
     rng: int | np.random.Generator = 0,
 ) -> xr.DataTree:
@@ -45,11 +50,14 @@ def estimate(
         A model that names treatment, outcome and (for more than one class) proxies on both sides.
     data : tabulated Dataset, dataframe, mapping or path, optional
         The rows; the model's own data file by default.
-    method : {"auto", "bridge", "pencil", "spectral", "polished"}
-        ``bridge`` gives averages only; ``pencil`` is the papers' estimator; ``spectral`` truncates
+    method : {"auto", "bridge", "pencil", "prony", "spectral", "polished"}
+        ``bridge`` gives averages only; ``pencil`` and ``prony`` are the papers'; ``spectral`` truncates
         to the rank K first; ``polished`` climbs the graph's likelihood from there. ``auto`` takes
         the bridge when the graph reaches averages only or an arm lacks positivity, ``polished``
         when all variables are discrete (or there is one class), else ``spectral``.
+    bridge : {"outcome", "treatment", "both"}
+        For ``method="bridge"``: the outcome bridge, the treatment bridge, or the doubly robust
+        combination. The last two give no effect on the treated.
     n_boot : int
         Bootstrap replicates, a multiple of 4; 0 for none.
     rng : int or numpy.random.Generator
@@ -58,7 +66,9 @@ def estimate(
     Returns
     -------
     xarray.DataTree
-        Group ``estimate``: point values, ``se_*`` (robust bootstrap standard errors). Group
+        Group ``estimate``: point values, ``se_*`` (robust bootstrap standard errors) and, for the
+        bridge, ``se_delta_*``; the attribute ``ate_robust_set`` holds its 90% confidence set that
+        weak proxies do not spoil (two classes and arms; intervals as JSON, ends may be infinite). Group
         ``posterior``: replicates (chain, draw), aligned to the point. Attributes: ``method``,
         ``notes`` (statuses with advice, as JSON), shares of replicates that failed.
 
@@ -84,14 +94,21 @@ def estimate(
     problem = make_problem(model, columns, counts, seed=int(generator.integers(2**31)))
     support = arm_support(model, columns, counts)
     chosen = choose_method(model, method, all(arm.holds for arm in support))
+    if bridge not in BRIDGES or (bridge != "outcome" and chosen != "bridge"):
+        raise ModelError(f"bridge {bridge!r} goes with method='bridge' and is one of {', '.join(BRIDGES)}")
     notes = [*data_notes(table), *problem.z.notes, *problem.x.notes]
     if n_boot and table["count"].dtype.kind != "i":
         n_boot = 0
         notes.append(Note(Status.SHARES_ONLY, "count"))
-    values, draws, more = _compute(problem, chosen, n_boot, generator, notes)
-    notes += _refuse_unsupported(model, support, [values, draws])
+    method_values = partial(average_values, bridge=bridge) if chosen == "bridge" else METHODS[chosen]
+    values, draws, more = _compute(problem, chosen, method_values, n_boot, generator, notes)
+    errors: dict[str, Values] = {"se_": {name: robust_se(value) for name, value in draws.items()}}
+    if chosen == "bridge" and len(problem.arms) == len(model.arms) and np.isfinite(values["arm_mean"]).all():
+        errors["se_delta_"] = average_errors(problem, bridge) if table["count"].dtype.kind == "i" else {}
+    notes += _refuse_unsupported(model, support, [values, draws, *errors.values()])
     notes += _check_ranges(problem, values, draws)
     more |= _add_groups(model, values, draws)
+    said = _robust_set(problem, notes) if "se_delta_" in errors and np.isfinite(values["ate"]).all() else {}
     size = float(counts.sum())
     attrs = provenance(
         model,
@@ -101,8 +118,22 @@ def estimate(
         fingerprint=fingerprint(model, table),
         notes=dump_notes(notes),
         **more,
+        **said,
     )
-    return _tree(model, values, draws, _coords(problem), attrs)
+    return _tree(model, values, draws, errors, _coords(problem), attrs)
+
+
+def _robust_set(problem: Problem, notes: list[Note]) -> dict[str, str]:
+    """Write down the confidence set that weak proxies do not spoil, and what it says by its form."""
+    found = robust_set(problem)
+    if found is None:
+        return {}
+    said = " and ".join(f"{low:.4g} to {high:.4g}" for low, high in found.intervals)
+    if not found.intervals:
+        notes.append(Note(Status.MOMENTS_REJECTED, "ate"))
+    elif not found.bounded:
+        notes.append(Note(Status.UNBOUNDED_SET, "ate", said))
+    return {"ate_robust_set": json.dumps(found.intervals)}
 
 
 def _coords(problem: Problem) -> dict[str, Any]:
@@ -169,7 +200,12 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
 
 
 def _compute(
-    problem: Problem, method: str, n_boot: int, rng: np.random.Generator, notes: list[Note]
+    problem: Problem,
+    method: str,
+    method_values: Callable[[Problem, Array], Values],
+    n_boot: int,
+    rng: np.random.Generator,
+    notes: list[Note],
 ) -> tuple[Values, Values, dict[str, float]]:
     """Point values and aligned replicates of a method, the bridge's averages beside them."""
     model, k = problem.model, problem.model.classes
@@ -192,7 +228,7 @@ def _compute(
         notes += strength_notes(problem, proxy_strength(problem, 0, rng))
 
     def statistic(counts: Array) -> Values:
-        values = METHODS[method](problem, counts)
+        values = method_values(problem, counts)
         if with_bridge and method != "bridge":
             bridge = bridge_values(problem, counts)
             values |= {"ate_bridge": bridge["ate"], "att_bridge": bridge["att"], "bridge": bridge["bridge"]}
@@ -215,7 +251,10 @@ def _compute(
             draws, shares["ambiguous_share"] = align_values(model, draws, point["profile"][0], axes)
     shares |= _judge_replicates(method, point, draws, shares, notes)
     known = dims_of(model)
-    core = [draws[n] for n in ("ate", "att", "effect", "class_weight") if n in draws]
+    answered = [
+        n for n in ("ate", "att", "effect", "class_weight") if n in draws and np.isfinite(point[n]).all()
+    ]
+    core = [draws[n] for n in answered]
     undefined = [np.isnan(v).reshape(len(v), -1).any(axis=1) for v in core]
     failed = float(np.any(undefined, axis=0).mean()) if undefined else 0.0
     if failed > 0:
@@ -315,14 +354,15 @@ def _tree(
     model: CausalModel,
     values: Values,
     draws: Values,
+    errors: dict[str, Values],
     coords: dict[str, Any],
     attrs: dict[str, str | int | float],
 ) -> xr.DataTree:
     point = dataset(model, values, lead=(), coords=coords)
+    for prefix, found in errors.items():
+        spread = dataset(model, found, lead=(), coords=coords)
+        point = point.assign({f"{prefix}{name}": spread[name] for name in spread.data_vars})
     if draws:
-        errors = {name: robust_se(value) for name, value in draws.items()}
-        spread = dataset(model, errors, lead=(), coords=coords)
-        point = point.assign({f"se_{name}": spread[name] for name in spread.data_vars})
         chained = {n: v.reshape(N_CHAINS, -1, *v.shape[1:]) for n, v in draws.items()}
     else:
         chained = {name: np.asarray(value)[None, None] for name, value in values.items()}

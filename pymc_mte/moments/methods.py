@@ -26,18 +26,18 @@ QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 def bridge_values(problem: Problem, counts: Array) -> Values:
     """Average effects by the outcome bridge: ``arm_mean``, ``ate``, ``att``."""
     solved = solve_bridge(problem.moments(counts), problem.model.classes)
-    arm_mean = _all_arms(problem, solved.arm_mean, axis=-1)
-    among = _all_arms(problem, _all_arms(problem, solved.among, axis=-1), axis=-2)
+    arm_mean = all_arms(problem, solved.arm_mean, axis=-1)
+    among = all_arms(problem, all_arms(problem, solved.among, axis=-1), axis=-2)
     contrasts = problem.model.contrasts
     ate = np.stack([arm_mean[..., b] - arm_mean[..., a] for b, a in contrasts], axis=-1)
     att = np.stack([among[..., b, b] - among[..., a, b] for b, a in contrasts], axis=-1)
     if len(contrasts) == 1:
         ate, att = ate[..., 0], att[..., 0]
-    coefficients = _all_arms(problem, solved.coefficients @ problem.x.whiten.T, axis=-2)
+    coefficients = all_arms(problem, solved.coefficients @ problem.x.whiten.T, axis=-2)
     return {"arm_mean": arm_mean, "ate": ate, "att": att, "bridge": coefficients}
 
 
-def _all_arms(problem: Problem, value: Array, axis: int) -> Array:
+def all_arms(problem: Problem, value: Array, axis: int) -> Array:
     """Give arms without data a NaN."""
     shape = list(value.shape)
     shape[axis] = len(problem.model.arms)
@@ -50,8 +50,8 @@ def _all_arms(problem: Problem, value: Array, axis: int) -> Array:
 
 def _mixture_values(problem: Problem, solved: MixtureResult) -> Values:
     model = problem.model
-    outcomes = _all_arms(problem, solved.potential_outcome, axis=-1)
-    by_arm = _all_arms(problem, solved.weight_by_arm, axis=-2)
+    outcomes = all_arms(problem, solved.potential_outcome, axis=-1)
+    by_arm = all_arms(problem, solved.weight_by_arm, axis=-2)
     values: Values = {"class_weight": solved.class_weight, "potential_outcome": outcomes}
     values |= effects_from_classes(model, solved.class_weight, outcomes)
     att = [
@@ -97,7 +97,7 @@ def spectral_values(problem: Problem, counts: Array) -> Values:
         values["synthetic_moment"] = solved.operators.synthetic_moment(n_orders)
         values["effect_moment"] = solved.operators.effect_moment(model.contrasts[0], n_orders)
     if len(problem.cuts):
-        below = _all_arms(problem, solved.operators.expectation()[..., 1:, :, :], axis=-1)
+        below = all_arms(problem, solved.operators.expectation()[..., 1:, :, :], axis=-1)
         cdf = np.clip(np.maximum.accumulate(np.moveaxis(below, -3, -1), axis=-1), 0.0, 1.0)
         values |= {"outcome_cdf": cdf, "outcome_quantile": _quantiles(cdf, problem.cuts)}
     return values
@@ -138,9 +138,18 @@ def polished_values(problem: Problem, counts: Array) -> Values:
     return values
 
 
+def prony_values(problem: Problem, counts: Array) -> Values:
+    """As `pencil_values`, the effects as roots of Prony's polynomial (the papers' k-coin step)."""
+    b, a = problem.model.contrasts[0]
+    contrast = (problem.arms.index(b), problem.arms.index(a))
+    solved = pencil(problem.moments(counts), problem.model.classes, contrast, roots="prony")
+    return _mixture_values(problem, solved)
+
+
 METHODS: dict[str, Callable[[Problem, Array], Values]] = {
     "bridge": bridge_values,
     "pencil": pencil_values,
+    "prony": prony_values,
     "spectral": spectral_values,
     "polished": polished_values,
 }

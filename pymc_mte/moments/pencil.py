@@ -1,5 +1,7 @@
 """The textbook estimator of the mixture of treatment effects: Krylov moments and a Hankel pencil."""
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +14,12 @@ CUTOFF = 1e-10
 """Relative singular values below it are rounding, so that exact moments of rank K are inverted."""
 
 
-def pencil(moments: Moments, classes: int, contrast: tuple[int, int]) -> MixtureResult:
+def pencil(
+    moments: Moments,
+    classes: int,
+    contrast: tuple[int, int],
+    roots: Literal["pencil", "prony"] = "pencil",
+) -> MixtureResult:
     r"""Recover class weights and effects from synthetic effect moments.
 
     With :math:`G_t = M_t^+ N_t` and :math:`G = G_b - G_a`, the numbers
@@ -28,6 +35,13 @@ def pencil(moments: Moments, classes: int, contrast: tuple[int, int]) -> Mixture
         Number of classes K.
     contrast : (int, int)
         Arm and reference arm of the effect whose moments are formed.
+    roots : {"pencil", "prony"}
+        Effects as eigenvalues of the Hankel pencil, or as roots of Prony's polynomial.
+
+    Returns
+    -------
+    MixtureResult
+        Without proxy profiles; classes in no particular order.
 
     Notes
     -----
@@ -48,9 +62,8 @@ def pencil(moments: Moments, classes: int, contrast: tuple[int, int]) -> Mixture
         krylov.append(step @ krylov[-1])
     rows = np.stack(krylov, axis=-3)[..., 0]
     moment = np.einsum("...lj,...j->...l", rows, moments.mean_x)
-    index = np.add.outer(np.arange(classes), np.arange(classes))
-    hankel, flat = solve_batched(moment[..., index], moment[..., index + 1])
-    effect, _, complex_roots = eig_real(hankel)
+    companion, flat = _companion(moment, classes, roots)
+    effect, _, complex_roots = eig_real(companion)
     vandermonde = effect[..., None, :] ** np.arange(classes)[:, None]
     right = [moment[..., :classes]]
     right += [
@@ -79,3 +92,16 @@ def pencil(moments: Moments, classes: int, contrast: tuple[int, int]) -> Mixture
         complex_roots=complex_roots,
         singular=flat | collapsed,
     )
+
+
+def _companion(moment: Array, classes: int, roots: str) -> tuple[Array, NDArray[np.bool_]]:
+    """Return the matrix whose eigenvalues are the effects: the pencil's, or of Prony's polynomial."""
+    index = np.add.outer(np.arange(classes), np.arange(classes))
+    if roots == "pencil":
+        return solve_batched(moment[..., index], moment[..., index + 1])
+    shifted = moment[..., classes : 2 * classes, None]
+    coefficients, flat = solve_batched(moment[..., index], shifted)
+    companion = np.zeros((*moment.shape[:-1], classes, classes))
+    companion[..., np.arange(1, classes), np.arange(classes - 1)] = 1.0
+    companion[..., :, -1] = coefficients[..., 0]
+    return companion, flat

@@ -14,7 +14,7 @@ sizes = st.integers(2, 4).flatmap(
 seeds = st.integers(0, 2**32 - 1)
 
 
-@pytest.mark.parametrize("method", ["pencil", "spectral"])
+@pytest.mark.parametrize("method", ["pencil", "prony", "spectral"])
 @given(size=sizes, seed=seeds)
 @settings(max_examples=60)
 def test_mixture_is_exact_on_level_3(tools, method, size, seed):
