@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.bayes.groups import pattern_log_likelihood
-from pymc_mte.data import canonical_order, columns_of
+from pymc_mte.data import canonical_order
 from pymc_mte.errors import DataError
 from pymc_mte.functionals import functionals
 from pymc_mte.hierarchy import hierarchy
@@ -20,7 +20,7 @@ from pymc_mte.moments.bootstrap import replicate, robust_se
 from pymc_mte.moments.likelihood import fit_likelihood, refit
 from pymc_mte.moments.methods import Values, bridge_values, spectral_values
 from pymc_mte.moments.positivity import PER_ARM, arm_support, failing_arms, refused_mask
-from pymc_mte.moments.problem import Problem, make_problem
+from pymc_mte.moments.problem import Problem, problem_of
 from pymc_mte.results import INTERVAL, dims_of, identified_functionals, model_of
 from pymc_mte.summary import entries
 
@@ -81,13 +81,12 @@ def compare(
     model = model_of(posterior)
     _check_same(posterior, estimate)
     table = posterior["observed_data"].to_dataset()
-    columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
-    problem = make_problem(model, columns, counts)
+    problem = problem_of(model, table)
     draws = posterior["posterior"].to_dataset()
     identified = identified_functionals(posterior)
     statistic = _Both(problem, draws)
-    point = statistic(counts[None])
-    reps = replicate(counts, n_boot, np.random.default_rng(rng), statistic)
+    point = statistic(problem.counts[None])
+    reps = replicate(problem.sampling, n_boot, np.random.default_rng(rng), statistic)
     rows = []
     for name in (n for n in COMPARED if n in draws):
         refused = _refused_entries(problem, name)

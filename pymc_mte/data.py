@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -14,18 +11,19 @@ from numpy.typing import NDArray
 
 from pymc_mte.errors import DataError
 from pymc_mte.model import CausalModel, Level
+from pymc_mte.readers import COUNT, distinct_rows, open_frame
 from pymc_mte.status import Note, Status, dump_notes, load_notes
 
-MAX_FILE_BYTES = 16 * 2**30
-"""Largest data file that is opened."""
-
-COUNT = "__count__"
+SAMPLING_WEIGHT = "sampling_weight"
+CLUSTER = "cluster"
 
 
 def tabulate(
     frame: Any,
     model: CausalModel,
     count: str | None = None,
+    weight: str | None = None,
+    cluster: str | None = None,
 ) -> xr.Dataset:
     """Reduce rows to distinct patterns with counts.
 
@@ -39,12 +37,17 @@ def tabulate(
         Column that says how often a row occurred (pre-counted data); by default the one that the
         model's ``[data]`` names, where the data have it. Population tables are input too: counts
         may be real numbers.
+    weight : str, optional
+        Column of sampling weights, positive; rescaled to mean 1 over the rows. For moment methods.
+    cluster : str, optional
+        Column that names each row's cluster (a school, a practice); the bootstrap resamples clusters.
 
     Returns
     -------
     xarray.Dataset
         One entry per distinct row along ``pattern``: level numbers of the discrete variables (the
-        levels themselves in ``attrs["levels"]`` of each), values of the continuous ones, ``count``.
+        levels themselves in ``attrs["levels"]`` of each), values of the continuous ones, ``count``
+        and, if asked for, ``sampling_weight`` and ``cluster``.
         Attributes: ``n`` (sum of counts), ``notes`` (what was noticed, as JSON).
 
     Raises
@@ -61,10 +64,12 @@ def tabulate(
     """
     if isinstance(frame, xr.Dataset) and frame.attrs.get("tabulated"):
         return frame
-    rows = _narwhal(frame)
+    rows = open_frame(frame)
     if count is None and model.data is not None and model.data.count in rows.collect_schema().names():
         count = model.data.count
-    raw = _distinct_rows(rows, list(model.variables), count)
+    extra = {SAMPLING_WEIGHT: weight, CLUSTER: cluster}
+    asked = {name: column for name, column in extra.items() if column is not None}
+    raw = distinct_rows(rows, [*model.variables, *asked.values()], count)
     if raw.empty:
         raise DataError("the data have no rows; pass at least one row per treatment arm")
     counts = raw.pop(COUNT).to_numpy(dtype=float)
@@ -75,6 +80,7 @@ def tabulate(
             columns[name], levels[name] = _level_numbers(raw[name], name, var.levels)
         else:
             columns[name] = _numbers(raw[name], name)
+    columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}
     notes: list[Note] = []
     columns, counts = _without_missing(columns, counts, model, notes)
     columns, counts = _merge(columns, counts)
@@ -163,92 +169,6 @@ def columns_of(data: xr.Dataset, model: CausalModel) -> dict[str, NDArray[Any]]:
     return {name: data[name].values for name in model.variables}
 
 
-def _narwhal(frame: Any) -> "nw.LazyFrame[Any]":
-    if isinstance(frame, (str, Path)):
-        frame = _open_file(Path(frame))
-    elif isinstance(frame, xr.Dataset):
-        if len(frame.dims) != 1:
-            raise DataError(f"an xarray Dataset of rows needs one dimension, got {list(frame.dims)}")
-        frame = frame.to_dataframe().reset_index(drop=True)
-    elif isinstance(frame, Mapping):
-        lengths = {name: np.shape(column) for name, column in frame.items()}
-        if len(set(lengths.values())) > 1 or any(len(shape) != 1 for shape in lengths.values()):
-            raise DataError(f"columns must be one-dimensional and equally long, got shapes {lengths}")
-        frame = pd.DataFrame(dict(frame))
-    try:
-        lazy: nw.LazyFrame[Any] = nw.from_native(frame).lazy()
-    except TypeError as err:
-        raise DataError(
-            f"cannot read data of type {type(frame).__name__}; pass a dataframe, a mapping of "
-            "arrays, an xarray Dataset, or the path of a CSV or Parquet file"
-        ) from err
-    return lazy
-
-
-def _open_file(path: Path) -> Any:
-    """Open a CSV or Parquet file in an engine that may touch this file and nothing else."""
-    import duckdb
-
-    if not path.is_file():
-        raise DataError(f"{path}: no such data file")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes; tabulate it in parts and merge")
-    if any(mark in str(path) for mark in "*?["):
-        raise DataError(f"{path}: the characters * ? [ mean many files to the reader; rename the file")
-    readers = {".csv": "read_csv", ".parquet": "read_parquet"}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: only .csv and .parquet files are read; convert it or pass a dataframe")
-    full = str(path.resolve())
-    connection = duckdb.connect(
-        ":memory:",
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"},
-    )
-    connection.execute("SET allowed_paths = ?", [[full]])
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-    try:
-        return getattr(connection, readers[path.suffix.lower()])(full)
-    except duckdb.Error as err:
-        raise DataError(f"{path}: cannot be read ({str(err).splitlines()[0]})") from None
-
-
-def _distinct_rows(frame: "nw.LazyFrame[Any]", names: list[str], count: str | None) -> pd.DataFrame:
-    """Distinct rows of the named columns with their summed counts."""
-    available = frame.collect_schema().names()
-    wanted = names + ([count] if count is not None else [])
-    if absent := [name for name in wanted if name not in available]:
-        raise DataError(f"columns {absent} are not in the data, which have {available[:30]}; rename them")
-    total = nw.len() if count is None else nw.col(count).sum()
-    try:
-        if count is not None:
-            _check_counts(frame, count)
-        rows = frame.select(wanted).group_by(names, drop_null_keys=False).agg(total.alias(COUNT)).collect()
-    except Exception as err:
-        if "duckdb" not in type(err).__module__:
-            raise
-        raise DataError(f"the rows cannot be read ({str(err).splitlines()[0]}); mend the file") from None
-    out: pd.DataFrame = rows.to_pandas()
-    return out
-
-
-def _check_counts(frame: "nw.LazyFrame[Any]", count: str) -> None:
-    column = nw.col(count)
-    if not frame.collect_schema()[count].is_numeric():
-        raise DataError(f"column {count!r} is to hold counts and is not numeric")
-    number = column.cast(nw.Float64)
-    asked = frame.select(
-        number.min().alias("low"),
-        number.max().alias("high"),
-        number.sum().alias("sum"),
-        (column.is_null() | number.is_nan()).sum().alias("missing"),
-    )
-    low, high, total, missing = asked.collect().row(0)
-    if missing or not 0 <= low <= high < np.inf:
-        raise DataError(f"column {count!r}: counts must be finite and not negative")
-    if total == 0:
-        raise DataError(f"column {count!r}: all counts are zero")
-
-
 def _key(value: Any) -> Any:
     """Make 0, 0.0, False and numpy scalars one key; text stays text."""
     if isinstance(value, np.generic):
@@ -274,6 +194,16 @@ def _level_numbers(
         )
     lookup = np.array([place[value] for value in found] + [-1], dtype=np.int64)
     return lookup[codes], levels
+
+
+def _extra(column: "pd.Series[Any]", name: str, source: str) -> NDArray[Any]:
+    """Read sampling weights as numbers, clusters as codes."""
+    if name == CLUSTER:
+        return np.asarray(pd.factorize(np.asarray(column, dtype=object), sort=False)[0])
+    values = _numbers(column, source)
+    if (values <= 0).any():
+        raise DataError(f"column {source!r}: sampling weights must be positive")
+    return values
 
 
 def _recognised(found: list[Any], name: str) -> tuple[Level, ...]:
@@ -315,8 +245,7 @@ def _without_missing(
     notes: list[Note],
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
     absent = {
-        name: (column < 0) if model.variables[name].discrete else np.isnan(column)
-        for name, column in columns.items()
+        name: np.isnan(column) if column.dtype.kind == "f" else column < 0 for name, column in columns.items()
     }
     per_column = {name: counts[gone].sum() for name, gone in absent.items() if gone.any()}
     if not per_column:
@@ -356,7 +285,7 @@ def _dataset(
     notes: list[Note],
 ) -> xr.Dataset:
     for name, column in columns.items():
-        if np.ptp(column) == 0 and name != model.treatment:
+        if np.ptp(column) == 0 and name in model.variables and name != model.treatment:
             status = Status.CONSTANT_OUTCOME if name == model.outcome else Status.CONSTANT_COLUMN
             notes.append(Note(status, name, f"{counts.sum():g} rows with one value"))
     if model.treatment is not None:
@@ -373,5 +302,7 @@ def _dataset(
     )
     for name, values in levels.items():
         table[name].attrs["levels"] = json.dumps(list(values))
+    if SAMPLING_WEIGHT in table:
+        table[SAMPLING_WEIGHT] /= np.average(table[SAMPLING_WEIGHT], weights=counts)
     table.attrs = {"tabulated": 1, "n": float(counts.sum()), "notes": dump_notes(notes)}
     return table

@@ -105,6 +105,10 @@ class Status(StrEnum):
         "Classes change places inside chains, so class-level answers mix them up: the classes are "
         "weakly identified. Read label-free quantities only."
     )
+    CLUSTERS_IGNORED = (
+        "The posterior treats rows as independent, although they come in clusters: its intervals are "
+        "too narrow. The moment estimates resample whole clusters; trust their standard errors."
+    )
     NOT_CONVERGED = (
         "The iterations stopped before they settled; the likelihood is flat. "
         "Treat the class-level answers as weakly identified."

@@ -51,6 +51,8 @@ RESERVED = frozenset(
         "cell",
         "continuous",
         "row",
+        "sampling_weight",
+        "cluster",
     ]
 )
 

@@ -10,8 +10,8 @@ import xarray as xr
 
 from pymc_mte.bayes.mixture import continuous_mixture
 from pymc_mte.bayes.priors import Prior, Tensor, add_parameter, free_dims, merge_priors
-from pymc_mte.data import columns_of, resolve
-from pymc_mte.errors import DataError
+from pymc_mte.data import SAMPLING_WEIGHT, columns_of, resolve
+from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.model import CausalModel
 from pymc_mte.network import cell_columns
 
@@ -63,6 +63,8 @@ def build_model(
     model, table = resolve(model, data)
     if table["count"].dtype.kind != "i":
         raise DataError("the posterior needs whole counts; real-valued tables are for moment methods only")
+    if SAMPLING_WEIGHT in table:
+        raise RefusedError("sampling weights are for `estimate`; a weighted posterior is not supported")
     chosen = merge_priors(model, priors)
     layout = pattern_layout(model, table)
     coords = {

@@ -21,7 +21,7 @@ from pymc_mte.bayes.start import (
     starting_point,
     to_free,
 )
-from pymc_mte.data import columns_of, data_notes, fingerprint, resolve
+from pymc_mte.data import CLUSTER, columns_of, data_notes, fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
 from pymc_mte.identify.identification import identify
@@ -29,7 +29,7 @@ from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile, pooled_scales
 from pymc_mte.moments.problem import make_problem
 from pymc_mte.results import dataset, provenance
-from pymc_mte.status import Status, dump_notes
+from pymc_mte.status import Note, Status, dump_notes
 
 Array = NDArray[np.float64]
 
@@ -119,6 +119,7 @@ def sample(
     found = identify(model, table)
     notes = [
         *data_notes(table),
+        *([Note(Status.CLUSTERS_IGNORED, CLUSTER)] if CLUSTER in table else []),
         *convergence(model, posterior, stats, switching),
     ]
     known = {note.where for note in notes}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pymc_mte.data import columns_of, data_notes, resolve
+from pymc_mte.data import data_notes, resolve
 from pymc_mte.hierarchy import MEANING, REACHED, Hierarchy, hierarchy
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.positivity import (
@@ -17,7 +17,7 @@ from pymc_mte.moments.positivity import (
     failing_arms,
     refused_mask,
 )
-from pymc_mte.moments.problem import Problem, make_problem
+from pymc_mte.moments.problem import Problem, problem_of
 from pymc_mte.moments.strength import ArmStrength, proxy_strength, strength_notes, supported_classes
 from pymc_mte.status import Note, Status
 
@@ -140,11 +140,10 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
         _count_features(model, identified, notes)
     if data is not None:
         model, table = resolve(model, data)
-        columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
         notes += data_notes(table)
         if model.treatment is not None:
-            problem = make_problem(model, columns, counts)
-            support = arm_support(model, columns, counts)
+            problem = problem_of(model, table)
+            support = arm_support(model, problem.columns, problem.counts)
             rows += _positivity(model, support, identified, notes)
             if model.classes > 1 and graph.level != "none":
                 notes += [*problem.z.notes, *problem.x.notes]

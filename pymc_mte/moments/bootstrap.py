@@ -1,6 +1,7 @@
 """Resampled counts and robust spreads of replicates. NumPy only."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +12,58 @@ MAX_CHUNK = 4_000_000
 """Largest number of resampled counts (replicates x patterns) held at a time."""
 
 
-def resampled_counts(counts: Array, n_boot: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Multinomial resamples of pattern counts, in chunks of shape (replicates, patterns)."""
-    total = float(counts.sum())
-    size = max(1, min(n_boot, MAX_CHUNK // len(counts)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the rows were drawn, so that they can be redrawn.
+
+    Attributes
+    ----------
+    counts : ndarray of shape (patterns,)
+        Rows per pattern.
+    weight : ndarray of shape (patterns,), optional
+        Sampling weight of a row of each pattern, of mean 1 over rows.
+    cluster : ndarray of int, shape (patterns,), optional
+        Cluster of each pattern's rows: whole clusters are redrawn.
+    """
+
+    counts: Array
+    weight: Array | None = None
+    cluster: NDArray[np.int64] | None = None
+
+    @property
+    def effective(self) -> Array:
+        """Counts times weights: what estimators see."""
+        return self.counts if self.weight is None else self.counts * self.weight
+
+    @property
+    def simple(self) -> bool:
+        """Whether rows were drawn independently with equal weights."""
+        return self.weight is None and self.cluster is None
+
+    def redraw(self, n: int, rng: np.random.Generator) -> Array:
+        """Draw ``n`` resamples: multinomial over rows, or over clusters, times the weights."""
+        if self.cluster is None:
+            total = float(self.counts.sum())
+            drawn = rng.multinomial(round(total), self.counts / total, size=n).astype(float)
+        else:
+            groups = int(self.cluster.max()) + 1
+            times = rng.multinomial(groups, np.full(groups, 1 / groups), size=n)
+            drawn = times[:, self.cluster] * self.counts
+        return drawn if self.weight is None else drawn * self.weight
+
+
+def resampled_counts(sampling: Sampling, n_boot: int, rng: np.random.Generator) -> Iterator[Array]:
+    """Resamples of pattern counts, in chunks of shape (replicates, patterns)."""
+    size = max(1, min(n_boot, MAX_CHUNK // len(sampling.counts)))
     for first in range(0, n_boot, size):
-        yield rng.multinomial(round(total), counts / total, size=min(size, n_boot - first)).astype(float)
+        yield sampling.redraw(min(size, n_boot - first), rng)
 
 
 def replicate(
-    counts: Array,
-    n_boot: int,
-    rng: np.random.Generator,
-    statistic: Callable[[Array], dict[str, Array]],
+    sampling: Sampling, n_boot: int, rng: np.random.Generator, statistic: Callable[[Array], dict[str, Array]]
 ) -> dict[str, Array]:
     """Apply a batched statistic to all resamples and join the answers along the first axis."""
-    parts = [statistic(chunk) for chunk in resampled_counts(counts, n_boot, rng)]
+    parts = [statistic(chunk) for chunk in resampled_counts(sampling, n_boot, rng)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.data import columns_of, data_notes, fingerprint, resolve
+from pymc_mte.data import data_notes, fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
@@ -19,7 +19,7 @@ from pymc_mte.moments.bootstrap import replicate, robust_se
 from pymc_mte.moments.groups import causal_groups, equal_effects
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values, align_values, bridge_values
 from pymc_mte.moments.positivity import PER_ARM, ArmSupport, arm_support, failing_arms, refused_mask
-from pymc_mte.moments.problem import Problem, make_problem
+from pymc_mte.moments.problem import Problem, problem_of
 from pymc_mte.moments.strength import proxy_strength, strength_notes
 from pymc_mte.results import class_order, dataset, dims_of, provenance
 from pymc_mte.status import Note, Status, dump_notes
@@ -89,10 +89,9 @@ def estimate(
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
     choose_method(model, method)
     model, table = resolve(model, data)
-    columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     generator = np.random.default_rng(rng)
-    problem = make_problem(model, columns, counts, seed=int(generator.integers(2**31)))
-    support = arm_support(model, columns, counts)
+    problem = problem_of(model, table, seed=int(generator.integers(2**31)))
+    support = arm_support(model, problem.columns, problem.counts)
     chosen = choose_method(model, method, all(arm.holds for arm in support))
     if bridge not in BRIDGES or (bridge != "outcome" and chosen != "bridge"):
         raise ModelError(f"bridge {bridge!r} goes with method='bridge' and is one of {', '.join(BRIDGES)}")
@@ -103,17 +102,19 @@ def estimate(
     method_values = partial(average_values, bridge=bridge) if chosen == "bridge" else METHODS[chosen]
     values, draws, more = _compute(problem, chosen, method_values, n_boot, generator, notes)
     errors: dict[str, Values] = {"se_": {name: robust_se(value) for name, value in draws.items()}}
-    if chosen == "bridge" and len(problem.arms) == len(model.arms) and np.isfinite(values["arm_mean"]).all():
-        errors["se_delta_"] = average_errors(problem, bridge) if table["count"].dtype.kind == "i" else {}
+    plain = (
+        problem.sampling.simple and table["count"].dtype.kind == "i" and len(problem.arms) == len(model.arms)
+    )
+    if chosen == "bridge" and plain and np.isfinite(values["arm_mean"]).all():
+        errors["se_delta_"] = average_errors(problem, bridge)
     notes += _refuse_unsupported(model, support, [values, draws, *errors.values()])
     notes += _check_ranges(problem, values, draws)
     more |= _add_groups(model, values, draws)
     said = _robust_set(problem, notes) if "se_delta_" in errors and np.isfinite(values["ate"]).all() else {}
-    size = float(counts.sum())
     attrs = provenance(
         model,
         method=chosen,
-        n=size,
+        n=float(problem.sampling.counts.sum()),
         n_boot=n_boot,
         fingerprint=fingerprint(model, table),
         notes=dump_notes(notes),
@@ -246,7 +247,7 @@ def _compute(
     draws: Values = {}
     shares: dict[str, float] = {}
     if n_boot:
-        draws = replicate(problem.counts, n_boot, rng, statistic)
+        draws = replicate(problem.sampling, n_boot, rng, statistic)
         if "profile" in draws:
             draws, shares["ambiguous_share"] = align_values(model, draws, point["profile"][0], axes)
     shares |= _judge_replicates(method, point, draws, shares, notes)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, columns_of
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.bootstrap import Sampling
 from pymc_mte.moments.features import Features, Moments, build_features, build_moments
 from pymc_mte.moments.positivity import arm_support
 
@@ -29,7 +31,9 @@ class Problem:
     columns : mapping of str to ndarray
         Pattern columns.
     counts : ndarray of shape (patterns,)
-        Counts.
+        Counts, times sampling weights if there are any.
+    sampling : Sampling
+        How to redraw the rows.
     arms : tuple of int
         Arms that occur in the data.
     z, x : Features
@@ -43,6 +47,7 @@ class Problem:
     model: CausalModel
     columns: Mapping[str, NDArray[Any]]
     counts: Array
+    sampling: Sampling
     arms: tuple[int, ...]
     z: Features
     x: Features
@@ -125,13 +130,39 @@ def arm_of(model: CausalModel, columns: Mapping[str, NDArray[Any]]) -> NDArray[n
     return np.asarray(columns[model.treatment])
 
 
+def problem_of(model: CausalModel, table: Any, seed: int = 0) -> Problem:
+    """Lay out a tabulated data set, with its sampling weights and clusters if it has them."""
+    sampling = Sampling(
+        counts=np.asarray(table["count"].values, dtype=float),
+        weight=table[SAMPLING_WEIGHT].values if SAMPLING_WEIGHT in table else None,
+        cluster=table[CLUSTER].values if CLUSTER in table else None,
+    )
+    return make_problem(model, columns_of(table, model), sampling, seed)
+
+
 def make_problem(
-    model: CausalModel, columns: Mapping[str, NDArray[Any]], counts: Array, seed: int = 0
+    model: CausalModel, columns: Mapping[str, NDArray[Any]], sampling: Array | Sampling, seed: int = 0
 ) -> Problem:
-    """Build the features of a data set once, for all methods and replicates."""
+    """Build the features of a data set once, for all methods and replicates.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph, its levels resolved.
+    columns : mapping of str to ndarray
+        Pattern columns.
+    sampling : ndarray of shape (patterns,) or Sampling
+        Counts of independent rows, or how the rows were drawn.
+    seed : int
+        Seed of random starts.
+    """
+    sampling = sampling if isinstance(sampling, Sampling) else Sampling(counts=sampling)
+    counts = sampling.effective
     arm = arm_of(model, columns)
     n_arms = len(model.arms) if model.treatment is not None else 1
     arms = tuple(t for t in range(n_arms) if counts[arm == t].sum() > 0)
     z = build_features(model, columns, counts, model.treatment_proxies)
     x = build_features(model, columns, counts, model.outcome_proxies)
-    return Problem(model=model, columns=columns, counts=counts, arms=arms, z=z, x=x, seed=seed)
+    return Problem(
+        model=model, columns=columns, counts=counts, sampling=sampling, arms=arms, z=z, x=x, seed=seed
+    )

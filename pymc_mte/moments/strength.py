@@ -63,7 +63,7 @@ def proxy_strength(problem: Problem, n_boot: int, rng: np.random.Generator) -> t
     """
     point = _correlations(problem, problem.counts[None])[0]
     if n_boot:
-        draws = replicate(problem.counts, n_boot, rng, lambda c: {"r": _correlations(problem, c)})["r"]
+        draws = replicate(problem.sampling, n_boot, rng, lambda c: {"r": _correlations(problem, c)})["r"]
         spread = draws.std(axis=0, ddof=1)
     else:
         spread = np.full_like(point, np.nan)
