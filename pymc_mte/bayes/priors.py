@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
+import pytensor.tensor as pt
 from numpy.typing import NDArray
+from pymc.logprob.transforms import Transform
 
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
@@ -50,6 +52,31 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
             raise ModelError(f"priors.{key}: no such parameter; choose one of {sorted(keys.values())}")
         out[name] = value
     return out
+
+
+class LogRatio(Transform):  # type: ignore[misc]
+    """Log-ratios to the last level: the simplex with fewer operations to compile than the default."""
+
+    name = "logratio"
+
+    def forward(self, value: Tensor, *inputs: Tensor) -> Tensor:
+        """Map probabilities to unconstrained log-ratios."""
+        log_value = pt.log(value)
+        return log_value[..., :-1] - log_value[..., -1:]
+
+    def backward(self, value: Tensor, *inputs: Tensor) -> Tensor:
+        """Map log-ratios to probabilities."""
+        return pt.exp(self._log_backward(value))
+
+    def log_jac_det(self, value: Tensor, *inputs: Tensor) -> Tensor:
+        """Log-determinant of `backward`: the sum of the log-probabilities."""
+        return self._log_backward(value).sum(axis=-1)
+
+    def _log_backward(self, value: Tensor) -> Tensor:
+        top = pt.maximum(value.max(axis=-1, keepdims=True), 0.0)
+        rest = pt.exp(value - top).sum(axis=-1, keepdims=True) + pt.exp(-top)
+        base = top + pt.log(rest)
+        return pt.concatenate([value - base, -base], axis=-1)
 
 
 def free_dims(model: CausalModel, name: str) -> tuple[str, ...]:
@@ -103,7 +130,9 @@ def add_parameter(
         concentration = _concentration(model, name, TABLE_CONCENTRATION if prior is None else prior)
         if dims != model.dims[name]:
             return pm.Beta(name, alpha=concentration[..., 1], beta=concentration[..., 0], dims=dims)
-        return pm.Dirichlet(name, a=concentration, dims=dims)
+        if concentration.shape[-1] == 1:  # one class: nothing to transform
+            return pm.Dirichlet(name, a=concentration, dims=dims)
+        return pm.Dirichlet(name, a=concentration, dims=dims, default_transform=LogRatio())
     if prior is not None:
         raise ModelError(f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}")
     if parameter == "mean":
