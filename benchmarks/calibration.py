@@ -47,14 +47,14 @@ def one_run(
     return point, draws
 
 
-def coverage(console: Console, runs: int, rows: int, boot: int) -> None:
+def coverage(console: Console, designs: list[str], runs: int, rows: int, boot: int) -> None:
     """Print the coverage of 90% percentile intervals in each design."""
     table = Table(
         title=f"Coverage of 90% percentile intervals, n = {rows:,}, {runs} runs", title_justify="left"
     )
     for column in ("design", "ate", "effects, ascending", "weights", "seconds"):
         table.add_column(column)
-    for name in DESIGNS:
+    for name in designs:
         model = mte.load_model(f"gallery:{name}")
         law, truth = mte.population(model), mte.truth(mte.load_model(f"gallery:{name}"))
         p = law["count"].values / law["count"].values.sum()
@@ -101,10 +101,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2_000)
     parser.add_argument("--rows", type=int, default=5_000)
     parser.add_argument("--boot", type=int, default=200)
+    parser.add_argument("--designs", nargs="*", default=DESIGNS)
+    parser.add_argument("--no-size", action="store_true", help="leave the test of equal effects out")
     options = parser.parse_args()
     console = Console(width=120)
-    size(console, min(options.runs, 1_000), options.rows, options.boot)
-    coverage(console, options.runs, options.rows, options.boot)
+    if not options.no_size:
+        size(console, min(options.runs, 1_000), options.rows, options.boot)
+    coverage(console, list(options.designs), options.runs, options.rows, options.boot)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from .errors import (
     ModelError as ModelError,
     MTEError as MTEError,
     RefusedError as RefusedError,
-    ShapeError as ShapeError,
 )
 from .fit import Fit as Fit, fit as fit
 from .identify.identification import Identification as Identification, identify as identify

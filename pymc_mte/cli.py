@@ -94,11 +94,14 @@ def _finish(
     seed: int,
 ) -> None:
     """Sample and compare where the model allows it; write the files; print what to doubt."""
-    with console.status("Preparing the posterior (compiling takes about a minute the first time)"):
-        from pymc_mte.fit import finish
+    from pymc_mte.fit import finish
 
     if model.moments_only is not None:
         console.print(Panel(escape(model.moments_only), title="3. No posterior", title_align="left"))
+    else:
+        console.print(
+            "Compiling the posterior (about a minute the first time, seconds later), then sampling ..."
+        )
     fitted = finish(
         model,
         table,

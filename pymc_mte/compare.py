@@ -204,7 +204,7 @@ def _verdict(name: str, row: dict[str, Any]) -> str:
     if not row["identified"]:
         return "not identified: prior-driven"
     if not np.isfinite(row["spectral"]) and not np.isfinite(row["bridge"]):
-        return "no moment estimate"
+        return "no moment estimate to test"
     if name in NOT_SMOOTH:
         return "not tested"
     if not np.isfinite(row["z"]):

@@ -13,9 +13,5 @@ class DataError(MTEError, ValueError):
     """The data do not fit the model that is to describe them."""
 
 
-class ShapeError(MTEError, ValueError):
-    """An array does not have the shape that the model needs."""
-
-
 class RefusedError(MTEError, RuntimeError):
     """The analysis is refused: the graph or the data cannot carry the answer."""

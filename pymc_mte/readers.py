@@ -62,7 +62,7 @@ def _open_file(path: Path) -> Any:
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     try:
-        return getattr(connection, readers[path.suffix.lower()])(full)
+        return getattr(connection, readers[path.suffix.lower()])(full, hive_partitioning=False)
     except duckdb.Error as err:
         raise DataError(f"{path}: cannot be read ({str(err).splitlines()[0]})") from None
 

@@ -46,9 +46,11 @@ def run_nutpie(built: pm.Model, starts: list[Parameters], seed: int, options: di
             seed=seed,
             progress_bar=False,
         )
+    if len(seen) != chains or len(set(seen)) != chains:
+        raise RuntimeError(
+            f"nutpie asked for {len(seen)} starts of {chains} chains; choose another random_seed"
+        )
     by_seed = dict(zip(seen, flat, strict=True))
-    if len(by_seed) != chains:
-        raise RuntimeError("nutpie handed out one seed to two chains; choose another random_seed")
     tree: xr.DataTree = nutpie.sample(
         dataclasses.replace(compiled, initial_point_func=lambda chain_seed: by_seed[chain_seed]),
         draws=options["draws"],

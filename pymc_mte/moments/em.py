@@ -119,6 +119,7 @@ class Maximiser:
         else:
             square, count = residual.sum(axis=-1), part.sum(axis=-1)
         variance = (part * (value - pooled[:, None, None]) ** 2).sum(axis=(-2, -1)) / part.sum(axis=(-2, -1))
+        variance = np.where(variance > 0, variance, 1.0)  # a constant column: any scale will do
         floor = MIN_SD_SHARE**2 * variance.reshape(-1, *(1,) * (square.ndim - 1))
         sd = np.sqrt(np.maximum(square / np.where(count > 0, count, 1.0), floor))
         out[f"sd_{name}"] = sd.reshape(len(part), *model.shapes[f"sd_{name}"])

@@ -187,5 +187,4 @@ def test_moments_run_without_pymc():
 def test_errors_are_also_builtins():
     assert issubclass(pymc_mte.ModelError, ValueError)
     assert issubclass(pymc_mte.DataError, ValueError)
-    assert issubclass(pymc_mte.ShapeError, ValueError)
     assert issubclass(pymc_mte.RefusedError, RuntimeError)

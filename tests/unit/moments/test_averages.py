@@ -59,3 +59,14 @@ def test_other_bridges_go_with_the_bridge_only(level3):
         estimate(level3, simulate(level3, 100), method="spectral", bridge="both")
     with pytest.raises(ModelError, match="one of outcome, treatment, both"):
         estimate(level3, simulate(level3, 100), method="bridge", bridge="drawbridge")
+
+
+def test_the_treated_keep_their_own_mean_in_samples():
+    """With more features than classes: ATT = E[Y | T=1] - E[phi_X | T=1] . a_0, the first term observed."""
+    model = load_model("gallery:three_classes")
+    rows = simulate(model, 3_000, rng=9)
+    point = estimate(model, rows, method="bridge", n_boot=0)["estimate"].to_dataset()
+    treated = rows["t"].values == 1
+    features = np.column_stack([np.ones(3_000), *(rows[f"x{j}"].values for j in range(4))])
+    replaced = features[treated].mean(axis=0) @ point["bridge"].values[0]
+    assert point["att"].item() == pytest.approx(rows["y"].values[treated].mean() - replaced, abs=1e-10)
