@@ -11,7 +11,7 @@ from scipy import optimize, stats
 
 from pymc_mte import ModelError, population, simulate, tabulate, truth
 from pymc_mte.data import columns_of
-from pymc_mte.moments.bootstrap import resampled_counts
+from pymc_mte.moments.bootstrap import Sampling, resampled_counts
 from pymc_mte.moments.bridge import solve_bridge
 from pymc_mte.moments.features import build_features, build_moments
 from pymc_mte.moments.proximal import bridge_errors, doubly_robust, outcome_bridge, treatment_bridge
@@ -201,7 +201,7 @@ def test_delta_method_agrees_with_the_bootstrap(tools, level3, case):
     model = level3 if case == "level3" else tools.draw_level3(5, 2, 4, 4, x_to_y=True)
     assert model is not None
     y, arm, z, x, counts = simulated(model, 20_000, 8)
-    weights = np.concatenate(list(resampled_counts(counts, 4_000, np.random.default_rng(9))))
+    weights = np.concatenate(list(resampled_counts(Sampling(counts=counts), 4_000, np.random.default_rng(9))))
     solved = solve_bridge(build_moments(weights, z, x, arm, 2, y[None]), 2)
     errors = bridge_errors(counts[None], z, x, arm, 2, y, 2)
     np.testing.assert_allclose(errors.se_arm_mean[0], solved.arm_mean.std(axis=0), rtol=0.05)
@@ -216,7 +216,7 @@ def test_delta_method_agrees_with_the_bootstrap(tools, level3, case):
 
 def test_batches_are_single_runs(level3):
     y, arm, z, x, counts = simulated(level3, 500, 2)
-    weights = np.concatenate(list(resampled_counts(counts, 3, np.random.default_rng(1))))
+    weights = np.concatenate(list(resampled_counts(Sampling(counts=counts), 3, np.random.default_rng(1))))
     batch = bridge_errors(weights, z, x, arm, 2, y, 2)
     for i in range(3):
         one = bridge_errors(weights[i : i + 1], z, x, arm, 2, y, 2)
