@@ -7,7 +7,7 @@ import pymc as pm
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.bayes.start import from_free, to_free
+from pymc_mte.bayes.start import with_first_levels, without_first_levels
 from pymc_mte.data import columns_of
 from pymc_mte.functionals import functionals
 from pymc_mte.identify.identification import Identification
@@ -44,7 +44,7 @@ def add_predictive(
     try:
         with built:
             prior = pm.sample_prior_predictive(N_PREDICTIVE, random_seed=seed, compile_kwargs=fast)
-            thin = _thinned(to_free(model, {n: values[n] for n in model.dims}))
+            thin = _thinned(without_first_levels(model, {n: values[n] for n in model.dims}))
             predicted = pm.sample_posterior_predictive(
                 thin,
                 random_seed=seed,
@@ -54,7 +54,7 @@ def add_predictive(
             )
     finally:
         logging.getLogger("pymc").setLevel(level)
-    prior_values = from_free(model, {n: prior["prior"][n].values for n in model.dims})
+    prior_values = with_first_levels(model, {n: prior["prior"][n].values for n in model.dims})
     if model.treatment is not None:
         prior_values |= functionals(model, prior_values)
     tree["prior"] = xr.DataTree(dataset(model, prior_values))

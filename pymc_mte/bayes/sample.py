@@ -15,11 +15,11 @@ from pymc_mte.bayes.groups import add_observed, add_predictive, clean_stats, ide
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import run_nutpie, run_pymc
 from pymc_mte.bayes.start import (
-    from_free,
     jittered,
     order_classes,
     starting_point,
-    to_free,
+    with_first_levels,
+    without_first_levels,
 )
 from pymc_mte.data import CLUSTER, columns_of, data_notes, fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
@@ -104,14 +104,14 @@ def sample(
     rng = np.random.default_rng(random_seed)
     point = order_classes(model, starting_point(problem, start))
     scales = pooled_scales(model, columns, counts)
-    starts = [to_free(model, jittered(model, point, scales, rng)) for _ in range(chains)]
+    starts = [without_first_levels(model, jittered(model, point, scales, rng)) for _ in range(chains)]
     built = build_model(model, table, priors=priors)
     options: dict[str, Any] = {"draws": draws, "tune": tune, "target_accept": target_accept}
     options |= {"cores": min(chains, cores or os.cpu_count() or 1), "progressbar": progressbar}
     run = run_nutpie if sampler == "nutpie" else run_pymc
     raw = run(built, starts, random_seed, options)
     kept, stats = raw["posterior"].to_dataset(), raw["sample_stats"].to_dataset()
-    values = from_free(model, {name: kept[name].values for name in model.dims})
+    values = with_first_levels(model, {name: kept[name].values for name in model.dims})
     values, switching = _aligned(model, values, point, scales)
     if model.treatment is not None:
         values |= functionals(model, values)

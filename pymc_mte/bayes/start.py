@@ -7,11 +7,12 @@ import pymc as pm
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.em import em, start_from_classes
 from pymc_mte.moments.likelihood import fit_likelihood
 from pymc_mte.moments.problem import Problem
-from pymc_mte.results import class_order
+from pymc_mte.results import class_order, reorder
 
 Array = NDArray[np.float64]
 
@@ -84,7 +85,7 @@ def jittered(
     return out
 
 
-def to_free(model: CausalModel, parameters: Parameters) -> Parameters:
+def without_first_levels(model: CausalModel, parameters: Parameters) -> Parameters:
     """Values of the model's random variables: a bernoulli table by its second level."""
     out = {}
     for name, value in parameters.items():
@@ -94,8 +95,8 @@ def to_free(model: CausalModel, parameters: Parameters) -> Parameters:
     return out
 
 
-def from_free(model: CausalModel, values: Parameters) -> Parameters:
-    """Invert `to_free`, with any leading axes."""
+def with_first_levels(model: CausalModel, values: Parameters) -> Parameters:
+    """Invert `without_first_levels`, with any leading axes."""
     out = {}
     for name, value in values.items():
         variable, parameter = model.owners.get(name, ("", ""))
@@ -116,10 +117,5 @@ def flat_start(built: pm.Model, values: Parameters) -> Array:
 
 def order_classes(model: CausalModel, parameters: Parameters) -> Parameters:
     """Sort the classes of one set of parameters in the order of the package."""
-    from pymc_mte.functionals import functionals
-
-    values = dict(parameters)
-    if model.treatment is not None:
-        values |= functionals(model, parameters)
-    order = class_order(model, values)
-    return {n: v[order] if model.dims[n][:1] == ("class",) else v for n, v in parameters.items()}
+    values = parameters if model.treatment is None else {**parameters, **functionals(model, parameters)}
+    return reorder(model, parameters, class_order(model, values))

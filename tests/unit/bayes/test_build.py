@@ -10,7 +10,7 @@ from scipy import special, stats
 
 from pymc_mte import CausalModel, DataError, ModelError, build_model, population, simulate, tabulate
 from pymc_mte.bayes.build import pattern_layout
-from pymc_mte.bayes.start import from_free, to_free
+from pymc_mte.bayes.start import with_first_levels, without_first_levels
 
 B = {"family": "bernoulli"}
 C3 = {"family": "categorical", "levels": ["a", "b", "c"]}
@@ -69,7 +69,7 @@ def rowwise(model, parameters, frame):
 def log_density(built, parameters, model):
     """Observed log-density of the PyMC model at these parameters."""
     point = built.initial_point()
-    for name, value in to_free(model, parameters).items():
+    for name, value in without_first_levels(model, parameters).items():
         rv = built[name]
         value_var = built.rvs_to_values[rv]
         transform = built.rvs_to_transforms[rv]
@@ -133,9 +133,9 @@ def test_large_tables_with_a_continuous_variable(tools, rng):
 
 def test_bernoulli_is_free_in_its_second_level(tools, rng, level3):
     parameters = tools.random_truth(level3, rng)
-    free = to_free(level3, parameters)
+    free = without_first_levels(level3, parameters)
     np.testing.assert_array_equal(free["p_t"], parameters["p_t"][..., 1])
-    for name, value in from_free(level3, free).items():
+    for name, value in with_first_levels(level3, free).items():
         np.testing.assert_allclose(value, parameters[name], atol=1e-15)
     built = build_model(level3, simulate(level3, 50))
     assert built.named_vars_to_dims["p_t"] == ("class", "z")
@@ -184,7 +184,7 @@ def test_predictive_rows(tools, rng, name):
     built = build_model(model, table)
     fixed = {
         n: (("chain", "draw", *(f"{n}{i}" for i in range(v.ndim))), v[None, None])
-        for n, v in to_free(model, parameters).items()
+        for n, v in without_first_levels(model, parameters).items()
     }
     point = xr.DataTree.from_dict({"posterior": xr.Dataset(fixed)})
     point = xr.DataTree.from_dict(
