@@ -61,8 +61,9 @@ def sample(
     data : tabulated Dataset, dataframe, mapping or path, optional
         The rows; the model's own data file by default.
     start : DataTree, optional
-        An answer of `estimate`: one of the starts, kept in the result. Chains start, with jitter,
-        at the best mode that moment and random starts reach.
+        An answer of `estimate`: kept in the result, and one more start where it holds tables
+        (``polished``). Chains start, with jitter, at the best mode that spectral and random starts
+        reach.
     draws, tune, chains : int
         Kept draws and warm-up draws per chain; number of chains.
     cores : int, optional
