@@ -55,28 +55,34 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
 
 
 class LogRatio(Transform):  # type: ignore[misc]
-    """Log-ratios to the last level: the simplex with fewer operations to compile than the default."""
+    """Log-ratios to the geometric mean, the last one left out.
+
+    The coordinates of PyMC's own simplex, in fewer operations to compile. Ratios to one level would
+    compile as fast, but mix badly where that level is rare.
+    """
 
     name = "logratio"
 
     def forward(self, value: Tensor, *inputs: Tensor) -> Tensor:
         """Map probabilities to unconstrained log-ratios."""
         log_value = pt.log(value)
-        return log_value[..., :-1] - log_value[..., -1:]
+        return log_value[..., :-1] - log_value.mean(axis=-1, keepdims=True)
 
     def backward(self, value: Tensor, *inputs: Tensor) -> Tensor:
         """Map log-ratios to probabilities."""
         return pt.exp(self._log_backward(value))
 
     def log_jac_det(self, value: Tensor, *inputs: Tensor) -> Tensor:
-        """Log-determinant of `backward`: the sum of the log-probabilities."""
-        return self._log_backward(value).sum(axis=-1)
+        """Log-determinant of `backward`: log of the number of levels, plus all log-probabilities."""
+        log_p = self._log_backward(value)
+        return pt.log(log_p.shape[-1].astype("float64")) + log_p.sum(axis=-1)
 
     def _log_backward(self, value: Tensor) -> Tensor:
-        top = pt.maximum(value.max(axis=-1, keepdims=True), 0.0)
-        rest = pt.exp(value - top).sum(axis=-1, keepdims=True) + pt.exp(-top)
+        to_last = value + value.sum(axis=-1, keepdims=True)
+        top = pt.maximum(to_last.max(axis=-1, keepdims=True), 0.0)
+        rest = pt.exp(to_last - top).sum(axis=-1, keepdims=True) + pt.exp(-top)
         base = top + pt.log(rest)
-        return pt.concatenate([value - base, -base], axis=-1)
+        return pt.concatenate([to_last - base, -base], axis=-1)
 
 
 def free_dims(model: CausalModel, name: str) -> tuple[str, ...]:
