@@ -65,6 +65,10 @@ class Status(StrEnum):
         "No average effect fits the bridge's moment equations: an assumption fails, such as the number "
         "of classes or an independence of the graph."
     )
+    COVARIATES_ADJUSTED = (
+        "These columns are partialled out linearly, which gives averages only: what the classes do "
+        "given covariates is not told apart by moments. For classes, list discrete ones as strata."
+    )
     POSITIVITY = (
         "At least one class almost never gets this arm, so its outcome there is extrapolated. "
         "Do not use averages over everybody; the effect among those who got the arm may still hold."

@@ -13,11 +13,11 @@ from pymc_mte.model import CausalModel
 from pymc_mte.moments.positivity import (
     MIN_PROPENSITY,
     ArmSupport,
-    arm_support,
     failing_arms,
     refused_mask,
 )
 from pymc_mte.moments.problem import Problem, problem_of
+from pymc_mte.moments.strata import split, support_by_stratum
 from pymc_mte.moments.strength import ArmStrength, proxy_strength, strength_notes, supported_classes
 from pymc_mte.status import Note, Status
 
@@ -68,6 +68,10 @@ class Identification:
             f"{question}, with {model.classes} hidden class{'es' * (model.classes > 1)} assumed.",
             f"The graph reaches {MEANING[self.graph.level]}.",
         ]
+        if model.covariates or model.strata:
+            given = ", ".join((*model.covariates[:8], *model.strata))
+            more = f" and {len(model.covariates) - 8} more" if len(model.covariates) > 8 else ""
+            out.append(f"All of this is meant given {given}{more}.")
         assumed = [str(item) for item in self.graph.needed if item.holds]
         failing = [str(item) for item in self.graph.needed if not item.holds]
         if assumed:
@@ -132,6 +136,9 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     names = (*AVERAGES, *CLASS_LEVEL) if model.treatment is not None else ()
     identified = {name: name in REACHED[graph.level] for name in names}
     notes: list[Note] = []
+    if model.covariates:
+        identified |= dict.fromkeys(CLASS_LEVEL, False)
+        notes.append(Note(Status.COVARIATES_ADJUSTED, f"{len(model.covariates)} covariates"))
     rows: list[dict[str, object]] = []
     supported = None
     if graph.level == "none" and model.treatment is not None:
@@ -143,7 +150,7 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
         notes += data_notes(table)
         if model.treatment is not None:
             problem = problem_of(model, table)
-            support = arm_support(model, problem.columns, problem.counts)
+            support = support_by_stratum(problem, split(problem, table))
             rows += _positivity(model, support, identified, notes)
             if model.classes > 1 and graph.level != "none":
                 notes += [*problem.z.notes, *problem.x.notes]
@@ -184,6 +191,7 @@ def _positivity(
     failing = failing_arms(model, support)
     for arm in support:
         label = f"{model.treatment} = {model.arms[arm.arm]}"
+        label += f", {arm.stratum}" if arm.stratum else ""
         status = Status.OK if arm.holds else Status.POSITIVITY if arm.share > 0 else Status.EMPTY_ARM
         row: dict[str, object] = {"check": "share of arm", "where": label, "value": arm.share}
         row |= {
@@ -191,6 +199,8 @@ def _positivity(
             "advice": "" if arm.share > 0 else status.value,
         }
         rows.append(row)
+        if arm.share == 0 and arm.stratum:
+            notes.append(Note(status, label, "0 rows"))
         if arm.share > 0 and model.classes > 1:
             row = {
                 "check": "rarest use of arm",
@@ -202,7 +212,7 @@ def _positivity(
                 "advice": "" if arm.holds else status.value,
             }
             rows.append(row)
-        if arm.arm in failing and arm.share > 0:
+        if arm.arm in failing and arm.share > 0 and not arm.holds:
             detail = f"only {arm.lowest:.2%} of the rows with {arm.where} have it, below {MIN_PROPENSITY:.0%}"
             notes.append(Note(status, label, detail))
     for name in identified:

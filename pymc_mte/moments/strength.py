@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from pymc_mte.moments.adjusted import adjusted_cross, inverse_root
 from pymc_mte.moments.bootstrap import replicate
 from pymc_mte.moments.problem import Problem
 from pymc_mte.status import Note, Status
@@ -68,6 +69,7 @@ def proxy_strength(problem: Problem, n_boot: int, rng: np.random.Generator) -> t
     else:
         spread = np.full_like(point, np.nan)
     arm = np.asarray(problem.columns[str(problem.model.treatment)])
+    given = 0 if problem.covariates is None else problem.covariates.shape[1]
     out = []
     for i, t in enumerate(problem.arms):
         n = float(problem.counts[arm == t].sum())
@@ -78,7 +80,7 @@ def proxy_strength(problem: Problem, n_boot: int, rng: np.random.Generator) -> t
                 n=n,
                 correlation=point[i],
                 se=spread[i],
-                p_value=_bartlett(point[i], n, dz, dx),
+                p_value=_bartlett(point[i], n - given, dz, dx),
             )
         )
     return tuple(out)
@@ -128,7 +130,10 @@ def supported_classes(strength: tuple[ArmStrength, ...]) -> int:
 
 
 def _correlations(problem: Problem, counts: Array) -> Array:
-    """Canonical correlations per replicate and arm: (replicates, arms, directions)."""
+    """Canonical correlations per replicate and arm, given covariates: (replicates, arms, directions)."""
+    if problem.covariates is not None:
+        cross = adjusted_cross(problem.grams(counts))
+        return np.clip(np.linalg.svd(cross, compute_uv=False), 0.0, 1.0)
     arm = np.asarray(problem.columns[str(problem.model.treatment)])
     z, x = problem.z.values[:, 1:], problem.x.values[:, 1:]
     both = np.concatenate([z, x], axis=1)
@@ -141,14 +146,6 @@ def _correlations(problem: Problem, counts: Array) -> Array:
         mean = share @ both[rows]
         products = (both[rows, :, None] * both[rows, None, :]).reshape(-1, d * d)
         cov = (share @ products).reshape(-1, d, d) - mean[:, :, None] * mean[:, None, :]
-        cross = _root(cov[:, :dz, :dz]) @ cov[:, :dz, dz:] @ _root(cov[:, dz:, dz:])
+        cross = inverse_root(cov[:, :dz, :dz]) @ cov[:, :dz, dz:] @ inverse_root(cov[:, dz:, dz:])
         out[:, i] = np.clip(np.linalg.svd(cross, compute_uv=False), 0.0, 1.0)
     return out
-
-
-def _root(cov: Array) -> Array:
-    """Inverse square roots of a batch of covariances, zero in directions without variance."""
-    value, vector = np.linalg.eigh(cov)
-    good = value > 1e-10 * np.maximum(value[:, -1:], 1e-300)
-    inverse = np.where(good, 1 / np.sqrt(np.where(good, value, 1.0)), 0.0)
-    return np.asarray((vector * inverse[:, None, :]) @ np.swapaxes(vector, -1, -2))
