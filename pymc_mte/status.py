@@ -49,6 +49,15 @@ class Status(StrEnum):
         "The proxies of the two sides share more than the model's classes explain: there are more "
         "classes, or two proxies depend on each other directly. Compare more classes, or drop a proxy."
     )
+    FEWER_EFFECTS = (
+        "The data tell apart fewer effects than the model has classes. Classes with one effect are one "
+        "causal group, which is no fault: read `causal_groups`. method='pencil' and 'prony' need a "
+        "different effect in every class."
+    )
+    GROUPS_DIFFER = (
+        "The moments of the effect and the merged class effects count different numbers of effects. "
+        "Either may lack power; trust the differences that both find."
+    )
     DIRECT_DEPENDENCE = (
         "The proxies of the two sides determine each other, which a class does not do: one is made "
         "from the other, or both from a third. Replace one of them."

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,8 @@ from pymc_mte.moments.groups import causal_groups, equal_effects
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values, align_values, bridge_values
 from pymc_mte.moments.positivity import PER_ARM, ArmSupport, arm_support, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, problem_of
-from pymc_mte.moments.strength import proxy_strength, strength_notes
+from pymc_mte.moments.rank import measure_ranks
+from pymc_mte.moments.rank_report import rank_attrs, rank_notes
 from pymc_mte.results import class_order, dataset, dims_of, provenance
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -110,6 +112,7 @@ def estimate(
     notes += _refuse_unsupported(model, support, [values, draws, *errors.values()])
     notes += _check_ranges(problem, values, draws)
     more |= _add_groups(model, values, draws)
+    ranked = _rank(problem, values, n_boot, notes)
     said = _robust_set(problem, notes) if "se_delta_" in errors and np.isfinite(values["ate"]).all() else {}
     attrs = provenance(
         model,
@@ -119,9 +122,25 @@ def estimate(
         fingerprint=fingerprint(model, table),
         notes=dump_notes(notes),
         **more,
+        **ranked,
         **said,
     )
     return _tree(model, values, draws, errors, _coords(problem), attrs)
+
+
+def _rank(problem: Problem, values: Values, n_boot: int, notes: list[Note]) -> dict[str, str | int]:
+    """Count supported classes and distinct effects, and say where they disagree with the model."""
+    narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
+    with_proxies = hierarchy(problem.model).level not in ("HTE", "none")
+    if not with_proxies or narrow < problem.model.classes or len(problem.arms) < 2:
+        return {}
+    # a stream of its own, so that the replicates of the estimates do not depend on this test
+    ranks = measure_ranks(problem, n_boot, np.random.default_rng(problem.seed))
+    if "effect" not in values:  # averages were asked for
+        ranks = replace(ranks, effects=None)
+    groups = int(values["causal_groups"].max()) + 1 if "causal_groups" in values else None
+    notes += rank_notes(problem, ranks, groups)
+    return rank_attrs(problem, ranks)
 
 
 def _robust_set(problem: Problem, notes: list[Note]) -> dict[str, str]:
@@ -225,8 +244,6 @@ def _compute(
         return _empty(model, method), {}, {}
     if level == "none":
         notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
-    if with_bridge and problem.counts.sum() > 1:
-        notes += strength_notes(problem, proxy_strength(problem, 0, rng))
 
     def statistic(counts: Array) -> Values:
         values = method_values(problem, counts)
