@@ -208,7 +208,7 @@ def _arm_rank(arm: int, n: float, cross: Array, draws: Array | None, exact: bool
     elif draws is None:
         statistic, df, p = bartlett(correlation, n, *cross.shape)
     else:
-        turned = left.T @ (draws - cross) @ right.T
+        turned = left.T @ draws @ right.T
         tests = [_quadratic(np.diag(correlation[r:]), turned[:, r:, r:]) for r in range(k)]
         statistic, df, p = np.array(tests).reshape(k, 3).T
         se = np.linalg.svd(draws, compute_uv=False).std(axis=0, ddof=1)
@@ -320,7 +320,7 @@ def _effect_rank(effects: _EffectMoments, point: Array, draws: Array | None) -> 
         if len(draws) < MIN_BOOT:
             tests.append((np.nan, np.nan, 1.0))
             continue
-        spread = (draws[..., :r] - point[:, :r]) @ polynomial @ across
+        spread = draws[..., :r] @ polynomial @ across
         middle, width = np.median(spread, axis=0), WINSOR * robust_se(spread)
         tests.append(_quadratic(rest, np.clip(spread, middle - width, middle + width)))
     if draws is None:
