@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -48,6 +48,15 @@ class Status(StrEnum):
     MORE_DIRECTIONS = (
         "The proxies of the two sides share more than the model's classes explain: there are more "
         "classes, or two proxies depend on each other directly. Compare more classes, or drop a proxy."
+    )
+    FEWER_EFFECTS = (
+        "The data tell apart fewer effects than the model has classes. Classes with one effect are one "
+        "causal group, which is no fault: read `causal_groups`. method='pencil' and 'prony' need a "
+        "different effect in every class."
+    )
+    GROUPS_DIFFER = (
+        "The moments of the effect and the merged class effects count different numbers of effects. "
+        "Either may lack power; trust the differences that both find."
     )
     DIRECT_DEPENDENCE = (
         "The proxies of the two sides determine each other, which a class does not do: one is made "
@@ -140,6 +149,10 @@ class Note:
     status: Status
     where: str = ""
     detail: str = ""
+
+    def within(self, part: str) -> "Note":
+        """Say it of one part of the data."""
+        return replace(self, where=f"{self.where}, {part}") if part else self
 
     def __str__(self) -> str:
         """Return one readable sentence."""

@@ -17,12 +17,10 @@ from pymc_mte.moments.positivity import (
     refused_mask,
 )
 from pymc_mte.moments.problem import Problem, problem_of
-from pymc_mte.moments.strata import split, support_by_stratum
-from pymc_mte.moments.strength import ArmStrength, proxy_strength, strength_notes, supported_classes
+from pymc_mte.moments.rank import N_BOOT, measure_ranks
+from pymc_mte.moments.rank_report import rank_notes, rank_rows
+from pymc_mte.moments.strata import Stratum, split, support_by_stratum
 from pymc_mte.status import Note, Status
-
-N_BOOT = 200
-"""Replicates behind the standard errors of the canonical correlations."""
 
 CLASS_LEVEL = ("class_weight", "potential_outcome", "effect", "effect_sd", "weight_harmed")
 AVERAGES = ("ate", "att")
@@ -43,7 +41,8 @@ class Identification:
     checks : pandas.DataFrame
         Columns check, where, value, se, p, verdict (ok, doubt, fail) and advice.
     supported : int or None
-        Number of classes that the proxies tell from noise in every arm; None without data.
+        Number of classes that the proxies tell from noise in every arm with positivity; None without
+        data.
     graph : Hierarchy
         The level with the independences it needs and the edges that cost the next one.
     notes : tuple of Note
@@ -115,8 +114,8 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     model : CausalModel
         The model.
     data : tabulated Dataset, dataframe, mapping or path, optional
-        Rows for the data checks: positivity per arm and proxy strength per arm. Without data only
-        the graph is judged.
+        Rows for the data checks: positivity per arm, proxy strength per arm, and the number of
+        distinct effects. Without data only the graph is judged.
     rng : int or numpy.random.Generator
         Source of the resamples behind the standard errors.
 
@@ -150,11 +149,13 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
         notes += data_notes(table)
         if model.treatment is not None:
             problem = problem_of(model, table)
-            support = support_by_stratum(problem, split(problem, table))
+            strata = split(problem, table)
+            support = support_by_stratum(problem, strata)
             rows += _positivity(model, support, identified, notes)
             if model.classes > 1 and graph.level != "none":
                 notes += [*problem.z.notes, *problem.x.notes]
-                supported = _strength(problem, np.random.default_rng(rng), rows, notes, identified)
+                generator = np.random.default_rng(rng)
+                supported = _strength(problem, strata, generator, rows, notes, identified)
     checks = pd.DataFrame(rows, columns=["check", "where", "value", "se", "p", "verdict", "advice"])
     return Identification(
         model=model,
@@ -223,12 +224,13 @@ def _positivity(
 
 def _strength(
     problem: Problem,
+    strata: tuple[Stratum, ...],
     rng: np.random.Generator,
     rows: list[dict[str, object]],
     notes: list[Note],
     identified: dict[str, bool],
 ) -> int:
-    """Add the proxy strength rows; return the number of classes that they support."""
+    """Add the rank rows, per stratum; return the number of classes that the proxies support."""
     model = problem.model
     k = model.classes
     narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
@@ -240,27 +242,11 @@ def _strength(
             identified[name] = False
     if narrow < 2:
         return 1
-    n_boot = N_BOOT if problem.counts.sum() > 1 else 0
-    strength = proxy_strength(problem, n_boot, rng)
-    for arm in strength:
-        label = f"{model.treatment} = {model.arms[arm.arm]}"
-        for i, value in enumerate(arm.correlation[: max(k, 2)]):
-            verdict, advice = _verdict(arm, i, k)
-            row: dict[str, object] = {
-                "check": f"canonical correlation {i + 1}",
-                "where": label,
-                "value": value,
-            }
-            rows.append(row | {"se": arm.se[i], "p": arm.p_value[i], "verdict": verdict, "advice": advice})
-    notes += strength_notes(problem, strength)
-    return supported_classes(strength)
-
-
-def _verdict(arm: ArmStrength, i: int, classes: int) -> tuple[str, str]:
-    """Judge one canonical correlation: needed ones must stand out, further ones hint at more classes."""
-    strong = arm.p_value[i] < 0.05
-    if i + 1 <= classes - 1:
-        return ("ok", "") if strong else ("doubt", Status.WEAK_PROXIES.value)
-    if strong:
-        return "doubt", Status.MORE_DIRECTIONS.value
-    return "ok", ""
+    supported = []
+    for part, label in [(s.problem, s.label) for s in strata] or [(problem, "")]:
+        ranks = measure_ranks(part, N_BOOT, rng)
+        suffix = f", {label}" if label else ""
+        rows += [row | {"where": f"{row['where']}{suffix}"} for row in rank_rows(part, ranks)]
+        notes += [note.within(label) for note in rank_notes(part, ranks)]
+        supported.append(ranks.supported)
+    return min(supported)

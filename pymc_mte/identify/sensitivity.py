@@ -213,7 +213,7 @@ class _Allowed:
         half = vector * np.sqrt(np.maximum(value, 1e-12))
 
         def place(step: Array) -> Array:
-            return start + np.clip(half @ step, -FARTHEST, FARTHEST)
+            return np.asarray(start + np.clip(half @ step, -FARTHEST, FARTHEST))
 
         def loss(step: Array) -> tuple[float, Array]:
             now = parameters(place(step))

@@ -1,6 +1,7 @@
 """`estimate`: moment estimates with bootstrap uncertainty, labelled like a posterior."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,8 +20,10 @@ from pymc_mte.moments.groups import causal_groups, equal_effects
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values
 from pymc_mte.moments.positivity import PER_ARM, ArmSupport, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, problem_of
+from pymc_mte.moments.rank import measure_ranks
+from pymc_mte.moments.rank_report import rank_attrs, rank_notes
 from pymc_mte.moments.replicates import point_and_replicates
-from pymc_mte.moments.strata import split, support_by_stratum
+from pymc_mte.moments.strata import Stratum, split, support_by_stratum
 from pymc_mte.results import dataset, dims_of, provenance
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -114,6 +117,7 @@ def estimate(
     notes += _refuse_unsupported(model, support, [values, draws, *errors.values()])
     notes += _check_ranges(problem, values, draws)
     more |= _add_groups(model, values, draws)
+    ranked = _rank(problem, strata, values, n_boot, notes, bridge == "two-stage")
     delta = "se_delta_" in errors and bridge != "two-stage" and np.isfinite(values["ate"]).all()
     said = _robust_set(problem, notes) if delta else {}
     attrs = provenance(
@@ -124,9 +128,37 @@ def estimate(
         fingerprint=fingerprint(model, table),
         notes=dump_notes(notes),
         **more,
+        **ranked,
         **said,
     )
     return _tree(model, values, draws, errors, _coords(problem), attrs)
+
+
+def _rank(
+    problem: Problem,
+    strata: tuple[Stratum, ...],
+    values: Values,
+    n_boot: int,
+    notes: list[Note],
+    every_direction: bool,
+) -> dict[str, str | int]:
+    """Count supported classes and distinct effects, and say where they disagree with the model."""
+    narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
+    with_proxies = hierarchy(problem.model).level not in ("HTE", "none")
+    if not with_proxies or narrow < problem.model.classes or len(problem.arms) < 2:
+        return {}
+    needed = narrow if every_direction else problem.model.classes
+    attrs: dict[str, str | int] = {}
+    for part, label in [(s.problem, s.label) for s in strata] or [(problem, "")]:
+        # a stream of its own, so that the replicates of the estimates do not depend on this test
+        ranks = measure_ranks(part, n_boot, np.random.default_rng(problem.seed))
+        if strata or "effect" not in values:  # causal groups are of everybody; or averages were asked for
+            ranks = replace(ranks, effects=None)
+        groups = int(values["causal_groups"].max()) + 1 if "causal_groups" in values and not strata else None
+        notes += [note.within(label) for note in rank_notes(part, ranks, groups, needed)]
+        if not attrs or ranks.supported < int(attrs["supported_classes"]):
+            attrs = rank_attrs(part, ranks)
+    return attrs
 
 
 def _robust_set(problem: Problem, notes: list[Note]) -> dict[str, str]:

@@ -12,7 +12,6 @@ from pymc_mte.moments.bootstrap import replicate
 from pymc_mte.moments.methods import Values, align_values, bridge_values
 from pymc_mte.moments.problem import Problem
 from pymc_mte.moments.strata import Stratified, Stratum
-from pymc_mte.moments.strength import proxy_strength, strength_notes
 from pymc_mte.results import class_order, dims_of
 from pymc_mte.status import Note, Status
 
@@ -45,9 +44,6 @@ def point_and_replicates(
         return _empty(model, method), {}, {}
     if level == "none":
         notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
-    if with_bridge and problem.counts.sum() > 1:
-        for part in [s.problem for s in strata] or [problem]:
-            notes += strength_notes(part, proxy_strength(part, 0, rng))
     plain = partial(_values, method_values, with_bridge and method != "bridge")
     statistic = Stratified(problem, strata, plain, _order) if strata else partial(plain, problem)
     point = statistic(problem.counts[None])

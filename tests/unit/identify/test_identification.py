@@ -199,7 +199,7 @@ def test_lalonde_is_refused_an_ate_and_keeps_its_att():
     found = identify(model, model.data_path)
     assert not found.identified["ate"]
     assert found.identified["att"]
-    assert found.supported == 4  # three correlations stand out in the arm of 185 rows
+    assert found.supported == 6  # in the controls; the 185 treated rows lack positivity
     assert isinstance(found.checks, pd.DataFrame)
 
 
