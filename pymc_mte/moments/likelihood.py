@@ -157,7 +157,7 @@ def moment_start(problem: Problem, counts: Array, rng: np.random.Generator) -> P
         return start
     weight = np.clip(solved.class_weight[usable], FLOOR, None)
     partial: Parameters = {"class_weight": weight / weight.sum(axis=1, keepdims=True)}
-    partial |= _proxy_tables(problem, solved.proxy_mean[usable] @ problem.x.unwhiten)
+    partial |= proxy_tables(problem, solved.proxy_mean[usable] @ problem.x.unwhiten)
     partial |= _outcome_parameters(problem, solved.potential_outcome[usable])
     informed = start_from_classes(model, columns, counts[usable], partial)
     for name, value in informed.items():
@@ -181,8 +181,16 @@ def _outcome_parameters(problem: Problem, outcomes: Array) -> Parameters:
     return {f"mean_{y}": np.clip(outcomes, low, high), f"sd_{y}": sd}
 
 
-def _proxy_tables(problem: Problem, raw: Array) -> Parameters:
-    """Level probabilities of parentless discrete outcome proxies from class means of features."""
+def proxy_tables(problem: Problem, raw: Array) -> Parameters:
+    """Level probabilities of parentless discrete outcome proxies from class means of features.
+
+    Parameters
+    ----------
+    problem : Problem
+        Gives the outcome-side features.
+    raw : ndarray of shape (batch, classes, r)
+        Class means of the raw features.
+    """
     out: Parameters = {}
     for name, place in problem.x.places.items():
         var, own = problem.model.variables[name], raw[..., place]

@@ -88,7 +88,7 @@ def test_edges_follow_the_order_of_the_graph():
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_the_level_of_the_graph_stays(seed):
     """Random edges between all roles; impossible graphs are left out."""
     rng = np.random.default_rng(seed)
@@ -117,14 +117,13 @@ def test_dependent_proxies_mislead_unless_they_are_tied(tools):
 
 def test_what_the_result_records():
     pair = load_model("gallery:paper_pair")
-    rows = simulate(pair, 1_000, rng=1)
-    answer = estimate(pair, rows, proxies="joint", n_boot=8)
+    rows = simulate(pair, 4_000, rng=1)
+    answer = estimate(pair, rows, proxies="joint", n_boot=4)
     assert answer.attrs["method"] == "polished"
     assert answer.attrs["proxies"] == "joint"
     assert CausalModel.from_toml(answer.attrs["model"]) == joint_proxies(pair)
     assert answer["estimate"]["p_x1"].dims == ("class", "x0", "x1")
     assert np.isfinite(answer["posterior"]["effect"]).all()
-    assert estimate(pair, rows, n_boot=0).attrs["proxies"] == "independent"
 
 
 def test_a_side_with_one_proxy_stays(level3):
