@@ -17,6 +17,7 @@ import pymc_mte as mte
 from pymc_mte.data import columns_of
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.joint import joint_proxies
 from pymc_mte.moments.likelihood import climb
 from pymc_mte.moments.methods import bridge_values, pencil_values, spectral_values
 from pymc_mte.moments.problem import Problem, make_problem
@@ -263,6 +264,8 @@ def main() -> None:
     design(
         console, "Two binary proxies a side, joined to 4 levels", joined_model(pair), (1_000, 500_000), runs
     )
+    joint = joint_proxies(pair)
+    design(console, "Two binary proxies a side, polished with proxies='joint'", joint, (1_000, 500_000), runs)
     design(
         console,
         "Three classes, four binary proxies a side",

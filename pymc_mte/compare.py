@@ -81,7 +81,7 @@ def compare(
     model = model_of(posterior)
     _check_same(posterior, estimate)
     table = posterior["observed_data"].to_dataset()
-    problem = problem_of(model, table)
+    problem = problem_of(model, table, interactions=bool(estimate.attrs.get("interactions", False)))
     draws = posterior["posterior"].to_dataset()
     identified = identified_functionals(posterior)
     statistic = _Both(problem, draws)

@@ -64,6 +64,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         Family(name="bernoulli", discrete=True, parameters={"p": "table"}, draw=_draw_level),
         Family(name="categorical", discrete=True, parameters={"p": "table"}, draw=_draw_level),
+        Family(name="ordinal", discrete=True, parameters={"p": "table"}, draw=_draw_level),
         Family(
             name="normal",
             discrete=False,

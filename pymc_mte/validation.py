@@ -162,9 +162,9 @@ def _check_causes(model: "CausalModel", t: str, y: str) -> None:
             raise ValueError(f"roles.{key}: {name!r} is not a variable of this model")
     if not model.variables[t].discrete:
         raise ValueError(CONTINUOUS_TREATMENT.format(t))
-    if model.variables[y].family == "categorical":
+    if (family := model.variables[y].family) in ("categorical", "ordinal"):
         raise ValueError(
-            f"roles.outcome: {y!r} is categorical and has no mean; use bernoulli or a continuous family"
+            f"roles.outcome: {y!r} is {family} and has no mean; use bernoulli or a continuous family"
         )
     roles = [t, y, *model.treatment_proxies, *model.outcome_proxies]
     for name in set(roles):

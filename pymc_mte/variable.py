@@ -22,12 +22,12 @@ class Variable(Part):
     Attributes
     ----------
     family : str
-        ``bernoulli``, ``categorical``, ``normal`` or ``student_t``.
+        ``bernoulli``, ``categorical``, ``ordinal``, ``normal`` or ``student_t``.
     parents : tuple of str
         Observed parents, all discrete. The latent class is a parent too, unless ``latent`` is off.
     levels : tuple, optional
-        Values of a discrete variable, in order. A bernoulli variable may leave them out: 0/1,
-        booleans or two strings in the data are then recognised.
+        Values of a discrete variable; of an ordinal one from lowest to highest. A bernoulli variable
+        may leave them out: 0/1, booleans or two strings in the data are then recognised.
     latent : bool
         Whether the variable's mechanism varies with the latent class.
     scale_parents : bool
@@ -64,8 +64,9 @@ class Variable(Part):
                 raise ValueError(f"levels: a {self.family} variable has none; remove the key")
             return self
         if self.levels is None:
-            if self.family == "categorical":
-                raise ValueError("levels: a categorical variable must list its levels")
+            if self.family in ("categorical", "ordinal"):
+                article = "an" if self.family == "ordinal" else "a"
+                raise ValueError(f"levels: {article} {self.family} variable must list its levels")
             return self
         if not 2 <= len(self.levels) <= MAX_LEVELS:
             raise ValueError(f"levels: between 2 and {MAX_LEVELS} are allowed, got {len(self.levels)}")

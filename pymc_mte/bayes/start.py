@@ -52,9 +52,13 @@ def starting_point(problem: Problem, start: xr.DataTree | None) -> Parameters:
 
 
 def _partial(model: CausalModel, start: xr.DataTree) -> Parameters | None:
-    """Take the parameters that an estimate holds; None if they cannot start a climb."""
+    """Take the parameters that an estimate of this graph holds; None if they cannot start a climb."""
     point = start["estimate"].to_dataset()
-    found = {str(n): np.asarray(point[n].values, float) for n in point.data_vars if n in model.dims}
+    found = {
+        name: np.asarray(point[name].values, float)
+        for name, dims in model.dims.items()
+        if name in point and point[name].dims == dims
+    }
     weight = found.get("class_weight")
     if weight is None or not np.isfinite(weight).all():
         return None

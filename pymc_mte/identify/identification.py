@@ -2,6 +2,7 @@
 
 import html
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,13 @@ class Identification:
         return f"<h3>What can be learnt</h3>{said}<ul>{doubts}</ul>{table}"
 
 
-def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Generator = 0) -> Identification:
+def identify(
+    model: CausalModel,
+    data: Any = None,
+    *,
+    interactions: bool = False,
+    rng: int | np.random.Generator = 0,
+) -> Identification:
     """Say what a model can answer, from its graph and, if given, from the data.
 
     Parameters
@@ -116,6 +123,8 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     data : tabulated Dataset, dataframe, mapping or path, optional
         Rows for the data checks: positivity per arm, proxy strength per arm, and the number of
         distinct effects. Without data only the graph is judged.
+    interactions : bool
+        Whether products of the features of any two proxies of one side count too, as in `estimate`.
     rng : int or numpy.random.Generator
         Source of the resamples behind the standard errors.
 
@@ -143,12 +152,12 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     if graph.level == "none" and model.treatment is not None:
         notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
     elif data is None and graph.level not in ("HTE", "none"):
-        _count_features(model, identified, notes)
+        _count_features(model, interactions, identified, notes)
     if data is not None:
         model, table = resolve(model, data)
         notes += data_notes(table)
         if model.treatment is not None:
-            problem = problem_of(model, table)
+            problem = problem_of(model, table, interactions=interactions)
             strata = split(problem, table)
             support = support_by_stratum(problem, strata)
             rows += _positivity(model, support, identified, notes)
@@ -168,14 +177,16 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     )
 
 
-def _count_features(model: CausalModel, identified: dict[str, bool], notes: list[Note]) -> None:
+def _count_features(
+    model: CausalModel, interactions: bool, identified: dict[str, bool], notes: list[Note]
+) -> None:
     """Refuse more classes than the proxies of a side have distinguishable values."""
     for side in (model.treatment_proxies, model.outcome_proxies):
-        found = 1
-        for name in side:
-            var = model.variables[name]
-            if var.latent:
-                found += len(var.labels) - 1 if var.discrete else model.classes - 1
+        used = [model.variables[name] for name in side if model.variables[name].latent]
+        sizes = [len(var.labels) - 1 if var.discrete else model.classes - 1 for var in used]
+        found = 1 + sum(sizes)
+        if interactions:
+            found += sum(a * b for a, b in combinations(sizes, 2))
         if found < model.classes:
             detail = f"{found} features of {', '.join(side)} for {model.classes} classes"
             notes.append(Note(Status.TOO_FEW_FEATURES, "proxies", detail))

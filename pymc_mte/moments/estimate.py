@@ -17,6 +17,7 @@ from pymc_mte.model import CausalModel
 from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
 from pymc_mte.moments.bootstrap import robust_se
 from pymc_mte.moments.groups import causal_groups, equal_effects
+from pymc_mte.moments.joint import Proxies, with_proxies
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values
 from pymc_mte.moments.positivity import PER_ARM, ArmSupport, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, problem_of
@@ -42,6 +43,8 @@ def estimate(
     *,
     method: str = "auto",
     bridge: Bridge = "outcome",
+    interactions: bool = False,
+    proxies: Proxies = "independent",
     n_boot: int = 400,
     rng: int | np.random.Generator = 0,
 ) -> xr.DataTree:
@@ -61,8 +64,13 @@ def estimate(
     bridge : {"outcome", "treatment", "both", "two-stage"}
         For ``method="bridge"``: the outcome bridge, the treatment bridge, the doubly robust
         combination (all at rank K), or two-stage least squares, which assumes one effect for
-        everybody and uses every direction of the proxies. All are linear in covariates. The last
+        everybody and uses every proxy linearly, in all directions. All are linear in covariates. The last
         three give no effect on the treated.
+    interactions : bool
+        Whether the moments also use products of the features of any two proxies of one side.
+    proxies : {"independent", "joint"}
+        For ``method="polished"``: discrete proxies of a side are independent given the class (and their
+        parents), or have any joint distribution; the attribute ``model`` then has the added edges.
     n_boot : int
         Bootstrap replicates, a multiple of 4; 0 for none.
     rng : int or numpy.random.Generator
@@ -75,12 +83,15 @@ def estimate(
         bridge, ``se_delta_*``; the attribute ``ate_robust_set`` holds its 90% confidence set that
         weak proxies do not spoil (two classes and arms; intervals as JSON, ends may be infinite). Group
         ``posterior``: replicates (chain, draw), aligned to the point. Attributes: ``method``,
-        ``notes`` (statuses with advice, as JSON), shares of replicates that failed.
+        ``notes`` (statuses with advice, as JSON), shares of replicates that failed, ``feature_maps``
+        (how each proxy entered the moments, as JSON).
 
     Raises
     ------
     RefusedError
         If the graph does not carry the method.
+    ModelError
+        If an option does not go with the method, or makes too many features or cells.
 
     Examples
     --------
@@ -95,12 +106,14 @@ def estimate(
     choose_method(model, method)
     model, table = resolve(model, data)
     generator = np.random.default_rng(rng)
-    problem = problem_of(model, table, seed=int(generator.integers(2**31)))
-    strata = split(problem, table)
-    support = support_by_stratum(problem, strata)
+    seed, linear = int(generator.integers(2**31)), bridge == "two-stage"
+    problem = problem_of(model, table, seed, interactions=interactions, linear=linear)
+    support = support_by_stratum(problem, split(problem, table))
     chosen = choose_method(model, method, all(arm.holds for arm in support))
     if bridge not in BRIDGES or (bridge != "outcome" and chosen != "bridge"):
         raise ModelError(f"bridge {bridge!r} goes with method='bridge' and is one of {', '.join(BRIDGES)}")
+    problem = with_proxies(problem, proxies, chosen)
+    model, strata = problem.model, split(problem, table)
     notes = [*data_notes(table), *problem.z.notes, *problem.x.notes]
     if n_boot and table["count"].dtype.kind != "i":
         n_boot = 0
@@ -123,6 +136,9 @@ def estimate(
     attrs = provenance(
         model,
         method=chosen,
+        proxies=proxies,
+        interactions=int(interactions),
+        feature_maps=json.dumps({**problem.z.maps, **problem.x.maps}),
         n=float(problem.sampling.counts.sum()),
         n_boot=n_boot,
         fingerprint=fingerprint(model, table),

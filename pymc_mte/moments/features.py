@@ -2,19 +2,34 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import combinations, pairwise
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.truncated import independent
 from pymc_mte.status import Note, Status
+from pymc_mte.variable import Variable
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
 
 DROP_BELOW = 1e-8
 """Directions with a smaller relative eigenvalue repeat others and are dropped."""
+
+LONGEST_TAILS = 2.0
+"""Powers are used while the highest one has at most this multiple of a uniform proxy's kurtosis."""
+
+MIN_BINS = 4
+"""A continuous proxy with longer tails is cut into this many quantile bins, or into one per class."""
+
+MAX_FEATURES = 200
+"""Interactions may not bring a side beyond this many features."""
+
+MapName = Literal["indicators", "scores", "powers", "bins"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +41,14 @@ class Features:
     values : ndarray of shape (patterns, d)
         The constant 1 first, then uncorrelated features of mean 0 and variance 1.
     raw : ndarray of shape (patterns, r)
-        The features before whitening: constant, indicators of the levels but the first, powers of
-        standardised continuous proxies.
+        The features before whitening: the constant, the main effects of every proxy, and products of
+        two proxies' features where interactions were asked for.
     names : tuple of str
         Names of the raw features.
+    maps : mapping of str to str
+        By proxy, how its main effects were made; constant proxies have none.
+    places : mapping of str to slice
+        By proxy, the columns of its main effects in ``raw``.
     whiten : ndarray of shape (r, d)
         ``raw @ whiten`` gives ``values``.
     unwhiten : ndarray of shape (d, r)
@@ -41,6 +60,8 @@ class Features:
     values: Array
     raw: Array
     names: tuple[str, ...]
+    maps: Mapping[str, MapName]
+    places: Mapping[str, slice]
     whiten: Array
     unwhiten: Array
     notes: tuple[Note, ...]
@@ -50,11 +71,31 @@ class Features:
         return replace(self, values=self.values[rows], raw=self.raw[rows])
 
 
-def build_features(model: CausalModel, columns: Columns, counts: Array, proxies: Sequence[str]) -> Features:
-    """Map the proxies of one side to features: main effects, whitened.
+def build_features(
+    model: CausalModel,
+    columns: Columns,
+    counts: Array,
+    proxies: Sequence[str],
+    *,
+    interactions: bool = False,
+    linear: bool = False,
+) -> Features:
+    """Map the proxies of one side to features: main effects, interactions on request, whitened.
 
-    Discrete proxies give an indicator of every level but the first; a continuous proxy gives its
-    standardised powers 1 to ``max(1, classes - 1)``, enough for it to separate the classes alone.
+    ====================== ============== =======================================================
+    proxy                  map            features
+    ====================== ============== =======================================================
+    bernoulli, categorical ``indicators`` of every level but the first
+    ordinal                ``scores``     orthogonal polynomials of the ridits (mid-ranks) of the
+                                          levels, degrees 1 to ``min(levels, max(2, classes)) - 1``
+    continuous             ``powers``     1 to ``max(1, classes - 1)`` of the standardised proxy
+    continuous             ``bins``       indicators of ``max(4, classes)`` quantile bins but one; a
+                                          value as frequent as a bin is a bin of its own
+    ====================== ============== =======================================================
+
+    A continuous proxy enters by ``powers`` if its highest power has at most twice the kurtosis that
+    it has for a uniform proxy, else by ``bins``: with long tails the moments of powers are those of a
+    few rows. The rule sees nothing but the proxy's own distribution.
 
     Parameters
     ----------
@@ -66,33 +107,137 @@ def build_features(model: CausalModel, columns: Columns, counts: Array, proxies:
         How often each pattern occurs.
     proxies : sequence of str
         Names of the proxies.
+    interactions : bool
+        Add the products of the features of any two proxies; never of more than two.
+    linear : bool
+        Let every continuous proxy enter as it is, by its first power, whatever its tails.
+
+    Raises
+    ------
+    ModelError
+        If interactions make too many features.
     """
     share = counts / counts.sum()
-    raw, names, notes = [np.ones(len(counts))], ["1"], []
+    raw, names = [np.ones(len(counts))], ["1"]
+    maps: dict[str, MapName] = {}
+    places: dict[str, slice] = {}
     for proxy in proxies:
-        var = model.variables[proxy]
         column = np.asarray(columns[proxy])
         if np.ptp(column) == 0:
             continue  # tabulation has said so
-        if var.discrete:
-            for level in range(1, len(var.labels)):
-                raw.append((column == level).astype(float))
-                names.append(f"{proxy} = {var.labels[level]}")
+        var = model.variables[proxy]
+        if linear and not var.discrete:
+            maps[proxy], effects = "powers", _powers(proxy, column, share, 1)
         else:
-            centred = column - share @ column
-            scaled = centred / np.sqrt(share @ centred**2)
-            for power in range(1, max(1, model.classes - 1) + 1):
-                raw.append(scaled**power)
-                names.append(proxy if power == 1 else f"{proxy}^{power}")
+            maps[proxy], effects = _main_effects(var, proxy, column, share, model.classes)
+        places[proxy] = slice(len(raw), len(raw) + len(effects))
+        raw += effects.values()
+        names += effects
+    if interactions:
+        products = _products(names, raw, list(places.values()), proxies)
+        raw += products.values()
+        names += products
     matrix = np.column_stack(raw)
     whiten, unwhiten = _whiten(matrix, share)
     values = matrix @ whiten
+    notes = []
     if values.shape[1] < matrix.shape[1]:
         kept = f"{values.shape[1] - 1} of {matrix.shape[1] - 1} directions kept"
         notes.append(Note(Status.FEATURES_DROPPED, ", ".join(proxies), kept))
     return Features(
-        values=values, raw=matrix, names=tuple(names), whiten=whiten, unwhiten=unwhiten, notes=tuple(notes)
+        values=values,
+        raw=matrix,
+        names=tuple(names),
+        maps=maps,
+        places=places,
+        whiten=whiten,
+        unwhiten=unwhiten,
+        notes=tuple(notes),
     )
+
+
+def _main_effects(
+    var: Variable, proxy: str, column: NDArray[Any], share: Array, classes: int
+) -> tuple[MapName, dict[str, Array]]:
+    """Features of one proxy by name, and how they were made."""
+    if var.family == "ordinal":
+        return "scores", _scores(proxy, column, share, classes)
+    if var.discrete:
+        labels = enumerate(var.labels)
+        return "indicators", {f"{proxy} = {v}": (column == i).astype(float) for i, v in labels if i}
+    highest = max(1, classes - 1)
+    if powers_serve(column - share @ column, share, highest):
+        return "powers", _powers(proxy, column, share, highest)
+    return "bins", _bins(proxy, column, share, max(MIN_BINS, classes))
+
+
+def _powers(proxy: str, column: Array, share: Array, highest: int) -> dict[str, Array]:
+    centred = column - share @ column
+    scaled = centred / np.sqrt(share @ centred**2)
+    return {proxy if p == 1 else f"{proxy}^{p}": scaled**p for p in range(1, highest + 1)}
+
+
+def powers_serve(centred: Array, share: Array, highest: int) -> bool:
+    """Whether the highest power of a centred proxy has a kurtosis that moments can bear.
+
+    Parameters
+    ----------
+    centred : ndarray of shape (patterns,)
+        The proxy less its mean, any units.
+    share : ndarray of shape (patterns,)
+        Share of each pattern.
+    highest : int
+        The highest power.
+    """
+    squared = (centred / np.abs(centred).max()) ** (2 * highest)  # at most 1, so nothing overflows
+    kurtosis = share @ squared**2 / (share @ squared) ** 2
+    uniform = (2 * highest + 1) ** 2 / (4 * highest + 1)
+    return bool(kurtosis <= LONGEST_TAILS * uniform)
+
+
+def _scores(proxy: str, column: NDArray[np.int64], share: Array, classes: int) -> dict[str, Array]:
+    """Orthonormal polynomials of the ridits of an ordinal proxy."""
+    level_share = np.bincount(column, weights=share)
+    ridit = np.cumsum(level_share) - level_share / 2
+    degree = min(int(np.count_nonzero(level_share)), max(2, classes)) - 1
+    powers = np.asarray(np.polynomial.legendre.legvander(2 * ridit[column] - 1, degree), dtype=float)
+    basis = powers @ independent(powers, share)
+    return {f"{proxy}, score {d}": basis[:, d] for d in range(1, basis.shape[1])}
+
+
+def _bins(proxy: str, column: Array, share: Array, most: int) -> dict[str, Array]:
+    """Cut a proxy into quantile bins, frequent values into bins of their own; leave out the first."""
+    value, place = np.unique(column, return_inverse=True)
+    own = np.bincount(place, weights=share) >= 1 / most
+    rest = ~own[place]
+    bins = [(f"= {v:.6g}", column == v) for v in value[own]]
+    left = most - len(bins)
+    if left and rest.any():
+        levels = np.arange(1, left) / left
+        cuts = np.quantile(column[rest], levels, weights=share[rest], method="inverted_cdf")
+        for low, high in pairwise(np.unique([-np.inf, *cuts, np.inf])):
+            bins.append((f"{low:.4g} to {high:.4g}", rest & (column > low) & (column <= high)))
+    filled = enumerate((label, inside) for label, inside in bins if inside.any())
+    return {f"{proxy}, bin {i} ({label})": inside.astype(float) for i, (label, inside) in filled if i}
+
+
+def _products(
+    names: list[str], raw: list[Array], places: list[slice], proxies: Sequence[str]
+) -> dict[str, Array]:
+    """Products of the main effects of any two proxies."""
+    sizes = [place.stop - place.start for place in places]
+    total = len(raw) - 1 + sum(a * b for a, b in combinations(sizes, 2))
+    if total > MAX_FEATURES:
+        raise ModelError(
+            f"interactions: {', '.join(proxies)} would have {total} features with their interactions, more "
+            f"than {MAX_FEATURES}; use fewer proxies or levels on this side, or interactions=False"
+        )
+    return {
+        f"{names[i]} * {names[j]}": raw[i] * raw[j]
+        for a, b in combinations(places, 2)
+        for i in range(a.start, a.stop)
+        for j in range(b.start, b.stop)
+    }
 
 
 def _whiten(raw: Array, share: Array) -> tuple[Array, Array]:

@@ -157,7 +157,7 @@ def moment_start(problem: Problem, counts: Array, rng: np.random.Generator) -> P
         return start
     weight = np.clip(solved.class_weight[usable], FLOOR, None)
     partial: Parameters = {"class_weight": weight / weight.sum(axis=1, keepdims=True)}
-    partial |= _proxy_tables(problem, solved.proxy_mean[usable] @ problem.x.unwhiten)
+    partial |= proxy_tables(problem, solved.proxy_mean[usable] @ problem.x.unwhiten)
     partial |= _outcome_parameters(problem, solved.potential_outcome[usable])
     informed = start_from_classes(model, columns, counts[usable], partial)
     for name, value in informed.items():
@@ -181,17 +181,35 @@ def _outcome_parameters(problem: Problem, outcomes: Array) -> Parameters:
     return {f"mean_{y}": np.clip(outcomes, low, high), f"sd_{y}": sd}
 
 
-def _proxy_tables(problem: Problem, raw: Array) -> Parameters:
-    """Level probabilities of parentless discrete outcome proxies from class means of features."""
+def proxy_tables(problem: Problem, raw: Array) -> Parameters:
+    """Level probabilities of parentless discrete outcome proxies from class means of features.
+
+    Parameters
+    ----------
+    problem : Problem
+        Gives the outcome-side features.
+    raw : ndarray of shape (batch, classes, r)
+        Class means of the raw features.
+    """
     out: Parameters = {}
-    for name in problem.model.outcome_proxies:
-        var = problem.model.variables[name]
-        first = f"{name} = {var.labels[1]}" if var.discrete else ""
-        if not var.discrete or var.parents or not var.latent or first not in problem.x.names:
+    for name, place in problem.x.places.items():
+        var, own = problem.model.variables[name], raw[..., place]
+        if not var.discrete or var.parents or not var.latent:
             continue
-        place = problem.x.names.index(first)
-        upper = raw[..., place : place + len(var.labels) - 1]
-        table = np.concatenate([1 - upper.sum(axis=-1, keepdims=True), upper], axis=-1)
+        if problem.x.maps[name] == "scores":
+            table = _table_of_scores(problem, name, own)
+        else:
+            table = np.concatenate([1 - own.sum(axis=-1, keepdims=True), own], axis=-1)
         table = np.clip(table, FLOOR, 1 - FLOOR)
         out[f"p_{name}"] = table / table.sum(axis=-1, keepdims=True)
     return out
+
+
+def _table_of_scores(problem: Problem, name: str, means: Array) -> Array:
+    """Level probabilities per class from class means of orthonormal scores: their series, cut off."""
+    column, raw = np.asarray(problem.columns[name]), problem.x.raw[:, problem.x.places[name]]
+    pooled = np.bincount(column, weights=problem.counts, minlength=problem.model.size(name))
+    scores = np.zeros((len(pooled), raw.shape[1]))
+    seen, first = np.unique(column, return_index=True)
+    scores[seen] = raw[first]
+    return np.asarray(pooled / pooled.sum() * (1 + means @ scores.T))

@@ -161,14 +161,24 @@ def arm_of(model: CausalModel, columns: Mapping[str, NDArray[Any]]) -> NDArray[n
     return np.asarray(columns[model.treatment])
 
 
-def problem_of(model: CausalModel, table: Any, seed: int = 0) -> Problem:
+def problem_of(
+    model: CausalModel, table: Any, seed: int = 0, *, interactions: bool = False, linear: bool = False
+) -> Problem:
     """Lay out a tabulated data set, with its sampling weights and clusters if it has them."""
     sampling = Sampling(
         counts=np.asarray(table["count"].values, dtype=float),
         weight=table[SAMPLING_WEIGHT].values if SAMPLING_WEIGHT in table else None,
         cluster=table[CLUSTER].values if CLUSTER in table else None,
     )
-    return make_problem(model, columns_of(table, model), sampling, seed, covariate_matrix(table))
+    return make_problem(
+        model,
+        columns_of(table, model),
+        sampling,
+        seed,
+        covariates=covariate_matrix(table),
+        interactions=interactions,
+        linear=linear,
+    )
 
 
 def make_problem(
@@ -176,7 +186,10 @@ def make_problem(
     columns: Mapping[str, NDArray[Any]],
     sampling: Array | Sampling,
     seed: int = 0,
+    *,
     covariates: Array | None = None,
+    interactions: bool = False,
+    linear: bool = False,
 ) -> Problem:
     """Build the features of a data set once, for all methods and replicates.
 
@@ -192,14 +205,20 @@ def make_problem(
         Seed of random starts.
     covariates : ndarray of shape (patterns, p), optional
         Observed covariates.
+    interactions : bool
+        Whether features of two proxies of one side are multiplied too.
+    linear : bool
+        Whether every continuous proxy enters as it is, whatever its tails.
     """
     sampling = sampling if isinstance(sampling, Sampling) else Sampling(counts=sampling)
     counts = sampling.effective
     arm = arm_of(model, columns)
     n_arms = len(model.arms) if model.treatment is not None else 1
     arms = tuple(t for t in range(n_arms) if counts[arm == t].sum() > 0)
-    z = build_features(model, columns, counts, model.treatment_proxies)
-    x = build_features(model, columns, counts, model.outcome_proxies)
+    z, x = (
+        build_features(model, columns, counts, side, interactions=interactions, linear=linear)
+        for side in (model.treatment_proxies, model.outcome_proxies)
+    )
     return Problem(
         model=model,
         columns=columns,

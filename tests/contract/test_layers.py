@@ -21,7 +21,7 @@ NUMBERS = {"numpy", "scipy"}
 MAY_IMPORT = {  # layer -> third-party roots it may import, at any depth
     "moments": NUMBERS,
     "bayes": {"numpy", "pymc", "pytensor", "xarray", "nutpie", "arviz"},
-    "identify": {"numpy", "pandas"},
+    "identify": NUMBERS | {"pandas"},
     "plots": {"numpy", "pandas", "xarray", "matplotlib"},
 }
 ALSO = {"moments/estimate.py": {"xarray"}}
@@ -34,6 +34,8 @@ LIGHT = (  # never load PyMC, whatever is called
     "errors.py",
     "families.py",
     "model.py",
+    "variable.py",
+    "covariates.py",
     "modelfile.py",
     "network.py",
     "data.py",

@@ -192,6 +192,11 @@ CHANGES = {
         "",
         r"variables\.x: levels: a categorical variable must list its levels",
     ),
+    "no levels of an ordinal": (
+        'family = "categorical"\nlevels = ["low", "mid", "high"]',
+        'family = "ordinal"',
+        r"variables\.x: levels: an ordinal variable must list its levels",
+    ),
     "level twice": (
         '"mid", "high"]',
         '"mid", "low"]',
@@ -251,12 +256,13 @@ def test_a_continuous_treatment_is_called_a_treatment(tmp_path):
         CausalModel(classes=1, variables=variables, treatment="t", outcome="y")
 
 
-def test_categorical_outcome_has_no_mean():
+@pytest.mark.parametrize("family", ["categorical", "ordinal"])
+def test_categorical_outcome_has_no_mean(family):
     variables = {
         "t": {"family": "bernoulli"},
-        "y": {"family": "categorical", "levels": [0, 1, 2]},
+        "y": {"family": family, "levels": [0, 1, 2]},
     }
-    with pytest.raises(ModelError, match=r"roles\.outcome: 'y' is categorical"):
+    with pytest.raises(ModelError, match=rf"roles\.outcome: 'y' is {family}"):
         CausalModel(classes=1, variables=variables, treatment="t", outcome="y")
 
 

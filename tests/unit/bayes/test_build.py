@@ -14,12 +14,19 @@ from pymc_mte.bayes.start import with_first_levels, without_first_levels
 
 B = {"family": "bernoulli"}
 C3 = {"family": "categorical", "levels": ["a", "b", "c"]}
+O3 = {"family": "ordinal", "levels": ["low", "mid", "high"]}
 N = {"family": "normal"}
 T = {"family": "student_t"}
 
 MODELS = {
     "bernoulli": {"z": B, "x": B, "t": {**B, "parents": ["z"]}, "y": {**B, "parents": ["x", "t"]}},
     "categorical": {"z": C3, "x": C3, "t": {**C3, "parents": ["z"]}, "y": {**B, "parents": ["t"]}},
+    "ordinal": {
+        "z": O3,
+        "x": {**O3, "parents": ["z"]},
+        "t": {**B, "parents": ["z"]},
+        "y": {**N, "parents": ["t"]},
+    },
     "normal": {"z": C3, "t": {**B, "parents": ["z"]}, "y": {**N, "parents": ["z", "t"]}},
     "student_t": {"z": B, "t": {**B, "parents": ["z"]}, "y": {**T, "parents": ["t"]}},
     "scale by parents": {"t": B, "y": {**N, "parents": ["t"], "scale_parents": True}},
