@@ -100,7 +100,8 @@ def test_effects_need_roles():
         estimate(model, {"a": [0, 1]})
     found = identify(model, {"a": [0, 1]})
     assert found.level == "none"
-    assert found.identified == {}
+    assert found.identified == {"class_weight": False, "p_a": False}
+    assert (found.rank, found.n_parameters) == (1, 3)
     assert "No effect is asked for" in str(found)
 
 
