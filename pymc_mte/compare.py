@@ -201,7 +201,7 @@ def _given_errors(
 
 def _verdict(name: str, row: dict[str, Any]) -> str:
     if not row["identified"]:
-        return "not identified: prior-driven"
+        return "not identified: the prior decides"
     if not np.isfinite(row["spectral"]) and not np.isfinite(row["bridge"]):
         return "no moment estimate to test"
     if name in NOT_SMOOTH:

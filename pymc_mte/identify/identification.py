@@ -10,7 +10,7 @@ import pandas as pd
 from pymc_mte.data import data_notes, resolve
 from pymc_mte.hierarchy import MEANING, Hierarchy, hierarchy
 from pymc_mte.identify.jacobian import Jacobian, jacobian, n_free
-from pymc_mte.identify.likelihood import answer_lines, answerable, likelihood_lines
+from pymc_mte.identify.likelihood import answer_lines, answerable, few_features, likelihood_lines
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.positivity import (
     MIN_PROPENSITY,
@@ -147,7 +147,7 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     if graph.level == "none" and model.treatment is not None:
         notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
     elif data is None and graph.level not in ("HTE", "none"):
-        notes += _count_features(model)
+        notes += few_features(model)
     if data is not None:
         model, table = resolve(model, data)
         notes += data_notes(table)
@@ -169,21 +169,6 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
         jacobian=likelihood,
         notes=tuple(notes),
     )
-
-
-def _count_features(model: CausalModel) -> list[Note]:
-    """Say where a side's proxies have fewer distinguishable values than the moment methods need."""
-    notes = []
-    for side in (model.treatment_proxies, model.outcome_proxies):
-        found = 1
-        for name in side:
-            var = model.variables[name]
-            if var.latent:
-                found += len(var.labels) - 1 if var.discrete else model.classes - 1
-        if found < model.classes:
-            detail = f"{found} features of {', '.join(side)} for {model.classes} classes"
-            notes.append(Note(Status.TOO_FEW_FEATURES, "proxies", detail))
-    return notes
 
 
 def _positivity(
@@ -238,7 +223,7 @@ def _strength(
         notes.append(
             Note(Status.TOO_FEW_FEATURES, "proxies", f"{narrow} features on one side for {k} classes")
         )
-        if not _count_features(model):  # the graph has enough: the data lack them
+        if not few_features(model):  # the graph has enough: the data lack them
             identified |= dict.fromkeys(identified, False)
     if narrow < 2:
         return 1

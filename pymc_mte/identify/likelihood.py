@@ -3,6 +3,7 @@
 from pymc_mte.hierarchy import MEANING, REACHED, Hierarchy
 from pymc_mte.identify.jacobian import MAX_PARAMETERS, Jacobian, n_free
 from pymc_mte.model import CausalModel
+from pymc_mte.status import Note, Status
 
 AVERAGES = ("ate", "att", "arm_mean")
 CLASS_LEVEL = ("class_weight", "potential_outcome", "effect", "effect_sd", "weight_harmed")
@@ -18,6 +19,21 @@ def answerable(model: CausalModel, graph: Hierarchy, found: Jacobian | None) -> 
     if found is None:
         return {name: name in REACHED[graph.level] for name in names}
     return {name: found.identified[name] for name in dict.fromkeys((*names, *model.dims))}
+
+
+def few_features(model: CausalModel) -> list[Note]:
+    """Say where a side's proxies have fewer distinguishable values than the moment methods need."""
+    notes = []
+    for side in (model.treatment_proxies, model.outcome_proxies):
+        found = 1
+        for name in side:
+            var = model.variables[name]
+            if var.latent:
+                found += len(var.labels) - 1 if var.discrete else model.classes - 1
+        if found < model.classes:
+            detail = f"{found} features of {', '.join(side)} for {model.classes} classes"
+            notes.append(Note(Status.TOO_FEW_FEATURES, "proxies", detail))
+    return notes
 
 
 def answer_lines(model: CausalModel, identified: dict[str, bool]) -> list[str]:
@@ -51,7 +67,7 @@ def likelihood_lines(model: CausalModel, graph: Hierarchy, found: Jacobian | Non
 
 def _counted(model: CausalModel, found: Jacobian) -> str:
     counted = f"{found.rank} of {found.n_parameters} parameters"
-    if not found.missing:
+    if not found.free:
         return f"The likelihood fixes {counted} (class weights included), so with enough rows every answer."
     name = next((n for n in ("effect", "class_weight") if n in found.free), next(iter(found.free)))
     first, *rest = found.free[name]
@@ -74,6 +90,11 @@ def _differences(model: CausalModel, graph: Hierarchy, found: Jacobian) -> list[
             f"The likelihood answers more than moment methods: {', '.join(beyond)} too. Moments of the two "
             "sides need the independences of their level; the likelihood uses every cell and every edge "
             "that the graph leaves out."
+        )
+    elif reached and known["effect"] and few_features(model):
+        lines.append(
+            f"Moment methods need {model.classes} distinguishable values on each side and lack them; the "
+            "likelihood answers from all variables together."
         )
     if short:
         lines.append(
