@@ -6,6 +6,7 @@ is identified, locally and at almost every parameter, exactly if its gradient li
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,9 @@ MAX_CELLS = 2**16
 MAX_ENTRIES = 2**24
 """Larger tables (cells, cells times parameters) are replaced by rows drawn from the model."""
 
-MIN_ROWS = 2_000
-"""Fewest rows drawn in place of a table; at least ten per parameter are."""
+MIN_ROWS = 4_000
+ROWS_PER_PARAMETER = 20
+"""Rows drawn in place of a table: so many per parameter, and no fewer than the minimum."""
 
 MAX_PARAMETERS = 1_000
 """Models with more are not judged: the singular value decomposition would take minutes."""
@@ -246,9 +248,14 @@ def n_free(model: CausalModel) -> int:
     """Count the free parameters of a model, class weights included."""
     total = 0
     for name, shape in model.shapes.items():
-        table = name == "class_weight" or model.owners[name][1] == "p"
+        table = _is_table(model, name)
         total += int(np.prod(shape[:-1])) * (shape[-1] - 1) if table else int(np.prod(shape))
     return total
+
+
+def _is_table(model: CausalModel, name: str) -> bool:
+    """Whether a parameter's last axis holds probabilities that sum to 1."""
+    return name == "class_weight" or model.owners[name][1] == "p"
 
 
 def all_cells(model: CausalModel) -> bool:
@@ -270,17 +277,15 @@ def interior_point(model: CausalModel, rng: np.random.Generator) -> Parameters:
     """Draw parameters away from every boundary, with a batch axis of length 1."""
     out: Parameters = {}
     for name, shape in model.shapes.items():
-        kind = "p" if name == "class_weight" else model.owners[name][1]
-        if kind == "p":
+        if _is_table(model, name):
             share = 0.5 if name == "class_weight" else 0.9
             table = rng.dirichlet(np.ones(shape[-1]), size=shape[:-1])
             out[name] = share * table + (1 - share) / shape[-1]
-        elif kind == "mean":
+        elif model.owners[name][1] == "mean":
             out[name] = rng.normal(0.0, 1.5, size=shape)
         else:
-            out[name] = (
-                rng.uniform(3.0, 8.0, size=shape) if kind == "nu" else rng.uniform(0.5, 1.5, size=shape)
-            )
+            low, high = (3.0, 8.0) if model.owners[name][1] == "nu" else (0.5, 1.5)
+            out[name] = rng.uniform(low, high, size=shape)
     return {name: value[None] for name, value in out.items()}
 
 
@@ -298,7 +303,7 @@ def spectrum(
     rng : numpy.random.Generator
         Source of the rows where the table of cells is not used.
     n_rows : int, optional
-        Rows drawn then; ten per parameter and at least 2,000 by default, enough for the rank. The
+        Rows drawn then; 20 per parameter and at least 4,000 by default, enough for the rank. The
         singular values have a relative sampling error of about the root of parameters over rows.
     """
     if all_cells(model):
@@ -306,9 +311,9 @@ def spectrum(
         log_p = log_sum_classes(log_joint(model, parameters, columns))[0]
         weight = np.exp(0.5 * log_p)
     else:
-        n_rows = n_rows or max(MIN_ROWS, 10 * n_free(model))
-        _, columns = draw_rows(model, {n: v[0] for n, v in parameters.items()}, n_rows, rng)
-        weight = np.full(n_rows, n_rows**-0.5)
+        columns, weight = _drawn(
+            model, parameters, n_rows or max(MIN_ROWS, ROWS_PER_PARAMETER * n_free(model)), rng
+        )
     score = weight[:, None] * Scores(model, columns).by_pattern(parameters)
     scale = np.linalg.norm(score, axis=0)
     scale = np.where(scale > 1e-12, scale, 1.0)
@@ -320,6 +325,25 @@ def spectrum(
     value[: len(found)] = found
     rank = int((value > TOLERANCE * value.max(initial=0.0)).sum())
     return Spectrum(scale=scale, value=value, vector=vector, rank=rank)
+
+
+def _drawn(
+    model: CausalModel, parameters: Parameters, n: int, rng: np.random.Generator
+) -> tuple[dict[str, NDArray[Any]], Array]:
+    """Draw rows, and the root of the weight of each in an average over the model's law.
+
+    Half come from the model, half from it with even tables, so that rare levels of parents occur; as
+    the law of a row is half of either, no weight exceeds 2 / n.
+    """
+    even = {
+        name: np.full_like(value, 1 / value.shape[-1]) if _is_table(model, name) else value
+        for name, value in parameters.items()
+    }
+    laws = (parameters, even)
+    parts = [draw_rows(model, {m: v[0] for m, v in law.items()}, n // 2, rng)[1] for law in laws]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in model.variables}
+    own, other = (log_sum_classes(log_joint(model, law, columns))[0] for law in laws)
+    return columns, np.sqrt(np.exp(own - np.logaddexp(own, other) + np.log(2)) / (2 * (n // 2)))
 
 
 def free_direction(model: CausalModel, moves: Array) -> tuple[str, ...]:
@@ -343,7 +367,7 @@ def block_labels(model: CausalModel) -> list[str]:
         if name == "class_weight":
             out += [f"{name}[class {u}]" for u in range(1, shape[0])]
             continue
-        inner = (*shape[:-1], shape[-1] - 1) if model.owners[name][1] == "p" else shape
+        inner = (*shape[:-1], shape[-1] - 1) if _is_table(model, name) else shape
         by_class = "class" in model.dims[name]
         size = int(np.prod(inner))
         for u in range(inner[0] if by_class else 1):

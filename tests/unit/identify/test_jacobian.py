@@ -225,6 +225,16 @@ def test_tables_beyond_the_limit_are_sampled():
     assert found.rank == found.n_parameters == 56
 
 
+def test_rare_levels_of_parents_are_drawn_too():
+    """64 combinations of parents, some with a probability of 1e-4: rows of the model alone miss them."""
+    levels = {"family": "categorical", "levels": [0, 1, 2, 3]}
+    child = {"family": "bernoulli", "parents": ["a", "b", "c"]}
+    model = CausalModel(
+        classes=1, variables={"a": levels, "b": levels, "c": levels, "d": child, "e": {"family": "normal"}}
+    )
+    assert jacobian(model, points=6).ranks == (3 * 3 + 64 + 2,) * 6
+
+
 def test_disagreeing_points_are_reported():
     found = identify(load_model("gallery:level3"))
     doubtful = replace(found, jacobian=replace(found.jacobian, ranks=(13, 12, 13)))
