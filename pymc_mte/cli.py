@@ -80,7 +80,7 @@ def run(
         from pymc_mte.summary import moment_summary
 
         moments = estimate(resolved, table, rng=seed)
-    by_class = resolved.moments_only is None or "effect" in moments["estimate"]
+    by_class = resolved.why_no_posterior is None or "effect" in moments["estimate"]
     if resolved.classes > 1 and by_class:
         console.print("Classes are numbered from the lowest effect: class 0 has the lowest.", markup=False)
     title = f"2. Moment estimate, method {moments.attrs['method']}"
@@ -101,8 +101,8 @@ def _finish(
     """Sample and compare where the model allows it; write the files; print what to doubt."""
     from pymc_mte.fit import finish
 
-    if model.moments_only is not None:
-        console.print(Panel(escape(model.moments_only), title="3. No posterior", title_align="left"))
+    if model.why_no_posterior is not None:
+        console.print(Panel(escape(model.why_no_posterior), title="3. No posterior", title_align="left"))
     else:
         console.print(
             "Compiling the posterior (about a minute the first time, seconds later), then sampling ..."

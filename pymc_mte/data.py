@@ -9,10 +9,19 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.covariates import (
+    STRATUM,
+    check_conditioned,
+    conditioned_columns,
+    covariate_columns,
+    describe_conditioned,
+    stratum_codes,
+)
 from pymc_mte.errors import DataError
-from pymc_mte.model import CausalModel, Level
+from pymc_mte.model import CausalModel
 from pymc_mte.readers import COUNT, distinct_rows, open_frame
 from pymc_mte.status import Note, Status, dump_notes, load_notes
+from pymc_mte.variable import Level
 
 SAMPLING_WEIGHT = "sampling_weight"
 CLUSTER = "cluster"
@@ -47,7 +56,8 @@ def tabulate(
     xarray.Dataset
         One entry per distinct row along ``pattern``: level numbers of the discrete variables (the
         levels themselves in ``attrs["levels"]`` of each), values of the continuous ones, ``count``
-        and, if asked for, ``sampling_weight`` and ``cluster``.
+        and, if asked for, ``sampling_weight`` and ``cluster``; the model's covariates (text as
+        indicators) under their names, its strata as one numbered ``stratum``.
         Attributes: ``n`` (sum of counts), ``notes`` (what was noticed, as JSON).
 
     Raises
@@ -69,7 +79,8 @@ def tabulate(
         count = model.data.count
     extra = {SAMPLING_WEIGHT: weight, CLUSTER: cluster}
     asked = {name: column for name, column in extra.items() if column is not None}
-    raw = distinct_rows(rows, [*model.variables, *asked.values()], count)
+    needed = [*model.variables, *model.covariates, *model.strata, *asked.values()]
+    raw = distinct_rows(rows, list(dict.fromkeys(needed)), count)
     if raw.empty:
         raise DataError("the data have no rows; pass at least one row per treatment arm")
     counts = raw.pop(COUNT).to_numpy(dtype=float)
@@ -81,10 +92,17 @@ def tabulate(
         else:
             columns[name] = _numbers(raw[name], name)
     columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}
+    covariates = covariate_columns(raw, model)
+    columns |= covariates
+    if model.strata:
+        columns[STRATUM], labels = stratum_codes(raw, model)
+        levels[STRATUM] = tuple(labels)
     notes: list[Note] = []
     columns, counts = _without_missing(columns, counts, model, notes)
     columns, counts = _merge(columns, counts)
-    return _dataset(columns, counts, levels, model, notes)
+    table = _dataset(columns, counts, levels, model, notes)
+    table.attrs |= {"covariates": json.dumps(list(covariates)), "conditioned_on": describe_conditioned(model)}
+    return table
 
 
 def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
@@ -105,6 +123,7 @@ def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
     table = tabulate(data, model)
     if missing := [name for name in model.variables if name not in table]:
         raise DataError(f"the tabulated data lack {missing}; tabulate them again with this model")
+    check_conditioned(table, model)
     found = {
         name: tuple(json.loads(table[name].attrs["levels"]))
         for name, var in model.variables.items()
@@ -143,6 +162,7 @@ def canonical_order(model: CausalModel, table: xr.Dataset) -> NDArray[np.int64]:
             labels = np.array([str(_key(v)) for v in model.variables[name].labels])
             column = np.unique(labels, return_inverse=True)[1][column]
         keys.append(column)
+    keys += conditioned_columns(table).values()
     return np.lexsort(keys[::-1])
 
 
@@ -155,6 +175,8 @@ def fingerprint(model: CausalModel, table: xr.Dataset) -> str:
         var = model.variables[name]
         text = [str(_key(var.labels[v])) for v in column] if var.discrete else column.astype(float).tobytes()
         digest.update(f"{name}:".encode() + (text if isinstance(text, bytes) else "|".join(text).encode()))
+    for name, column in conditioned_columns(table).items():
+        digest.update(f"{name}:".encode() + column[order].astype(float).tobytes())
     digest.update(table["count"].values[order].astype(float).tobytes())
     return digest.hexdigest()[:16]
 

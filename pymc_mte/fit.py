@@ -94,7 +94,7 @@ class Fit:
     def plot_effects(self) -> Any:
         """Draw the posterior beside the moment estimates."""
         if self.posterior is None:
-            raise RefusedError(f"there is no posterior to draw: {self.model.moments_only}")
+            raise RefusedError(f"there is no posterior to draw: {self.model.why_no_posterior}")
         return plot_comparison(self.posterior, self.moments, table=self.comparison)
 
     def to_datatree(self) -> xr.DataTree:
@@ -180,7 +180,7 @@ def finish(
     **sampling: Any,
 ) -> Fit:
     """Sample and compare, given the identification and the moment estimate."""
-    if model.moments_only is not None:
+    if model.why_no_posterior is not None:
         return Fit(model=model, identification=found, moments=moments, posterior=None, comparison=None)
     posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)
     joined = compare(posterior, moments, rng=random_seed)

@@ -8,8 +8,6 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -17,114 +15,21 @@ from pydantic import (
 )
 
 from pymc_mte.errors import ModelError
-from pymc_mte.families import FAMILIES, Family
 from pymc_mte.validation import (
     MAX_CLASSES,
-    MAX_LEVELS,
     UNSUPPORTED,
     check_roles,
     check_truth,
     check_variables,
     explain,
 )
+from pymc_mte.variable import DataSource, Level, Part, Published, Variable
 
-Level = bool | int | float | str
 Parameters = dict[str, NDArray[np.float64]]
 """Parameter arrays by result name (``class_weight``, ``p_z``, ``mean_y``): axes as `CausalModel.dims`."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Variable(_Part):
-    """One observed variable.
-
-    Attributes
-    ----------
-    family : str
-        ``bernoulli``, ``categorical``, ``normal`` or ``student_t``.
-    parents : tuple of str
-        Observed parents, all discrete. The latent class is a parent too, unless ``latent`` is off.
-    levels : tuple, optional
-        Values of a discrete variable, in order. A bernoulli variable may leave them out: 0/1,
-        booleans or two strings in the data are then recognised.
-    latent : bool
-        Whether the variable's mechanism varies with the latent class.
-    scale_parents : bool
-        Whether the scale of a continuous variable varies with its parents too.
-    """
-
-    family: str
-    parents: tuple[str, ...] = ()
-    levels: tuple[Level, ...] | None = Field(default=None)
-    latent: bool = True
-    scale_parents: bool = False
-
-    @property
-    def spec(self) -> Family:
-        """The family's table row."""
-        return FAMILIES[self.family]
-
-    @property
-    def discrete(self) -> bool:
-        """Whether the variable takes listed levels."""
-        return self.spec.discrete
-
-    @property
-    def labels(self) -> tuple[Level, ...]:
-        """Levels with the default filled in."""
-        return self.levels if self.levels is not None else (0, 1)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.family not in FAMILIES:
-            raise ValueError(f"family {self.family!r} is unknown; choose one of {', '.join(FAMILIES)}")
-        if not self.discrete:
-            if self.levels is not None:
-                raise ValueError(f"levels: a {self.family} variable has none; remove the key")
-            return self
-        if self.levels is None:
-            if self.family == "categorical":
-                raise ValueError("levels: a categorical variable must list its levels")
-            return self
-        if not 2 <= len(self.levels) <= MAX_LEVELS:
-            raise ValueError(f"levels: between 2 and {MAX_LEVELS} are allowed, got {len(self.levels)}")
-        if self.family == "bernoulli" and len(self.levels) != 2:
-            raise ValueError(f"levels: a bernoulli variable has two, got {len(self.levels)}")
-        if len(set(self.levels)) != len(self.levels):
-            raise ValueError("levels: every level must be listed once (note that True equals 1)")
-        return self
-
-
-class DataSource(_Part):
-    """Where a model's rows are, and what to do with missing values.
-
-    Attributes
-    ----------
-    file : str, optional
-        CSV or Parquet file, relative to the model file and inside its folder.
-    missing : {"error", "drop"}
-        Refuse rows with missing values, or leave them out and count them.
-    count : str, optional
-        Column that says how often a row occurred.
-    """
-
-    file: str | None = None
-    missing: Literal["error", "drop"] = "error"
-    count: str | None = None
-
-
-class Published(_Part):
-    """An answer from elsewhere, shown beside ours and never used by an estimator."""
-
-    value: float
-    interval: tuple[float, float] | None = None
-    se: float | None = None
-    source: str
-
-
-class CausalModel(_Part):
+class CausalModel(Part):
     """A mixture of latent classes that share one causal graph over observed variables.
 
     Parameters
@@ -138,6 +43,12 @@ class CausalModel(_Part):
     treatment_proxies, outcome_proxies : sequence of str
         Proxies of the class on the treatment side (they may cause the treatment, never the
         outcome) and on the outcome side (never caused by the treatment).
+    covariates : sequence of str
+        Observed columns that everything is meant given of: conditioned on, not modelled, so they
+        are not listed in ``variables``. Partialled out by moments, which then give averages only.
+    strata : sequence of str
+        Discrete columns; everything is estimated inside each combination of their values and
+        averaged over them.
     reference : level, optional
         Reference arm; the first level of the treatment by default.
     better : {"higher", "lower"}
@@ -178,6 +89,7 @@ class CausalModel(_Part):
     treatment_proxies: tuple[str, ...] = ()
     outcome_proxies: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
+    strata: tuple[str, ...] = ()
     reference: Level | None = None
     better: Literal["higher", "lower"] = "higher"
     practical: float = 0.0
@@ -365,6 +277,13 @@ class CausalModel(_Part):
                 value = np.stack([1 - value, value], axis=-1)
             out[name] = value
         return out
+
+    @property
+    def why_no_posterior(self) -> str | None:
+        """Sentence that says why there is no posterior for this model; None if there is one."""
+        if self.covariates or self.strata:
+            return "The posterior does not take covariates or strata yet; `estimate` does."
+        return self.moments_only
 
     @classmethod
     def from_toml(cls, text: str) -> "CausalModel":

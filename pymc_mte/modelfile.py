@@ -18,6 +18,7 @@ ROLE_KEYS = (
     "treatment_proxies",
     "outcome_proxies",
     "covariates",
+    "strata",
     "reference",
     "better",
     "practical",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -49,6 +49,15 @@ class Status(StrEnum):
         "The proxies of the two sides share more than the model's classes explain: there are more "
         "classes, or two proxies depend on each other directly. Compare more classes, or drop a proxy."
     )
+    FEWER_EFFECTS = (
+        "The data tell apart fewer effects than the model has classes. Classes with one effect are one "
+        "causal group, which is no fault: read `causal_groups`. method='pencil' and 'prony' need a "
+        "different effect in every class."
+    )
+    GROUPS_DIFFER = (
+        "The moments of the effect and the merged class effects count different numbers of effects. "
+        "Either may lack power; trust the differences that both find."
+    )
     DIRECT_DEPENDENCE = (
         "The proxies of the two sides determine each other, which a class does not do: one is made "
         "from the other, or both from a third. Replace one of them."
@@ -64,6 +73,10 @@ class Status(StrEnum):
     MOMENTS_REJECTED = (
         "No average effect fits the bridge's moment equations: an assumption fails, such as the number "
         "of classes or an independence of the graph."
+    )
+    COVARIATES_ADJUSTED = (
+        "These columns are partialled out linearly, which gives averages only: what the classes do "
+        "given covariates is not told apart by moments. For classes, list discrete ones as strata."
     )
     POSITIVITY = (
         "At least one class almost never gets this arm, so its outcome there is extrapolated. "
@@ -136,6 +149,10 @@ class Note:
     status: Status
     where: str = ""
     detail: str = ""
+
+    def within(self, part: str) -> "Note":
+        """Say it of one part of the data."""
+        return replace(self, where=f"{self.where}, {part}") if part else self
 
     def __str__(self) -> str:
         """Return one readable sentence."""

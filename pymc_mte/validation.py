@@ -53,6 +53,7 @@ RESERVED = frozenset(
         "row",
         "sampling_weight",
         "cluster",
+        "stratum",
     ]
 )
 
@@ -120,14 +121,38 @@ def check_roles(model: "CausalModel") -> None:
     t, y = model.treatment, model.outcome
     if (t is None) != (y is None):
         raise ValueError("roles: name both the treatment and the outcome, or neither")
-    for key in ("treatment_proxies", "outcome_proxies", "covariates"):
+    for key in ("treatment_proxies", "outcome_proxies"):
         for name in getattr(model, key):
-            if name not in model.variables and key != "covariates":
+            if name not in model.variables:
                 raise ValueError(f"roles.{key}: {name!r} is not a variable of this model")
-    if model.covariates:
-        raise ValueError("roles.covariates: observed covariates are not supported yet; leave the list empty")
+    _check_conditioned(model)
     if t is not None and y is not None:
         _check_causes(model, t, y)
+
+
+def _check_conditioned(model: "CausalModel") -> None:
+    """Refuse covariates and strata that are modelled too, doubled, or asked for without a treatment."""
+    listed = [("covariates", name) for name in model.covariates]
+    listed += [("strata", name) for name in model.strata]
+    seen: set[str] = set()
+    for key, name in listed:
+        if name in model.variables:
+            raise ValueError(
+                f"roles.{key}: {name!r} is also a variable; covariates and strata are conditioned on, not "
+                "modelled, so take it out of [variables] (or out of this list)"
+            )
+        if name in seen:
+            raise ValueError(f"roles.{key}: {name!r} is listed twice")
+        if name in RESERVED or not name:
+            raise ValueError(f"roles.{key}: the name {name!r} is used for results; rename the column")
+        seen.add(name)
+    if listed and model.treatment is None:
+        raise ValueError(f"roles.{listed[0][0]}: they need a treatment and an outcome; name both")
+    if listed and model.truth is not None:
+        raise ValueError(
+            f"roles.{listed[0][0]}: a model with a [truth] is simulated, and these columns are not modelled; "
+            "leave one of the two out"
+        )
 
 
 def _check_causes(model: "CausalModel", t: str, y: str) -> None:

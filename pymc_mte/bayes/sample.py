@@ -92,8 +92,8 @@ def sample(
     RefusedError
         If the model file says that its posterior must not be computed.
     """
-    if model.moments_only is not None:
-        raise RefusedError(f"no posterior for {model.name!r}: {model.moments_only}")
+    if model.why_no_posterior is not None:
+        raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
     if sampler not in ("nutpie", "pymc"):
         raise ModelError(f"sampler {sampler!r} is unknown; choose nutpie or pymc")
     for name, value in (("draws", draws), ("tune", tune), ("chains", chains)):

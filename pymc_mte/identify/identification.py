@@ -10,21 +10,19 @@ import pandas as pd
 from pymc_mte.data import data_notes, resolve
 from pymc_mte.hierarchy import MEANING, Hierarchy, hierarchy
 from pymc_mte.identify.jacobian import Jacobian, jacobian, n_free
-from pymc_mte.identify.likelihood import answer_lines, answerable, few_features, likelihood_lines
+from pymc_mte.identify.likelihood import CLASS_LEVEL, answer_lines, answerable, few_features, likelihood_lines
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.positivity import (
     MIN_PROPENSITY,
     ArmSupport,
-    arm_support,
     failing_arms,
     refused_mask,
 )
 from pymc_mte.moments.problem import Problem, problem_of
-from pymc_mte.moments.strength import ArmStrength, proxy_strength, strength_notes, supported_classes
+from pymc_mte.moments.rank import N_BOOT, measure_ranks
+from pymc_mte.moments.rank_report import rank_notes, rank_rows
+from pymc_mte.moments.strata import Stratum, split, support_by_stratum
 from pymc_mte.status import Note, Status
-
-N_BOOT = 200
-"""Replicates behind the standard errors of the canonical correlations."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -43,11 +41,13 @@ class Identification:
     checks : pandas.DataFrame
         Columns check, where, value, se, p, verdict (ok, doubt, fail) and advice.
     supported : int or None
-        Number of classes that the proxies tell from noise in every arm; None without data.
+        Number of classes that the proxies tell from noise in every arm with positivity; None without
+        data.
     graph : Hierarchy
         The level with the independences it needs and the edges that cost the next one.
     jacobian : Jacobian or None
-        Ranks, residuals and free directions behind ``identified``; None for more than 1,000 parameters.
+        Ranks, residuals and free directions behind ``identified``; None for more than 1,000 parameters
+        or with covariates, which no likelihood describes: ``identified`` then follows the level.
     notes : tuple of Note
         Statuses with advice.
     """
@@ -81,6 +81,10 @@ class Identification:
             f"{question}, with {model.classes} hidden class{'es' * (model.classes > 1)} assumed.",
             f"By moments, the graph reaches {MEANING[self.graph.level]}.",
         ]
+        if model.covariates or model.strata:
+            given = ", ".join((*model.covariates[:8], *model.strata))
+            more = f" and {len(model.covariates) - 8} more" if len(model.covariates) > 8 else ""
+            out.append(f"All of this is meant given {given}{more}.")
         assumed = [str(item) for item in self.graph.needed if item.holds]
         failing = [str(item) for item in self.graph.needed if not item.holds]
         if assumed:
@@ -121,8 +125,8 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     model : CausalModel
         The model.
     data : tabulated Dataset, dataframe, mapping or path, optional
-        Rows for the data checks: positivity per arm and proxy strength per arm. Without data only
-        the graph is judged.
+        Rows for the data checks: positivity per arm, proxy strength per arm, and the number of
+        distinct effects. Without data only the graph is judged.
     rng : int or numpy.random.Generator
         Source of the resamples behind the standard errors.
 
@@ -139,9 +143,12 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     ('ATE', True, False)
     """
     graph = hierarchy(model)
-    likelihood = jacobian(model)
+    likelihood = None if model.covariates else jacobian(model)
     identified = answerable(model, graph, likelihood)
     notes: list[Note] = []
+    if model.covariates:
+        identified |= dict.fromkeys(CLASS_LEVEL, False)
+        notes.append(Note(Status.COVARIATES_ADJUSTED, f"{len(model.covariates)} covariates"))
     rows: list[dict[str, object]] = []
     supported = None
     if graph.level == "none" and model.treatment is not None:
@@ -153,11 +160,13 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
         notes += data_notes(table)
         if model.treatment is not None:
             problem = problem_of(model, table)
-            support = arm_support(model, problem.columns, problem.counts)
+            strata = split(problem, table)
+            support = support_by_stratum(problem, strata)
             rows += _positivity(model, support, identified, notes)
             if model.classes > 1 and graph.level != "none":
                 notes += [*problem.z.notes, *problem.x.notes]
-                supported = _strength(problem, np.random.default_rng(rng), rows, notes, identified)
+                generator = np.random.default_rng(rng)
+                supported = _strength(problem, strata, generator, rows, notes, identified)
     checks = pd.DataFrame(rows, columns=["check", "where", "value", "se", "p", "verdict", "advice"])
     return Identification(
         model=model,
@@ -181,6 +190,7 @@ def _positivity(
     failing = failing_arms(model, support)
     for arm in support:
         label = f"{model.treatment} = {model.arms[arm.arm]}"
+        label += f", {arm.stratum}" if arm.stratum else ""
         status = Status.OK if arm.holds else Status.POSITIVITY if arm.share > 0 else Status.EMPTY_ARM
         row: dict[str, object] = {"check": "share of arm", "where": label, "value": arm.share}
         row |= {
@@ -188,6 +198,8 @@ def _positivity(
             "advice": "" if arm.share > 0 else status.value,
         }
         rows.append(row)
+        if arm.share == 0 and arm.stratum:
+            notes.append(Note(status, label, "0 rows"))
         if arm.share > 0 and model.classes > 1:
             row = {
                 "check": "rarest use of arm",
@@ -199,7 +211,7 @@ def _positivity(
                 "advice": "" if arm.holds else status.value,
             }
             rows.append(row)
-        if arm.arm in failing and arm.share > 0:
+        if arm.arm in failing and arm.share > 0 and not arm.holds:
             detail = f"only {arm.lowest:.2%} of the rows with {arm.where} have it, below {MIN_PROPENSITY:.0%}"
             notes.append(Note(status, label, detail))
     for name in identified:
@@ -210,12 +222,13 @@ def _positivity(
 
 def _strength(
     problem: Problem,
+    strata: tuple[Stratum, ...],
     rng: np.random.Generator,
     rows: list[dict[str, object]],
     notes: list[Note],
     identified: dict[str, bool],
 ) -> int:
-    """Add the proxy strength rows; return the number of classes that they support."""
+    """Add the rank rows, per stratum; return the number of classes that the proxies support."""
     model = problem.model
     k = model.classes
     narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
@@ -227,27 +240,11 @@ def _strength(
             identified |= dict.fromkeys(identified, False)
     if narrow < 2:
         return 1
-    n_boot = N_BOOT if problem.counts.sum() > 1 else 0
-    strength = proxy_strength(problem, n_boot, rng)
-    for arm in strength:
-        label = f"{model.treatment} = {model.arms[arm.arm]}"
-        for i, value in enumerate(arm.correlation[: max(k, 2)]):
-            verdict, advice = _verdict(arm, i, k)
-            row: dict[str, object] = {
-                "check": f"canonical correlation {i + 1}",
-                "where": label,
-                "value": value,
-            }
-            rows.append(row | {"se": arm.se[i], "p": arm.p_value[i], "verdict": verdict, "advice": advice})
-    notes += strength_notes(problem, strength)
-    return supported_classes(strength)
-
-
-def _verdict(arm: ArmStrength, i: int, classes: int) -> tuple[str, str]:
-    """Judge one canonical correlation: needed ones must stand out, further ones hint at more classes."""
-    strong = arm.p_value[i] < 0.05
-    if i + 1 <= classes - 1:
-        return ("ok", "") if strong else ("doubt", Status.WEAK_PROXIES.value)
-    if strong:
-        return "doubt", Status.MORE_DIRECTIONS.value
-    return "ok", ""
+    supported = []
+    for part, label in [(s.problem, s.label) for s in strata] or [(problem, "")]:
+        ranks = measure_ranks(part, N_BOOT, rng)
+        suffix = f", {label}" if label else ""
+        rows += [row | {"where": f"{row['where']}{suffix}"} for row in rank_rows(part, ranks)]
+        notes += [note.within(label) for note in rank_notes(part, ranks)]
+        supported.append(ranks.supported)
+    return min(supported)

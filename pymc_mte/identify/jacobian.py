@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymc_mte.functionals import functionals
-from pymc_mte.model import CausalModel, Parameters, Variable
+from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.scores import Scores, gradient
 from pymc_mte.network import cell_columns, draw_rows, log_joint, log_sum_classes
+from pymc_mte.variable import Variable
 
 Array = NDArray[np.float64]
 

@@ -17,7 +17,8 @@ def answerable(model: CausalModel, graph: Hierarchy, found: Jacobian | None) -> 
     """
     names = (*AVERAGES, *CLASS_LEVEL) if model.treatment is not None else ("class_weight",)
     if found is None:
-        return {name: name in REACHED[graph.level] for name in names}
+        reached = REACHED[graph.level]
+        return {name: ("ate" if name == "arm_mean" else name) in reached for name in names}
     return {name: found.identified[name] for name in dict.fromkeys((*names, *model.dims))}
 
 
@@ -49,6 +50,11 @@ def answer_lines(model: CausalModel, identified: dict[str, bool]) -> list[str]:
 
 def likelihood_lines(model: CausalModel, graph: Hierarchy, found: Jacobian | None) -> list[str]:
     """Sentences on the parameters that the likelihood fixes, and on where it and the moments part."""
+    if model.covariates:
+        return [
+            "The likelihood was not judged: covariates are conditioned on, not modelled. What follows is "
+            "what moment methods reach."
+        ]
     if found is None:
         return [
             f"The likelihood was not judged: the model has {n_free(model):,} parameters, more than "

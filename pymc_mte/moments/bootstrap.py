@@ -40,6 +40,12 @@ class Sampling:
         """Whether rows were drawn independently with equal weights."""
         return self.weight is None and self.cluster is None
 
+    def part(self, rows: NDArray[np.bool_]) -> "Sampling":
+        """Describe some of the patterns; they are redrawn with the others, not alone."""
+        weight = None if self.weight is None else self.weight[rows]
+        cluster = None if self.cluster is None else self.cluster[rows]
+        return Sampling(counts=self.counts[rows], weight=weight, cluster=cluster)
+
     def redraw(self, n: int, rng: np.random.Generator) -> Array:
         """Draw ``n`` resamples: multinomial over rows, or over clusters, times the weights."""
         if self.cluster is None:

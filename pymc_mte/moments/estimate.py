@@ -1,7 +1,7 @@
 """`estimate`: moment estimates with bootstrap uncertainty, labelled like a posterior."""
 
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,16 @@ from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
-from pymc_mte.moments.bootstrap import replicate, robust_se
+from pymc_mte.moments.bootstrap import robust_se
 from pymc_mte.moments.groups import causal_groups, equal_effects
-from pymc_mte.moments.methods import METHODS, QUANTILES, Values, align_values, bridge_values
-from pymc_mte.moments.positivity import PER_ARM, ArmSupport, arm_support, failing_arms, refused_mask
+from pymc_mte.moments.methods import METHODS, QUANTILES, Values
+from pymc_mte.moments.positivity import PER_ARM, ArmSupport, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, problem_of
-from pymc_mte.moments.strength import proxy_strength, strength_notes
-from pymc_mte.results import class_order, dataset, dims_of, provenance
+from pymc_mte.moments.rank import measure_ranks
+from pymc_mte.moments.rank_report import rank_attrs, rank_notes
+from pymc_mte.moments.replicates import point_and_replicates
+from pymc_mte.moments.strata import Stratum, split, support_by_stratum
+from pymc_mte.results import dataset, dims_of, provenance
 from pymc_mte.status import Note, Status, dump_notes
 
 Array = NDArray[np.float64]
@@ -55,9 +58,11 @@ def estimate(
         to the rank K first; ``polished`` climbs the graph's likelihood from there. ``auto`` takes
         the bridge when the graph reaches averages only or an arm lacks positivity, ``polished``
         when all variables are discrete (or there is one class), else ``spectral``.
-    bridge : {"outcome", "treatment", "both"}
-        For ``method="bridge"``: the outcome bridge, the treatment bridge, or the doubly robust
-        combination. The last two give no effect on the treated.
+    bridge : {"outcome", "treatment", "both", "two-stage"}
+        For ``method="bridge"``: the outcome bridge, the treatment bridge, the doubly robust
+        combination (all at rank K), or two-stage least squares, which assumes one effect for
+        everybody and uses every direction of the proxies. All are linear in covariates. The last
+        three give no effect on the treated.
     n_boot : int
         Bootstrap replicates, a multiple of 4; 0 for none.
     rng : int or numpy.random.Generator
@@ -91,7 +96,8 @@ def estimate(
     model, table = resolve(model, data)
     generator = np.random.default_rng(rng)
     problem = problem_of(model, table, seed=int(generator.integers(2**31)))
-    support = arm_support(model, problem.columns, problem.counts)
+    strata = split(problem, table)
+    support = support_by_stratum(problem, strata)
     chosen = choose_method(model, method, all(arm.holds for arm in support))
     if bridge not in BRIDGES or (bridge != "outcome" and chosen != "bridge"):
         raise ModelError(f"bridge {bridge!r} goes with method='bridge' and is one of {', '.join(BRIDGES)}")
@@ -100,17 +106,20 @@ def estimate(
         n_boot = 0
         notes.append(Note(Status.SHARES_ONLY, "count"))
     method_values = partial(average_values, bridge=bridge) if chosen == "bridge" else METHODS[chosen]
-    values, draws, more = _compute(problem, chosen, method_values, n_boot, generator, notes)
-    errors: dict[str, Values] = {"se_": {name: robust_se(value) for name, value in draws.items()}}
-    plain = (
-        problem.sampling.simple and table["count"].dtype.kind == "i" and len(problem.arms) == len(model.arms)
+    values, draws, more = point_and_replicates(
+        problem, strata, chosen, method_values, n_boot, generator, notes
     )
-    if chosen == "bridge" and plain and np.isfinite(values["arm_mean"]).all():
+    errors: dict[str, Values] = {"se_": {name: robust_se(value) for name, value in draws.items()}}
+    plain = problem.sampling.simple and not strata and table["count"].dtype.kind == "i"
+    plain = plain and len(problem.arms) == len(model.arms)
+    if chosen == "bridge" and plain and np.isfinite(values["ate"]).all():
         errors["se_delta_"] = average_errors(problem, bridge)
     notes += _refuse_unsupported(model, support, [values, draws, *errors.values()])
     notes += _check_ranges(problem, values, draws)
     more |= _add_groups(model, values, draws)
-    said = _robust_set(problem, notes) if "se_delta_" in errors and np.isfinite(values["ate"]).all() else {}
+    ranked = _rank(problem, strata, values, n_boot, notes, bridge == "two-stage")
+    delta = "se_delta_" in errors and bridge != "two-stage" and np.isfinite(values["ate"]).all()
+    said = _robust_set(problem, notes) if delta else {}
     attrs = provenance(
         model,
         method=chosen,
@@ -119,9 +128,37 @@ def estimate(
         fingerprint=fingerprint(model, table),
         notes=dump_notes(notes),
         **more,
+        **ranked,
         **said,
     )
     return _tree(model, values, draws, errors, _coords(problem), attrs)
+
+
+def _rank(
+    problem: Problem,
+    strata: tuple[Stratum, ...],
+    values: Values,
+    n_boot: int,
+    notes: list[Note],
+    every_direction: bool,
+) -> dict[str, str | int]:
+    """Count supported classes and distinct effects, and say where they disagree with the model."""
+    narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
+    with_proxies = hierarchy(problem.model).level not in ("HTE", "none")
+    if not with_proxies or narrow < problem.model.classes or len(problem.arms) < 2:
+        return {}
+    needed = narrow if every_direction else problem.model.classes
+    attrs: dict[str, str | int] = {}
+    for part, label in [(s.problem, s.label) for s in strata] or [(problem, "")]:
+        # a stream of its own, so that the replicates of the estimates do not depend on this test
+        ranks = measure_ranks(part, n_boot, np.random.default_rng(problem.seed))
+        if strata or "effect" not in values:  # causal groups are of everybody; or averages were asked for
+            ranks = replace(ranks, effects=None)
+        groups = int(values["causal_groups"].max()) + 1 if "causal_groups" in values and not strata else None
+        notes += [note.within(label) for note in rank_notes(part, ranks, groups, needed)]
+        if not attrs or ranks.supported < int(attrs["supported_classes"]):
+            attrs = rank_attrs(part, ranks)
+    return attrs
 
 
 def _robust_set(problem: Problem, notes: list[Note]) -> dict[str, str]:
@@ -170,6 +207,8 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
     if model.treatment is None:
         raise ModelError("roles: `estimate` needs a treatment and an outcome; name both in the model")
     found = hierarchy(model)
+    if model.covariates:
+        return _averages_only(method, found.level)
     if found.level == "HTE":
         if method in ("auto", "polished"):
             return "polished"
@@ -200,102 +239,19 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
     return method
 
 
-def _compute(
-    problem: Problem,
-    method: str,
-    method_values: Callable[[Problem, Array], Values],
-    n_boot: int,
-    rng: np.random.Generator,
-    notes: list[Note],
-) -> tuple[Values, Values, dict[str, float]]:
-    """Point values and aligned replicates of a method, the bridge's averages beside them."""
-    model, k = problem.model, problem.model.classes
-    narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
-    level = hierarchy(model).level
-    with_bridge = level not in ("HTE", "none")
-    if (narrow < k and with_bridge) or len(problem.arms) < 2:
-        if narrow < k:
-            notes.append(
-                Note(
-                    Status.TOO_FEW_FEATURES,
-                    "proxies",
-                    f"{narrow} features on one side for {k} classes",
-                )
-            )
-        return _empty(model, method), {}, {}
-    if level == "none":
-        notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
-    if with_bridge and problem.counts.sum() > 1:
-        notes += strength_notes(problem, proxy_strength(problem, 0, rng))
-
-    def statistic(counts: Array) -> Values:
-        values = method_values(problem, counts)
-        if with_bridge and method != "bridge":
-            bridge = bridge_values(problem, counts)
-            values |= {"ate_bridge": bridge["ate"], "att_bridge": bridge["att"], "bridge": bridge["bridge"]}
-        vanished = (problem.arm_counts(counts) == 0).any(axis=1)
-        for name in dims_of(model).keys() & values.keys():
-            values[name][vanished] = np.nan
-        return values
-
-    point = statistic(problem.counts[None])
-    axes = {n: 1 for n, d in dims_of(model).items() if d[:1] == ("class",)} | {"profile": 1}
-    if "profile" in point:
-        bare = {n: v[0] for n, v in point.items() if n in dims_of(model)}
-        order = class_order(model, bare)[None]
-        point = {n: np.take(v, order[0], axis=1) if n in axes else v for n, v in point.items()}
-    draws: Values = {}
-    shares: dict[str, float] = {}
-    if n_boot:
-        draws = replicate(problem.sampling, n_boot, rng, statistic)
-        if "profile" in draws:
-            draws, shares["ambiguous_share"] = align_values(model, draws, point["profile"][0], axes)
-    shares |= _judge_replicates(method, point, draws, shares, notes)
-    known = dims_of(model)
-    answered = [
-        n for n in ("ate", "att", "effect", "class_weight") if n in draws and np.isfinite(point[n]).all()
-    ]
-    core = [draws[n] for n in answered]
-    undefined = [np.isnan(v).reshape(len(v), -1).any(axis=1) for v in core]
-    failed = float(np.any(undefined, axis=0).mean()) if undefined else 0.0
-    if failed > 0:
-        shares["failed_share"] = failed
-        notes.append(Note(Status.REPLICATES_FAILED, method, f"{failed:.1%} of the replicates"))
-    return (
-        {n: np.array(v[0]) for n, v in point.items() if n in known},
-        {n: v for n, v in draws.items() if n in known},
-        shares,
-    )
-
-
-def _judge_replicates(
-    method: str, point: Values, draws: Values, shares: dict[str, float], notes: list[Note]
-) -> dict[str, float]:
-    """Count failures of the point estimate and its replicates, and say so."""
-    found: dict[str, float] = {}
-    for flag, status in (
-        ("complex_roots", Status.COMPLEX_ROOTS),
-        ("singular", Status.SINGULAR),
-        ("not_converged", Status.NOT_CONVERGED),
-    ):
-        if flag in point:
-            found[f"{flag}_share"] = float(draws[flag].mean()) if draws else float(point[flag][0])
-            if point[flag][0]:
-                notes.append(Note(status, method, "in the point estimate"))
-            elif found[f"{flag}_share"] > 0.05:
-                notes.append(Note(status, method, f"in {found[f'{flag}_share']:.0%} of the replicates"))
-    if shares.get("ambiguous_share", 0.0) > 0.05:
-        detail = f"in {shares['ambiguous_share']:.0%} of the replicates two labellings fit alike"
-        notes.append(Note(Status.AMBIGUOUS_CLASSES, method, detail))
-    return found
-
-
-def _empty(model: CausalModel, method: str) -> Values:
-    names = ["arm_mean", "ate", "att"]
-    if method != "bridge":
-        names += ["class_weight", "potential_outcome", "effect", "effect_sd", "weight_harmed"]
-    coords, dims = model.coords, dims_of(model)
-    return {n: np.full(tuple(len(coords[d]) for d in dims[n]), np.nan) for n in names}
+def _averages_only(method: str, level: str) -> str:
+    """Methods for models with covariates: these are partialled out, which leaves averages only."""
+    if level in ("HTE", "none"):
+        raise RefusedError(
+            "covariates are partialled out by the bridge, which needs proxies of a latent class on both "
+            "sides; name them, or list the covariates as strata"
+        )
+    if method not in ("auto", "bridge"):
+        raise RefusedError(
+            f"method {method!r} is refused: classes given covariates cannot be told apart by moments; use "
+            "method='bridge' for averages, or list discrete covariates as strata"
+        )
+    return "bridge"
 
 
 def _refuse_unsupported(
@@ -305,9 +261,12 @@ def _refuse_unsupported(
     failing = failing_arms(model, support)
     notes = []
     for arm in support:
-        if arm.arm in failing and arm.share > 0:
-            detail = f"only {arm.lowest:.2%} of the rows with {arm.where} have it"
-            notes.append(Note(Status.POSITIVITY, f"{model.treatment} = {model.arms[arm.arm]}", detail))
+        label = f"{model.treatment} = {model.arms[arm.arm]}"
+        if arm.arm in failing and arm.share > 0 and not arm.holds:
+            detail = f"only {arm.lowest:.2%} of the rows with {arm.place} have it"
+            notes.append(Note(Status.POSITIVITY, label, detail))
+        elif arm.share == 0 and arm.stratum:
+            notes.append(Note(Status.EMPTY_ARM, f"{label}, {arm.stratum}", "0 rows"))
     if failing:
         for group in groups:
             for name in group:

@@ -1,7 +1,7 @@
 """Feature maps of proxies and the moments that they give. NumPy only."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,10 @@ class Features:
     whiten: Array
     unwhiten: Array
     notes: tuple[Note, ...]
+
+    def part(self, rows: NDArray[np.bool_]) -> "Features":
+        """Keep some patterns; whitening stays that of all."""
+        return replace(self, values=self.values[rows], raw=self.raw[rows])
 
 
 def build_features(model: CausalModel, columns: Columns, counts: Array, proxies: Sequence[str]) -> Features:

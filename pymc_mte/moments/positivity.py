@@ -37,6 +37,8 @@ class ArmSupport:
         Upper 97.5% confidence limit of ``lowest``.
     where : str
         The bin in words.
+    stratum : str
+        The stratum in words; empty without strata.
     """
 
     arm: int
@@ -44,6 +46,12 @@ class ArmSupport:
     lowest: float
     upper: float
     where: str
+    stratum: str = ""
+
+    @property
+    def place(self) -> str:
+        """The bin, and the stratum it lies in."""
+        return f"{self.where} ({self.stratum})" if self.stratum else self.where
 
     @property
     def holds(self) -> bool:

@@ -1,15 +1,17 @@
 """One data set laid out for the moment methods. NumPy only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pymc_mte.covariates import covariate_matrix
 from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, columns_of
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.adjusted import ArmGrams, arm_grams
 from pymc_mte.moments.bootstrap import Sampling
 from pymc_mte.moments.features import Features, Moments, build_features, build_moments
 from pymc_mte.moments.positivity import arm_support
@@ -38,6 +40,8 @@ class Problem:
         Arms that occur in the data.
     z, x : Features
         Whitened features of the two sides.
+    covariates : ndarray of shape (patterns, p), optional
+        Observed covariates, in their units.
     seed : int
         Seed of random starts.
     cache : dict
@@ -51,6 +55,7 @@ class Problem:
     arms: tuple[int, ...]
     z: Features
     x: Features
+    covariates: Array | None = None
     seed: int = 0
     cache: dict[str, Parameters] = field(default_factory=dict)
 
@@ -117,10 +122,36 @@ class Problem:
         """Rows per arm that occurs in the data, for a batch of counts: (batch, arms)."""
         return np.stack([counts[:, self.arm == t].sum(axis=1) for t in self.arms], axis=1)
 
+    @property
+    def arm_place(self) -> NDArray[np.int64]:
+        """Place of every pattern's arm in ``arms``."""
+        return np.searchsorted(self.arms, self.arm)
+
     def moments(self, counts: Array) -> Moments:
         """Moments of a batch of counts, over the arms that occur."""
-        arm = np.searchsorted(self.arms, self.arm)
-        return build_moments(counts, self.z.values, self.x.values, arm, len(self.arms), self.functions)
+        z, x = self.z.values, self.x.values
+        return build_moments(counts, z, x, self.arm_place, len(self.arms), self.functions)
+
+    def grams(self, counts: Array) -> ArmGrams:
+        """Second moments of covariates, features and outcome within the arms that occur."""
+        more = np.zeros((len(self.outcome), 0)) if self.covariates is None else self.covariates
+        z, x = self.z.values, self.x.values
+        return arm_grams(counts, z, x, self.arm_place, len(self.arms), self.outcome, more)
+
+    def part(self, rows: NDArray[np.bool_]) -> "Problem":
+        """Lay out the patterns of one stratum; the features stay those of everybody, so classes compare."""
+        arm, counts = self.arm[rows], self.counts[rows]
+        return replace(
+            self,
+            columns={name: np.asarray(column)[rows] for name, column in self.columns.items()},
+            counts=counts,
+            sampling=self.sampling.part(rows),
+            arms=tuple(t for t in self.arms if counts[arm == t].sum() > 0),
+            z=self.z.part(rows),
+            x=self.x.part(rows),
+            covariates=None if self.covariates is None else self.covariates[rows],
+            cache={},
+        )
 
 
 def arm_of(model: CausalModel, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
@@ -137,11 +168,15 @@ def problem_of(model: CausalModel, table: Any, seed: int = 0) -> Problem:
         weight=table[SAMPLING_WEIGHT].values if SAMPLING_WEIGHT in table else None,
         cluster=table[CLUSTER].values if CLUSTER in table else None,
     )
-    return make_problem(model, columns_of(table, model), sampling, seed)
+    return make_problem(model, columns_of(table, model), sampling, seed, covariate_matrix(table))
 
 
 def make_problem(
-    model: CausalModel, columns: Mapping[str, NDArray[Any]], sampling: Array | Sampling, seed: int = 0
+    model: CausalModel,
+    columns: Mapping[str, NDArray[Any]],
+    sampling: Array | Sampling,
+    seed: int = 0,
+    covariates: Array | None = None,
 ) -> Problem:
     """Build the features of a data set once, for all methods and replicates.
 
@@ -155,6 +190,8 @@ def make_problem(
         Counts of independent rows, or how the rows were drawn.
     seed : int
         Seed of random starts.
+    covariates : ndarray of shape (patterns, p), optional
+        Observed covariates.
     """
     sampling = sampling if isinstance(sampling, Sampling) else Sampling(counts=sampling)
     counts = sampling.effective
@@ -164,5 +201,13 @@ def make_problem(
     z = build_features(model, columns, counts, model.treatment_proxies)
     x = build_features(model, columns, counts, model.outcome_proxies)
     return Problem(
-        model=model, columns=columns, counts=counts, sampling=sampling, arms=arms, z=z, x=x, seed=seed
+        model=model,
+        columns=columns,
+        counts=counts,
+        sampling=sampling,
+        arms=arms,
+        z=z,
+        x=x,
+        covariates=covariates,
+        seed=seed,
     )

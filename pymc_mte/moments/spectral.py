@@ -56,13 +56,9 @@ def spectral(
     """
     m, n = moments.m, moments.n
     scales = np.ones(n.shape[-4]) if scales is None else scales
-    arms, dz, dx = m.shape[-3:]
+    arms = m.shape[-3]
     used = list(range(arms)) if anchors is None else list(anchors)
-    stacked = m[..., used, :, :].reshape(*m.shape[:-3], len(used) * dz, dx)
-    basis = np.swapaxes(np.linalg.svd(stacked, full_matrices=False)[2][..., :classes, :], -1, -2)
-    projected = m @ basis[..., None, :, :]
-    inverse = np.linalg.pinv(projected, rcond=1e-13)
-    g = inverse[..., None, :, :, :] @ (n @ basis[..., None, None, :, :])
+    basis, g = subspace_operators(moments, classes, used)
     chosen = g[..., list(diagonalised), :, :, :] / scales[list(diagonalised), None, None, None]
     vectors, complex_roots = _shared_eigenvectors(chosen[..., used, :, :])
     inside, singular = solve_batched(vectors, np.broadcast_to(np.eye(classes), vectors.shape))
@@ -85,6 +81,32 @@ def spectral(
             mean=np.einsum("...j,...jk->...k", moments.mean_x, basis),
         ),
     )
+
+
+def subspace_operators(moments: Moments, classes: int, anchors: Sequence[int]) -> tuple[Array, Array]:
+    """Find the subspace of the proxy profiles, and the outcome operators in it.
+
+    Parameters
+    ----------
+    moments : Moments
+        Moments of whitened features, with any batch axes in front.
+    classes : int
+        Number of classes K.
+    anchors : sequence of int
+        Arms that the subspace is found from.
+
+    Returns
+    -------
+    basis : ndarray of shape (..., d_x, K)
+    operators : ndarray of shape (..., functions, arms, K, K)
+        ``G_t(f)`` of `spectral`.
+    """
+    m, n = moments.m, moments.n
+    dz, dx = m.shape[-2:]
+    stacked = m[..., list(anchors), :, :].reshape(*m.shape[:-3], len(anchors) * dz, dx)
+    basis = np.swapaxes(np.linalg.svd(stacked, full_matrices=False)[2][..., :classes, :], -1, -2)
+    inverse = np.linalg.pinv(m @ basis[..., None, :, :], rcond=1e-13)
+    return basis, inverse[..., None, :, :, :] @ (n @ basis[..., None, None, :, :])
 
 
 def _weights(profile: Array, mean: Array) -> Array:

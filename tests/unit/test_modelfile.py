@@ -143,7 +143,17 @@ CHANGES = {
     "covariates": (
         'outcome = "y"',
         'outcome = "y"\ncovariates = ["x"]',
-        r"roles\.covariates:.*not supported.*leave the list empty",
+        r"roles\.covariates: 'x' is also a variable.*not modelled",
+    ),
+    "strata twice": (
+        'outcome = "y"',
+        'outcome = "y"\nstrata = ["site", "site"]',
+        r"roles\.strata: 'site' is listed twice",
+    ),
+    "covariates of a simulation": (
+        'outcome = "y"',
+        'outcome = "y"\ncovariates = ["age"]',
+        r"roles\.covariates: a model with a \[truth\] is simulated",
     ),
     "instruments": (
         "classes = 2",

@@ -250,7 +250,7 @@ def test_lalonde_is_refused_an_ate_and_keeps_its_att():
     found = identify(model, model.data_path)
     assert not found.identified["ate"]
     assert found.identified["att"]
-    assert found.supported == 4  # three correlations stand out in the arm of 185 rows
+    assert found.supported == 6  # in the controls; the 185 treated rows lack positivity
     assert isinstance(found.checks, pd.DataFrame)
 
 
@@ -258,3 +258,15 @@ def test_lines_say_the_assumptions(level3):
     text = str(identify(level3))
     assert "This rests on: x independent of t, y, z given latent class" in text
     assert "without z -> t" in text
+
+
+def test_with_covariates_the_moments_answer(level3):
+    """No likelihood describes them, so nothing but the averages of the bridge is promised."""
+    fields = {n: getattr(level3, n) for n in type(level3).model_fields}
+    found = identify(CausalModel(**{**fields, "truth": None, "covariates": ["age"]}))
+    assert found.rank is None
+    assert "covariates are conditioned on, not modelled" in str(found)
+    assert found.identified["ate"]
+    assert found.identified["arm_mean"]
+    assert not any(found.identified[name] for name in CLASS_LEVEL)
+    assert set(found.identified) == {"ate", "att", "arm_mean", *CLASS_LEVEL}

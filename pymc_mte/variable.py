@@ -1,0 +1,103 @@
+"""The parts of a model description: variables, where the data are, answers from elsewhere."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pymc_mte.families import FAMILIES, Family
+from pymc_mte.validation import MAX_LEVELS
+
+Level = bool | int | float | str
+
+
+class Part(BaseModel):
+    """Part of a description: frozen, without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Variable(Part):
+    """One observed variable.
+
+    Attributes
+    ----------
+    family : str
+        ``bernoulli``, ``categorical``, ``normal`` or ``student_t``.
+    parents : tuple of str
+        Observed parents, all discrete. The latent class is a parent too, unless ``latent`` is off.
+    levels : tuple, optional
+        Values of a discrete variable, in order. A bernoulli variable may leave them out: 0/1,
+        booleans or two strings in the data are then recognised.
+    latent : bool
+        Whether the variable's mechanism varies with the latent class.
+    scale_parents : bool
+        Whether the scale of a continuous variable varies with its parents too.
+    """
+
+    family: str
+    parents: tuple[str, ...] = ()
+    levels: tuple[Level, ...] | None = Field(default=None)
+    latent: bool = True
+    scale_parents: bool = False
+
+    @property
+    def spec(self) -> Family:
+        """The family's table row."""
+        return FAMILIES[self.family]
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the variable takes listed levels."""
+        return self.spec.discrete
+
+    @property
+    def labels(self) -> tuple[Level, ...]:
+        """Levels with the default filled in."""
+        return self.levels if self.levels is not None else (0, 1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.family not in FAMILIES:
+            raise ValueError(f"family {self.family!r} is unknown; choose one of {', '.join(FAMILIES)}")
+        if not self.discrete:
+            if self.levels is not None:
+                raise ValueError(f"levels: a {self.family} variable has none; remove the key")
+            return self
+        if self.levels is None:
+            if self.family == "categorical":
+                raise ValueError("levels: a categorical variable must list its levels")
+            return self
+        if not 2 <= len(self.levels) <= MAX_LEVELS:
+            raise ValueError(f"levels: between 2 and {MAX_LEVELS} are allowed, got {len(self.levels)}")
+        if self.family == "bernoulli" and len(self.levels) != 2:
+            raise ValueError(f"levels: a bernoulli variable has two, got {len(self.levels)}")
+        if len(set(self.levels)) != len(self.levels):
+            raise ValueError("levels: every level must be listed once (note that True equals 1)")
+        return self
+
+
+class DataSource(Part):
+    """Where a model's rows are, and what to do with missing values.
+
+    Attributes
+    ----------
+    file : str, optional
+        CSV or Parquet file, relative to the model file and inside its folder.
+    missing : {"error", "drop"}
+        Refuse rows with missing values, or leave them out and count them.
+    count : str, optional
+        Column that says how often a row occurred.
+    """
+
+    file: str | None = None
+    missing: Literal["error", "drop"] = "error"
+    count: str | None = None
+
+
+class Published(Part):
+    """An answer from elsewhere, shown beside ours and never used by an estimator."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+    se: float | None = None
+    source: str
