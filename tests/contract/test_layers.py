@@ -21,7 +21,7 @@ NUMBERS = {"numpy", "scipy"}
 MAY_IMPORT = {  # layer -> third-party roots it may import, at any depth
     "moments": NUMBERS,
     "bayes": {"numpy", "pymc", "pytensor", "xarray", "nutpie", "arviz"},
-    "identify": {"numpy", "pandas"},
+    "identify": NUMBERS | {"pandas"},
     "plots": {"numpy", "pandas", "xarray", "matplotlib"},
 }
 ALSO = {"moments/estimate.py": {"xarray"}}
