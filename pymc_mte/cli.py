@@ -34,7 +34,12 @@ EQUAL_LEVEL = 0.05
 TINY = 1e-16
 """A p-value below this is noise of the arithmetic."""
 
-PLURALS = {"class_weight": "class weights", "effect": "class effects", "potential_outcome": "class means"}
+PLURALS = {
+    "class_weight": "class weights",
+    "effect": "class effects",
+    "potential_outcome": "class means",
+    "arm_mean": "mean under each arm",
+}
 """Names of whole functionals where no single class is meant."""
 
 TUNE = 1_000
@@ -258,7 +263,7 @@ def _answers(summary: "pd.DataFrame", title: str, absent: str = "no answer") -> 
 
 def _compared(comparison: "pd.DataFrame", summary: "pd.DataFrame") -> None:
     """Print both answers, the test of their difference, and how far the prior moves the posterior."""
-    from pymc_mte.summary import words
+    from pymc_mte.summary import PRIOR_DRIVEN, words
 
     shown = _shown(comparison)
     answers: list[list[object]] = []
@@ -283,8 +288,7 @@ def _compared(comparison: "pd.DataFrame", summary: "pd.DataFrame") -> None:
     )
     if not all(summary["identified"]):
         console.print(
-            "prior-driven: graph and data do not carry this answer (see 1.), so the prior and the chosen "
-            "families decide it.",
+            f"prior-driven: {PRIOR_DRIVEN}; see 1.",
             markup=False,
         )
     _pulled(shown)

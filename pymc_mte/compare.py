@@ -21,8 +21,7 @@ from pymc_mte.moments.likelihood import fit_likelihood, refit
 from pymc_mte.moments.methods import Values, bridge_values, spectral_values
 from pymc_mte.moments.positivity import PER_ARM, arm_support, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, problem_of
-from pymc_mte.results import INTERVAL, dims_of, identified_functionals, model_of
-from pymc_mte.summary import entries
+from pymc_mte.results import INTERVAL, dims_of, identified_functionals, labels, model_of
 
 Array = NDArray[np.float64]
 
@@ -90,7 +89,7 @@ def compare(
     rows = []
     for name in (n for n in COMPARED if n in draws):
         refused = _refused_entries(problem, name)
-        for label, index in entries(posterior, name):
+        for label, index in labels(model, name):
             row = _posterior_part(draws[name].values[(..., *index)])
             row |= _moment_part(name, index, point, reps, refused(index))
             row |= _given_errors(estimate, name, index, row)
@@ -202,7 +201,7 @@ def _given_errors(
 
 def _verdict(name: str, row: dict[str, Any]) -> str:
     if not row["identified"]:
-        return "not identified: prior-driven"
+        return "not identified: the prior decides"
     if not np.isfinite(row["spectral"]) and not np.isfinite(row["bridge"]):
         return "no moment estimate to test"
     if name in NOT_SMOOTH:

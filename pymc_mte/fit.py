@@ -19,7 +19,7 @@ from pymc_mte.moments.estimate import estimate
 from pymc_mte.plots.comparison import plot_comparison
 from pymc_mte.results import save
 from pymc_mte.status import Note, dump_notes, load_notes
-from pymc_mte.summary import moment_summary, posterior_summary
+from pymc_mte.summary import PRIOR_DRIVEN, moment_summary, posterior_summary
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -69,9 +69,16 @@ class Fit:
 
     def __str__(self) -> str:
         """Return what can be learnt, the answers and what to doubt, as text."""
-        table = self.summary().to_string(float_format=_number, na_rep="")
+        shown = self.summary()
+        table = shown.to_string(float_format=_number, na_rep="")
         doubts = [f"- {note}" for note in self.notes]
-        parts = [*self.identification.lines(), "", table, *(["", "To doubt:", *doubts] if doubts else [])]
+        parts = [
+            *self.identification.lines(),
+            "",
+            table,
+            *_marked(shown),
+            *(["", "To doubt:", *doubts] if doubts else []),
+        ]
         return "\n".join(parts)
 
     __repr__ = __str__
@@ -79,7 +86,9 @@ class Fit:
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{html.escape(line)}</p>" for line in self.identification.lines())
         doubts = "".join(f"<li>{html.escape(str(note))}</li>" for note in self.notes)
-        table = self.summary().to_html(float_format=_number, na_rep="")
+        shown = self.summary()
+        table = shown.to_html(float_format=_number, na_rep="")
+        table += "".join(f"<p>{html.escape(line)}</p>" for line in _marked(shown))
         return f"<h3>What can be learnt</h3>{said}<h3>Answers</h3>{table}<h3>To doubt</h3><ul>{doubts}</ul>"
 
     def plot_effects(self) -> Any:
@@ -106,6 +115,12 @@ class Fit:
     def save(self, path: str | Path) -> Path:
         """Save everything as one NetCDF file; see `pymc_mte.load`."""
         return save(self.to_datatree(), path)
+
+
+def _marked(shown: pd.DataFrame) -> list[str]:
+    """Explain the column ``identified`` where it holds a False."""
+    lost = "identified" in shown and not shown["identified"].all()
+    return [f"identified = False: {PRIOR_DRIVEN}."] if lost else []
 
 
 def _number(value: float) -> str:

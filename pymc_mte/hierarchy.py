@@ -17,7 +17,7 @@ MEANING: dict[LevelName, str] = {
     "mixture": "the whole mixture: class weights and every distribution given the class",
     "MTE": "the mixture of treatment effects: class weights, class effects, average effects",
     "ATE": "average effects only; class effects and class weights are out of reach",
-    "none": "nothing by moments",
+    "none": "nothing",
 }
 
 REACHED: dict[LevelName, frozenset[str]] = {

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def model_of(tree: xr.DataTree) -> CausalModel:
     if "model" not in tree.attrs:
         raise DataError("this DataTree holds no model text in its attributes; is it a result of pymc_mte?")
     return CausalModel.from_toml(str(tree.attrs["model"]))
+
+
+def labels(model: CausalModel, name: str) -> list[tuple[str, tuple[Any, ...]]]:
+    """Labels (``effect[class 0]``) and indices of the entries of a functional or parameter."""
+    dims = dims_of(model)[name]
+    coords = [model.coords[d] for d in dims]
+    out = []
+    for index in product(*(range(len(c)) for c in coords)):
+        inside = ", ".join(f"{d} {c[i]}" for d, c, i in zip(dims, coords, index, strict=True))
+        out.append((f"{name}[{inside}]" if inside else name, index))
+    return out
 
 
 def identified_functionals(tree: xr.DataTree) -> dict[str, bool]:

@@ -1,13 +1,10 @@
 """Tables of answers: label-free quantities first, 90% intervals throughout."""
 
-from itertools import product
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pymc_mte.results import INTERVAL, dims_of, identified_functionals, model_of
+from pymc_mte.results import INTERVAL, identified_functionals, labels, model_of
 
 LABEL_FREE = ("ate", "att", "ate_bridge", "att_bridge", "arm_mean", "effect_sd")
 WORDS = {
@@ -24,20 +21,14 @@ WORDS = {
 }
 """Functionals in words, for terminal and figures."""
 
+PRIOR_DRIVEN = (
+    "graph and data do not decide this answer (different values fit alike, however many rows there are), "
+    "so the prior and the chosen families do"
+)
+"""What it means that ``identified`` is False."""
+
 BY_CLASS = ("class_weight", "effect", "potential_outcome")
 TAIL = (1 - INTERVAL) / 2
-
-
-def entries(tree: xr.DataTree, name: str) -> list[tuple[str, tuple[Any, ...]]]:
-    """Labels (``effect[class 0]``) and indices of the entries of a functional or parameter."""
-    model = model_of(tree)
-    dims = dims_of(model)[name]
-    coords = [model.coords[d] for d in dims]
-    out = []
-    for index in product(*(range(len(c)) for c in coords)):
-        inside = ", ".join(f"{d} {c[i]}" for d, c, i in zip(dims, coords, index, strict=True))
-        out.append((f"{name}[{inside}]" if inside else name, index))
-    return out
 
 
 def words(label: str) -> str:
@@ -47,10 +38,11 @@ def words(label: str) -> str:
 
 
 def is_identified(tree: xr.DataTree, label: str) -> bool:
-    """Whether graph and data carry an entry, by the identification report that is kept with draws."""
+    """Whether likelihood and data carry an entry, by the identification report that is kept with draws."""
     known = identified_functionals(tree)
     name = label.partition("[")[0]
-    return known.get(name, known.get("ate", True) if name == "arm_mean" else True)
+    needed = ("arm_mean", "ate") if name == "arm_mean" else (name,)  # an arm without positivity costs the ATE
+    return all(known.get(part, True) for part in needed)
 
 
 def moment_summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -74,7 +66,7 @@ def moment_summary(tree: xr.DataTree) -> pd.DataFrame:
     for name in (*LABEL_FREE, *BY_CLASS):
         if name not in point:
             continue
-        for label, index in entries(tree, name):
+        for label, index in labels(model_of(tree), name):
             replicates = draws[name].values[(..., *index)].ravel()
             replicates = replicates[np.isfinite(replicates)]
             known = len(replicates) > 1
@@ -99,8 +91,8 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns mean, sd, lower, upper, r_hat, ess and identified: False where graph or data do not
-        carry the answer, so that the prior and the chosen families decide it.
+        Columns mean, sd, lower, upper, r_hat, ess and identified: False where likelihood or data do
+        not carry the answer, so that the prior decides it.
     """
     import arviz as az
 
@@ -112,7 +104,7 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     rhat, ess = az.rhat(draws[varying]), az.ess(draws[varying])
     rows = []
     for name in names:
-        for label, index in entries(tree, name):
+        for label, index in labels(model_of(tree), name):
             values = draws[name].values[(..., *index)]
             low, high = np.quantile(values, [TAIL, 1 - TAIL])
             row: dict[str, object] = {"functional": label, "mean": values.mean(), "sd": values.std(ddof=1)}

@@ -111,6 +111,8 @@ def identification_dataset(found: Identification) -> xr.Dataset:
     out = out.assign_coords({"functional": np.array(names, dtype=object)}) if names else out
     out.attrs = {
         "level": found.level,
+        "rank": -1 if found.rank is None else found.rank,
+        "n_parameters": found.n_parameters,
         "report": str(found),
         "supported_classes": found.supported or -1,
     }

@@ -2,14 +2,15 @@
 
 import html
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pymc_mte.data import data_notes, resolve
-from pymc_mte.hierarchy import MEANING, REACHED, Hierarchy, hierarchy
+from pymc_mte.hierarchy import MEANING, Hierarchy, hierarchy
+from pymc_mte.identify.jacobian import Jacobian, jacobian, n_free
+from pymc_mte.identify.likelihood import CLASS_LEVEL, answer_lines, answerable, few_features, likelihood_lines
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.positivity import (
     MIN_PROPENSITY,
@@ -23,9 +24,6 @@ from pymc_mte.moments.rank_report import rank_notes, rank_rows
 from pymc_mte.moments.strata import Stratum, split, support_by_stratum
 from pymc_mte.status import Note, Status
 
-CLASS_LEVEL = ("class_weight", "potential_outcome", "effect", "effect_sd", "weight_harmed")
-AVERAGES = ("ate", "att")
-
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Identification:
@@ -38,7 +36,8 @@ class Identification:
     level : str
         ``HTE``, ``mixture``, ``MTE``, ``ATE`` or ``none``: what moment methods reach.
     identified : dict of str to bool
-        Per functional, whether graph and data carry it.
+        Per functional and parameter table: whether the likelihood identifies it, locally and at almost
+        every parameter, and the data do not refuse it. May differ from ``level``; the report says why.
     checks : pandas.DataFrame
         Columns check, where, value, se, p, verdict (ok, doubt, fail) and advice.
     supported : int or None
@@ -46,6 +45,9 @@ class Identification:
         data.
     graph : Hierarchy
         The level with the independences it needs and the edges that cost the next one.
+    jacobian : Jacobian or None
+        Ranks, residuals and free directions behind ``identified``; None for more than 1,000 parameters
+        or with covariates, which no likelihood describes: ``identified`` then follows the level.
     notes : tuple of Note
         Statuses with advice.
     """
@@ -56,7 +58,18 @@ class Identification:
     checks: pd.DataFrame
     supported: int | None
     graph: Hierarchy
+    jacobian: Jacobian | None
     notes: tuple[Note, ...]
+
+    @property
+    def rank(self) -> int | None:
+        """Number of parameters that the likelihood fixes."""
+        return None if self.jacobian is None else self.jacobian.rank
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of free parameters, class weights included."""
+        return n_free(self.model)
 
     def lines(self) -> list[str]:
         """Return the report as plain sentences, the most important first."""
@@ -66,7 +79,7 @@ class Identification:
         )
         out = [
             f"{question}, with {model.classes} hidden class{'es' * (model.classes > 1)} assumed.",
-            f"The graph reaches {MEANING[self.graph.level]}.",
+            f"By moments, the graph reaches {MEANING[self.graph.level]}.",
         ]
         if model.covariates or model.strata:
             given = ", ".join((*model.covariates[:8], *model.strata))
@@ -81,11 +94,8 @@ class Identification:
         if self.graph.costing:
             edges = " and ".join(f"{a} -> {b}" for a, b in self.graph.costing)
             out.append(f"The next level would need a graph without {edges}.")
-        yes = [name for name, good in self.identified.items() if good]
-        no = [name for name, good in self.identified.items() if not good]
-        out.append("Can be answered: " + (", ".join(yes) if yes else "nothing") + ".")
-        if no:
-            out.append("Cannot be answered: " + ", ".join(no) + ".")
+        out += likelihood_lines(model, self.graph, self.jacobian)
+        out += answer_lines(model, self.identified)
         if self.supported is not None:
             out.append(
                 f"The proxies support {self.supported} class{'es' * (self.supported > 1)} "
@@ -141,8 +151,8 @@ def identify(
     ('ATE', True, False)
     """
     graph = hierarchy(model)
-    names = (*AVERAGES, *CLASS_LEVEL) if model.treatment is not None else ()
-    identified = {name: name in REACHED[graph.level] for name in names}
+    likelihood = None if model.covariates else jacobian(model)
+    identified = answerable(model, graph, likelihood)
     notes: list[Note] = []
     if model.covariates:
         identified |= dict.fromkeys(CLASS_LEVEL, False)
@@ -152,7 +162,7 @@ def identify(
     if graph.level == "none" and model.treatment is not None:
         notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
     elif data is None and graph.level not in ("HTE", "none"):
-        _count_features(model, interactions, identified, notes)
+        notes += few_features(model, interactions)
     if data is not None:
         model, table = resolve(model, data)
         notes += data_notes(table)
@@ -173,24 +183,9 @@ def identify(
         checks=checks,
         supported=supported,
         graph=graph,
+        jacobian=likelihood,
         notes=tuple(notes),
     )
-
-
-def _count_features(
-    model: CausalModel, interactions: bool, identified: dict[str, bool], notes: list[Note]
-) -> None:
-    """Refuse more classes than the proxies of a side have distinguishable values."""
-    for side in (model.treatment_proxies, model.outcome_proxies):
-        used = [model.variables[name] for name in side if model.variables[name].latent]
-        sizes = [len(var.labels) - 1 if var.discrete else model.classes - 1 for var in used]
-        found = 1 + sum(sizes)
-        if interactions:
-            found += sum(a * b for a, b in combinations(sizes, 2))
-        if found < model.classes:
-            detail = f"{found} features of {', '.join(side)} for {model.classes} classes"
-            notes.append(Note(Status.TOO_FEW_FEATURES, "proxies", detail))
-            identified |= dict.fromkeys(identified, False)
 
 
 def _positivity(
@@ -249,8 +244,8 @@ def _strength(
         notes.append(
             Note(Status.TOO_FEW_FEATURES, "proxies", f"{narrow} features on one side for {k} classes")
         )
-        for name in identified:
-            identified[name] = False
+        if not few_features(model):  # the graph has enough: the data lack them
+            identified |= dict.fromkeys(identified, False)
     if narrow < 2:
         return 1
     supported = []

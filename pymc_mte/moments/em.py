@@ -87,6 +87,10 @@ class Maximiser:
             total = total + self.penalty * log_p.reshape(len(total), -1).sum(axis=1)
         return total
 
+    def members(self, name: str) -> sparse.csr_array:
+        """Sparse membership of patterns in the cells of a variable's table: (pattern, cell)."""
+        return self._members[name]
+
     def sums(self, part: Array, name: str) -> Array:
         """Add mass up over the cells of a variable's table: (batch, class, cells)."""
         flat = part.reshape(-1, part.shape[-1])

@@ -83,37 +83,55 @@ class Scores:
     def total(self, parameters: Parameters, counts: Array) -> Array:
         """Score of a batch of counts, each at its own parameters: (batch, n_free)."""
         mass = responsibilities(log_joint(self.model, parameters, self.columns)) * counts[:, None]
-        return self._score(parameters, mass)
+        return self._score(parameters, mass, whole=_summed, cells=self._maximiser.sums)
 
     def by_pattern(self, parameters: Parameters) -> Array:
         """Score of one row of every pattern at one set of parameters (batch of 1): (pattern, n_free)."""
-        r = responsibilities(log_joint(self.model, parameters, self.columns))[0]
-        patterns = r.shape[-1]
-        blocks = []
-        for rows in np.array_split(np.arange(patterns), max(1, patterns // 512)):
-            mass = np.zeros((len(rows), *r.shape))
-            mass[np.arange(len(rows)), :, rows] = r[:, rows].T
-            repeated = {n: np.repeat(v, len(rows), axis=0) for n, v in parameters.items()}
-            blocks.append(self._score(repeated, mass))
-        return np.concatenate(blocks)
+        mass = responsibilities(log_joint(self.model, parameters, self.columns))
+        return self._score(parameters, mass, whole=_patterns_first, cells=self._own_cell)
 
-    def _score(self, parameters: Parameters, mass: Array) -> Array:
-        """Score of responsibilities times counts (batch, class, pattern)."""
-        model, batch = self.model, len(mass)
-        total = mass.sum(axis=-1)
+    def _own_cell(self, part: Array, name: str) -> Array:
+        """Lay the mass of every pattern into its own cell: (pattern, class, cells)."""
+        member = self._maximiser.members(name).toarray()
+        return np.asarray(_patterns_first(part)[:, :, None] * member[:, None, :])
+
+    def _score(
+        self,
+        parameters: Parameters,
+        mass: Array,
+        whole: Callable[[Array], Array],
+        cells: Callable[[Array, str], Array],
+    ) -> Array:
+        """Score of responsibilities times counts (batch, class, pattern).
+
+        ``whole`` and ``cells`` take mass (batch, class, pattern) to (rows, class[, cells]): summed over
+        the patterns, or with a row for each of them.
+        """
+        model = self.model
+        total = whole(mass)
+        rows = len(total)
         weight = parameters["class_weight"]
         parts = [(total - weight * total.sum(axis=1, keepdims=True))[:, 1:]]
         for name, var in model.variables.items():
             part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
             if var.discrete:
                 p = parameters[f"p_{name}"]
-                table = self._maximiser.sums(part, name).reshape(batch, *model.shapes[f"p_{name}"])
-                parts.append((table - p * table.sum(axis=-1, keepdims=True))[..., 1:].reshape(batch, -1))
+                table = cells(part, name).reshape(rows, *model.shapes[f"p_{name}"])
+                parts.append((table - p * table.sum(axis=-1, keepdims=True))[..., 1:].reshape(rows, -1))
             else:
-                parts += self._continuous(part, name, parameters)
+                found = self._continuous(part, name, parameters, whole, cells)
+                parts += [value.reshape(rows, -1) for value in found]
         return np.concatenate(parts, axis=1)
 
-    def _continuous(self, part: Array, name: str, parameters: Parameters) -> list[Array]:
+    def _continuous(
+        self,
+        part: Array,
+        name: str,
+        parameters: Parameters,
+        whole: Callable[[Array], Array],
+        cells: Callable[[Array, str], Array],
+    ) -> list[Array]:
+        """Scores of mean, log scale and log degrees of freedom: each (rows, ...)."""
         var, maximiser = self.model.variables[name], self._maximiser
         value = np.asarray(self.columns[name], dtype=float)
         sd = maximiser.spread(parameters[f"sd_{name}"], name, scale=True)
@@ -124,11 +142,21 @@ class Scores:
             pull = z * (nu + 1) / (nu + z * z)
             slope = special.digamma((nu + 1) / 2) - special.digamma(nu / 2) - 1 / nu
             slope = slope - np.log1p(z * z / nu) + (nu + 1) * z * z / (nu * nu + nu * z * z)
-            extra = [(part * slope).sum(axis=(-2, -1))[:, None] * parameters[f"nu_{name}"][:, None] / 2]
-        mean = maximiser.sums(part * pull / sd, name)
+            extra = [whole(part * slope).sum(axis=-1) * parameters[f"nu_{name}"] / 2]
         scale = part * (pull * z - 1)
-        spread = maximiser.sums(scale, name) if var.scale_parents else scale.sum(axis=-1)
-        return [mean.reshape(len(part), -1), spread.reshape(len(part), -1), *extra]
+        return [
+            cells(part * pull / sd, name),
+            cells(scale, name) if var.scale_parents else whole(scale),
+            *extra,
+        ]
+
+
+def _patterns_first(part: Array) -> Array:
+    return np.asarray(part[0].T)
+
+
+def _summed(part: Array) -> Array:
+    return np.asarray(part.sum(axis=-1))
 
 
 def information(scores: Array, counts: Array) -> Array:

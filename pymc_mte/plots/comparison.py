@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COLOURS = {"posterior": "#0072B2", "spectral": "#D55E00", "bridge": "#009E73"}
 """Okabe-Ito colours: distinguishable without colour vision of one kind or another."""
 
-UNIDENTIFIED = "not identified: prior-driven"
+UNIDENTIFIED = "not identified: the prior decides"
 GREY = "0.55"
 MARKERS = {"posterior": "o", "spectral": "s", "bridge": "D"}
 WIDTH = 1.645

@@ -8,7 +8,19 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from pymc_mte import CausalModel, Fit, cli, estimate, gallery_names, identify, load, simulate, tabulate
+from pymc_mte import (
+    CausalModel,
+    Fit,
+    cli,
+    estimate,
+    gallery_names,
+    identify,
+    load,
+    load_model,
+    simulate,
+    tabulate,
+)
+from pymc_mte.bayes.groups import identification_dataset
 from pymc_mte.cli import main
 from pymc_mte.errors import RefusedError
 from pymc_mte.results import dataset
@@ -218,6 +230,25 @@ def test_summary_says_what_is_identified(drawn):
     wanted |= {"arm_mean[treatment 0]": False, "effect[class 0]": False}
     assert known["identified"].loc[list(wanted)].to_dict() == wanted
     assert known["identified"].dtype == bool
+
+
+def test_a_posterior_of_level_4_is_marked(drawn):
+    """The averages are the data's, all else is the prior's; the report explains the mark."""
+    model = load_model("gallery:level4")
+    found = identify(model)
+    drawn["identification"] = xr.DataTree(identification_dataset(found))
+    marked = posterior_summary(drawn)["identified"]
+    averages = marked.index.str.startswith(("ate", "att", "arm_mean"))
+    assert marked[averages].all()
+    assert not marked[~averages].any()
+    assert drawn["identification"].attrs["rank"] == 15
+    assert drawn["identification"].attrs["n_parameters"] == 17
+    moments = estimate(model, simulate(model, 2_000, rng=1), n_boot=4)
+    answer = Fit(model=model, identification=found, moments=moments, posterior=drawn, comparison=None)
+    for said in (str(answer), answer._repr_html_()):
+        assert "identified = False: graph and data do not decide this answer" in said
+    drawn["identification"] = xr.DataTree(identification_dataset(identify(load_model("gallery:level3"))))
+    assert "identified = False" not in str(answer)
 
 
 def test_weight_harmed_is_in_results_only(drawn, level3):

@@ -100,7 +100,8 @@ def test_effects_need_roles():
         estimate(model, {"a": [0, 1]})
     found = identify(model, {"a": [0, 1]})
     assert found.level == "none"
-    assert found.identified == {}
+    assert found.identified == {"class_weight": False, "p_a": False}
+    assert (found.rank, found.n_parameters) == (1, 3)
     assert "No effect is asked for" in str(found)
 
 
@@ -147,6 +148,56 @@ def test_too_few_features(level3):
     answer = estimate(three, rows, method="spectral", n_boot=4)
     assert np.isnan(answer["estimate"]["ate"])
     assert "TOO_FEW_FEATURES" in answer.attrs["notes"]
+
+
+def test_the_likelihood_may_do_with_fewer_features_than_moments():
+    """Seven binary items fix three classes, although one side has a single one of them."""
+    names = ["z", "x0", "x1", "x2", "x3", "t", "y"]
+    model = CausalModel(
+        classes=3,
+        variables={name: {"family": "bernoulli"} for name in names},
+        treatment="t",
+        outcome="y",
+        treatment_proxies=["z"],
+        outcome_proxies=names[1:5],
+    )
+    found = identify(model)
+    assert Status.TOO_FEW_FEATURES in [n.status for n in found.notes]
+    assert all(found.identified.values())
+    assert "Moment methods need 3 distinguishable values" in str(found)
+    assert "every parameter table" in str(found)
+
+
+def test_a_proxy_that_never_varies_takes_everything(level3):
+    rows = simulate(level3, 2_000, rng=1)
+    found = identify(level3, rows.assign(x=rows["x"] * 0))
+    assert Status.TOO_FEW_FEATURES in [n.status for n in found.notes]
+    assert not any(found.identified.values())
+
+
+def test_more_classes_than_levels_allow_is_said(level3):
+    text = str(identify(level3.with_classes(3)))
+    assert "fixes 15 of 20 parameters" in text
+    assert "5 directions stay free" in text
+    assert "too few levels for 3 classes" in text
+    assert "Can be answered: nothing." in text
+
+
+def test_likelihood_and_moments_part_where_only_x_causes_the_outcome():
+    found = identify(graph((("x", "y"),)))
+    assert (found.level, found.rank, found.n_parameters) == ("ATE", 15, 15)
+    assert all(found.identified.values())
+    assert "By moments, the graph reaches average effects only" in str(found)
+    assert "more than moment methods: class_weight, potential_outcome, effect" in str(found)
+
+
+def test_items_without_treatment():
+    model = CausalModel(classes=3, variables={f"v{i}": {"family": "bernoulli"} for i in range(4)})
+    found = identify(model)
+    assert set(found.identified) == {"class_weight", "p_v0", "p_v1", "p_v2", "p_v3"}
+    assert not any(found.identified.values())
+    assert "fixes 13 of 14 parameters (class weights included): 1 direction stays free" in str(found)
+    assert "Can be answered: class_weight, every parameter table." in str(identify(model.with_classes(2)))
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +258,15 @@ def test_lines_say_the_assumptions(level3):
     text = str(identify(level3))
     assert "This rests on: x independent of t, y, z given latent class" in text
     assert "without z -> t" in text
+
+
+def test_with_covariates_the_moments_answer(level3):
+    """No likelihood describes them, so nothing but the averages of the bridge is promised."""
+    fields = {n: getattr(level3, n) for n in type(level3).model_fields}
+    found = identify(CausalModel(**{**fields, "truth": None, "covariates": ["age"]}))
+    assert found.rank is None
+    assert "covariates are conditioned on, not modelled" in str(found)
+    assert found.identified["ate"]
+    assert found.identified["arm_mean"]
+    assert not any(found.identified[name] for name in CLASS_LEVEL)
+    assert set(found.identified) == {"ate", "att", "arm_mean", *CLASS_LEVEL}

@@ -69,7 +69,7 @@ def test_what_is_not_identified_is_dashed_and_hollow(level3):
     tree["identification"] = xr.DataTree(xr.Dataset({"identified": flags}))
     figure = plot_comparison(tree, tree, table=table)
     effects, weights = figure.axes
-    assert legend_of(figure) == ["posterior", "spectral", "bridge", "not identified: prior-driven"]
+    assert legend_of(figure) == ["posterior", "spectral", "bridge", "not identified: the prior decides"]
     intervals, markers = posterior_lines(effects)
     assert intervals[0].get_linestyle() == "-"
     assert markers[0].get_markerfacecolor() == markers[0].get_color()
@@ -84,7 +84,7 @@ def test_the_table_says_what_is_identified(level3):
     tree, table = tree_of(level3), table_of()
     table["identified"] = False
     legend = legend_of(plot_comparison(tree, tree, table=table))
-    assert legend == ["spectral", "bridge", "not identified: prior-driven"]
+    assert legend == ["spectral", "bridge", "not identified: the prior decides"]
 
 
 def test_one_class_has_no_rows_of_its_own(level3):
