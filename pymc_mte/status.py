@@ -65,6 +65,14 @@ class Status(StrEnum):
         "No average effect fits the bridge's moment equations: an assumption fails, such as the number "
         "of classes or an independence of the graph."
     )
+    ASSUMPTION_REJECTED = (
+        "The data contradict an independence that the answers rest on. Draw the edge that it forbids if "
+        "the subject matter allows one, drop or move the proxy concerned, or try another number of classes."
+    )
+    SPLITS_DISAGREE = (
+        "Other roles of the proxies give another average effect, by more than sampling error. Not all "
+        "roles can be right: defend the ones you chose by subject matter, or report the range."
+    )
     POSITIVITY = (
         "At least one class almost never gets this arm, so its outcome there is extrapolated. "
         "Do not use averages over everybody; the effect among those who got the arm may still hold."

@@ -9,6 +9,8 @@ import pandas as pd
 
 from pymc_mte.data import data_notes, resolve
 from pymc_mte.hierarchy import MEANING, REACHED, Hierarchy, hierarchy
+from pymc_mte.identify.assumptions import assumption_lines, assumption_notes, assumption_rows
+from pymc_mte.identify.splits import MAX_WORK, moves_far, n_splits, split_lines, split_notes, splits_table
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.positivity import (
     MIN_PROPENSITY,
@@ -41,13 +43,17 @@ class Identification:
     identified : dict of str to bool
         Per functional, whether graph and data carry it.
     checks : pandas.DataFrame
-        Columns check, where, value, se, p, verdict (ok, doubt, fail) and advice.
+        Columns check, where, value, se, p, verdict (ok, doubt, fail; "no test", "no power") and advice.
     supported : int or None
         Number of classes that the proxies tell from noise in every arm; None without data.
     graph : Hierarchy
         The level with the independences it needs and the edges that cost the next one.
     notes : tuple of Note
         Statuses with advice.
+    tested : tuple of str
+        What the tests of the assumptions found, in sentences.
+    splits : pandas.DataFrame or None
+        The table of `role_splits`; None without data, or where it was not made.
     """
 
     model: CausalModel
@@ -57,6 +63,8 @@ class Identification:
     supported: int | None
     graph: Hierarchy
     notes: tuple[Note, ...]
+    tested: tuple[str, ...] = ()
+    splits: pd.DataFrame | None = None
 
     def lines(self) -> list[str]:
         """Return the report as plain sentences, the most important first."""
@@ -87,7 +95,10 @@ class Identification:
                 f"The proxies support {self.supported} class{'es' * (self.supported > 1)} "
                 f"(the model has {model.classes})."
             )
-        return out
+        if self.splits is not None:
+            place = 1 if moves_far(self.splits) else len(out)
+            out[place:place] = split_lines(self.splits)
+        return [*out, *self.tested]
 
     def __str__(self) -> str:
         """Return the report as text."""
@@ -103,7 +114,13 @@ class Identification:
         return f"<h3>What can be learnt</h3>{said}<ul>{doubts}</ul>{table}"
 
 
-def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Generator = 0) -> Identification:
+def identify(
+    model: CausalModel,
+    data: Any = None,
+    *,
+    rng: int | np.random.Generator = 0,
+    splits: bool | None = None,
+) -> Identification:
     """Say what a model can answer, from its graph and, if given, from the data.
 
     Parameters
@@ -111,10 +128,12 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     model : CausalModel
         The model.
     data : tabulated Dataset, dataframe, mapping or path, optional
-        Rows for the data checks: positivity per arm and proxy strength per arm. Without data only
-        the graph is judged.
+        Rows for the data checks: positivity per arm, proxy strength per arm, and tests of what the
+        independences imply. Without data only the graph is judged.
     rng : int or numpy.random.Generator
         Source of the resamples behind the standard errors.
+    splits : bool, optional
+        Whether to answer with other roles of the proxies too; by default where that is quick.
 
     Returns
     -------
@@ -134,6 +153,8 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
     notes: list[Note] = []
     rows: list[dict[str, object]] = []
     supported = None
+    tested: list[str] = []
+    table_of_splits = None
     if graph.level == "none" and model.treatment is not None:
         notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
     elif data is None and graph.level not in ("HTE", "none"):
@@ -147,7 +168,12 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
             rows += _positivity(model, support, identified, notes)
             if model.classes > 1 and graph.level != "none":
                 notes += [*problem.z.notes, *problem.x.notes]
-                supported = _strength(problem, np.random.default_rng(rng), rows, notes, identified)
+                generator = np.random.default_rng(rng)
+                supported = _strength(problem, generator, rows, notes, identified)
+                tested = _test_assumptions(problem, generator, rows, notes)
+                if splits or (splits is None and n_splits(model) * len(problem.counts) <= MAX_WORK):
+                    table_of_splits = splits_table(problem)
+                    notes += split_notes(table_of_splits)
     checks = pd.DataFrame(rows, columns=["check", "where", "value", "se", "p", "verdict", "advice"])
     return Identification(
         model=model,
@@ -157,7 +183,23 @@ def identify(model: CausalModel, data: Any = None, *, rng: int | np.random.Gener
         supported=supported,
         graph=graph,
         notes=tuple(notes),
+        tested=tuple(tested),
+        splits=table_of_splits,
     )
+
+
+def _test_assumptions(
+    problem: Problem, rng: np.random.Generator, rows: list[dict[str, object]], notes: list[Note]
+) -> list[str]:
+    """Add a row per testable consequence of the graph; return what they say together."""
+    narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
+    counted = problem.counts.sum() > 1 and len(problem.arms) > 1
+    if narrow < problem.model.classes or not counted:
+        return []
+    found = assumption_rows(problem, N_BOOT, rng)
+    rows += found
+    notes += assumption_notes(found)
+    return assumption_lines(found)
 
 
 def _count_features(model: CausalModel, identified: dict[str, bool], notes: list[Note]) -> None:
