@@ -127,14 +127,15 @@ def _edge_row(model: CausalModel, test: EdgeTest) -> Row:
         f"score of {parents} -> {children} (df {test.df})", test.assumption, test.statistic, test.p_value
     )
     by = "arms" if model.treatment in model.variables[test.edges[0][1]].parents else "classes"
-    if test.df == 0 or max(test.power_alike, test.power_apart) < POWERLESS:
+    alike, apart, against = test.power
+    if max(alike, apart) < POWERLESS:
         blind = f"No power here: in this design the data hardly show {parents} -> {children}."
         return row | {"verdict": row["verdict"] if row["verdict"] == "doubt" else "no power", "advice": blind}
     said = [
         f"No power here against an edge {parents} -> {children} that {how}."
         for how, power in (
-            (f"is alike in all {by}", test.power_alike),
-            (f"changes its sign between {by}", test.power_against),
+            (f"is alike in all {by}", alike),
+            (f"changes its sign between {by}", against),
         )
         if power < POWERLESS
     ]

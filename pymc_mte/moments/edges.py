@@ -2,6 +2,9 @@
 
 The model is fitted once, without the edge. An edge gives the child's location (log-odds, or mean in
 standard deviations) a slope in the parent for every class and every level of its other parents.
+
+These tests are powerful and not specific: a violation bends the whole fit, so that several of them reject.
+With few cells they even coincide. The tests of moments say better which independence fails.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,11 +52,11 @@ class EdgeTest:
         Rank that the edges add to the information; 0: nothing to test.
     p_value : float
         NaN with ``df = 0``.
-    power_alike, power_apart, power_against : float
-        Probability of p < 0.05 at this number of rows, if the least visible of the edges shifts its child by
-        `SHIFT`: alike in every arm; only in one arm, the one where it is seen best; with the other sign
-        in one arm, the one where it is seen worst. Classes take the place of arms for a child that the
-        treatment does not cause.
+    noncentrality : tuple of (float, float, float)
+        Expected excess of the statistic at this number of rows if the least visible of the edges shifts its
+        child by `SHIFT`: alike in every arm; only in one arm, the one where it is seen best; with
+        the other sign in one arm, the one where it is seen worst. Classes take the place of arms for a child
+        that the treatment does not cause.
     """
 
     edges: tuple[Edge, ...]
@@ -61,9 +64,16 @@ class EdgeTest:
     statistic: float
     df: int
     p_value: float
-    power_alike: float
-    power_apart: float
-    power_against: float
+    noncentrality: tuple[float, float, float]
+
+    @property
+    def power(self) -> tuple[float, float, float]:
+        """Probability of p < 0.05 under each of the three shifts."""
+        if self.df == 0:
+            return 0.0, 0.0, 0.0
+        limit = stats.chi2.isf(LEVEL, self.df)
+        alike, apart, against = stats.ncx2.sf(limit, self.df, np.maximum(self.noncentrality, 1e-12))
+        return float(alike), float(apart), float(against)
 
 
 def forbidden_edges(model: CausalModel) -> dict[str, tuple[Edge, ...]]:
@@ -153,20 +163,18 @@ class _Layout:
         kept = value > NO_RANK
         df = int(kept.sum())
         statistic = float(((vector[:, kept].T @ (score / scale)) ** 2 / value[kept]).sum())
-        power, place = np.ones(3), 0
+        seen, place = np.full(3, np.inf), 0
         for block, shifts in blocks:
             rows = slice(place, place + block.shape[1])
             place += block.shape[1]
-            power = np.minimum(power, _powers(shifts @ left[rows, rows] @ shifts.T, df))
+            seen = np.minimum(seen, _shifted(shifts @ left[rows, rows] @ shifts.T))
         return EdgeTest(
             edges=edges,
             assumption=assumption,
             statistic=statistic if df else 0.0,
             df=df,
             p_value=float(stats.chi2.sf(statistic, df)) if df else np.nan,
-            power_alike=float(power[0]),
-            power_apart=float(power[1]),
-            power_against=float(power[2]),
+            noncentrality=(float(seen[0]), float(seen[1]), float(seen[2])),
         )
 
     def _fitted(self) -> Iterator[Array]:
@@ -253,12 +261,9 @@ class _Layout:
         return pull[..., None], [pull * z - 1, nu * tail / 2]
 
 
-def _powers(form: Array, df: int) -> Array:
-    """Power against shifts that are alike in all contexts, in the best one only, against the worst one."""
-    if df == 0:
-        return np.zeros(3)
+def _shifted(form: Array) -> Array:
+    """Noncentrality of shifts that are alike in all contexts, in the best one only, against the worst one."""
     n = len(form)
     signs = np.concatenate([np.ones((1, n)), np.eye(n), np.ones((n, n)) - 2 * np.eye(n)])
-    noncentrality = np.maximum(np.einsum("sc,cd,sd->s", signs, form, signs), 1e-12)
-    found = stats.ncx2.sf(stats.chi2.isf(LEVEL, df), df, noncentrality)
+    found = np.maximum(np.einsum("sc,cd,sd->s", signs, form, signs), 0.0)
     return np.array([found[0], found[1 : n + 1].max(), found[n + 1 :].min()])
