@@ -227,7 +227,7 @@ def alarms(options: argparse.Namespace, rng: np.random.Generator) -> bool:
         share = hits / options.runs
         fine &= low <= share <= high
         print(
-            f"correlation {strength}, n = 2,000: weak-proxy alarm in {share:.1%} (wanted {low:.0%} to {high:.0%})"
+            f"correlation {strength}, n = 2,000: weak-proxy alarm {share:.1%}, wanted {low:.0%} to {high:.0%}"
         )
     return fine
 

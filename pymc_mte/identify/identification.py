@@ -170,7 +170,7 @@ def identify(
                 notes += [*problem.z.notes, *problem.x.notes]
                 generator = np.random.default_rng(rng)
                 supported = _strength(problem, generator, rows, notes, identified)
-                tested = _test_assumptions(problem, generator, rows, notes)
+                tested = _test_assumptions(problem, supported, generator, rows, notes)
                 if splits or (splits is None and n_splits(model) * len(problem.counts) <= MAX_WORK):
                     table_of_splits = splits_table(problem)
                     notes += split_notes(table_of_splits)
@@ -189,13 +189,17 @@ def identify(
 
 
 def _test_assumptions(
-    problem: Problem, rng: np.random.Generator, rows: list[dict[str, object]], notes: list[Note]
+    problem: Problem,
+    supported: int,
+    rng: np.random.Generator,
+    rows: list[dict[str, object]],
+    notes: list[Note],
 ) -> list[str]:
     """Add a row per testable consequence of the graph; return what they say together."""
-    narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
-    counted = problem.counts.sum() > 1 and len(problem.arms) > 1
-    if narrow < problem.model.classes or not counted:
+    if problem.counts.sum() <= 1 or len(problem.arms) < 2:
         return []
+    if supported < problem.model.classes:
+        return ["The assumptions were not tested: the tests need proxies that support the model's classes."]
     found = assumption_rows(problem, N_BOOT, rng)
     rows += found
     notes += assumption_notes(found)

@@ -1,5 +1,6 @@
 """How the average effect moves when the proxies change sides or one is left out."""
 
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -12,7 +13,7 @@ from pymc_mte.model import CausalModel
 from pymc_mte.moments.features import build_features
 from pymc_mte.moments.positivity import arm_support, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, problem_of
-from pymc_mte.moments.splits import MAX_SPLITS, list_splits, split_effects
+from pymc_mte.moments.splits import MAX_SPLITS, SplitEffect, list_splits, split_effects
 from pymc_mte.status import Note, Status
 
 OWN, OTHER, SHORTER = "model's roles", "other roles", "one left out"
@@ -88,7 +89,7 @@ def splits_table(problem: Problem) -> pd.DataFrame:
     failing = failing_arms(model, arm_support(model, problem.columns, problem.counts))
     refused = np.atleast_1d(refused_mask(model, "ate", failing)) & np.ones(len(model.contrasts), dtype=bool)
     exact = problem.sampling.simple and bool((problem.counts == np.round(problem.counts)).all())
-    rows = []
+    parts = []
     for bare, (b, a) in zip(refused, model.contrasts, strict=True):
         if not {a, b} <= set(problem.arms):
             continue
@@ -101,14 +102,24 @@ def splits_table(problem: Problem) -> pd.DataFrame:
             rank=model.classes,
             contrast=(problem.arms.index(b), problem.arms.index(a)),
         )
-        for i, item in enumerate(found):
-            kind = OWN if i == 0 else SHORTER if len(item.z) + len(item.x) < len(names) else OTHER
-            said = [kind, ", ".join(item.z), ", ".join(item.x), f"{model.arms[b]} - {model.arms[a]}"]
-            effect = np.nan if bare else item.effect
-            se = item.se if exact and not bare else np.nan
-            rows.append([*said, effect, se, item.correlation, item.p_value])
-    table = pd.DataFrame(rows, columns=COLUMNS)
+        part = as_table(found, f"{model.arms[b]} - {model.arms[a]}")
+        blank = [name for name, gone in (("ate", bare), ("se", bare or not exact)) if gone]
+        parts.append(part.assign(**dict.fromkeys(blank, np.nan)))
+    table = pd.concat(parts, ignore_index=True) if parts else as_table((), "")
     table.attrs = {"capped": capped, "effect": f"effect of {model.treatment} on {model.outcome}"}
+    return table
+
+
+def as_table(found: Sequence[SplitEffect], contrast: str) -> pd.DataFrame:
+    """Lay the answers of one contrast out as `role_splits` does; the first one has the model's roles."""
+    n = len(found[0].z) + len(found[0].x) if found else 0
+    rows = []
+    for i, item in enumerate(found):
+        kind = OWN if i == 0 else SHORTER if len(item.z) + len(item.x) < n else OTHER
+        sides = [", ".join(item.z), ", ".join(item.x)]
+        rows.append([kind, *sides, contrast, item.effect, item.se, item.correlation, item.p_value])
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table.attrs = {"capped": False, "effect": "average effect"}
     return table
 
 

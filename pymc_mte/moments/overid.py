@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import sparse, stats
 
 from pymc_mte.moments.bootstrap import Sampling
 from pymc_mte.moments.bridge import solve_bridge
@@ -231,11 +231,9 @@ def _chi_square(terms: Array, counts: Array, sampling: Sampling, values: Array |
     values = mean if values is None else values
     centred = terms - mean[:, None]
     if sampling.cluster is not None:
-        each = counts[..., None] * centred
-        one = np.zeros((int(sampling.cluster.max()) + 1, len(sampling.cluster)))
-        one[sampling.cluster, np.arange(one.shape[1])] = 1.0
-        each = one @ each
-        spread = np.swapaxes(each, -1, -2) @ each
+        one = (np.ones(len(sampling.cluster)), (sampling.cluster, np.arange(len(sampling.cluster))))
+        sums = np.stack([sparse.csr_array(one) @ each for each in counts[..., None] * centred])
+        spread = np.swapaxes(sums, -1, -2) @ sums
     else:
         weight = np.ones(counts.shape[1]) if sampling.weight is None else sampling.weight
         spread = np.swapaxes(centred * (counts * weight)[..., None], -1, -2) @ centred
