@@ -1,6 +1,6 @@
 """Right heart catheterisation: proximal estimates with 68 covariates, by every form of the bridge.
 
-Run: uv run python benchmarks/rhc.py FOLDER [--replicates 1000]
+Run: uv run python benchmarks/rhc.py FOLDER [--replicates 1000] [--figure splits.png]
 
 FOLDER holds rhc.parquet and rhc_covariates.parquet (Connors et al. 1996, the public teaching file: 5,735
 patients; outcome: days to death, at most 30). Treatment side: pafi1, paco21; outcome side: ph1, hema1.
@@ -18,9 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 import pymc_mte as mte
+from pymc_mte.identify.splits import as_table, split_lines
 from pymc_mte.moments.proximal import doubly_robust, outcome_bridge, treatment_bridge
+from pymc_mte.moments.splits import list_splits, split_effects
 from pymc_mte.moments.twostage import TwoStageResult, two_stage
 from pymc_mte.moments.weakproxy import anderson_rubin_set
+from pymc_mte.plots.splits import plot_role_splits
 
 Array = NDArray[np.float64]
 Z, X = ["pafi1", "paco21"], ["ph1", "hema1"]
@@ -58,7 +61,7 @@ def public_api(console: Console, frame: pd.DataFrame, replicates: int) -> None:
             f"{time.perf_counter() - start:.0f}",
         )
     console.print(table)
-    console.print(str(mte.identify(model, frame)))
+    console.print(str(mte.identify(model, frame, splits="two-stage")))
 
 
 def bootstrap(y: Array, arm: Array, z: Array, x: Array, c: Array, n: int) -> Array:
@@ -101,6 +104,31 @@ def strength(console: Console, found: TwoStageResult) -> None:
     console.print("Weights of an unsupported direction are per standard deviation.\n")
 
 
+def roles(console: Console, y: Array, arm: Array, z: Array, x: Array, c: Array, figure: Path | None) -> None:
+    """Print how far the answer moves with the roles of the proxies; draw it if asked."""
+    proxies = dict(zip([*Z, *X], [*z.T, *x.T], strict=True))
+    splits, _ = list_splits(Z, X)
+    tables = {
+        f"{form}, {said}": as_table(
+            split_effects(y, arm, proxies, splits, given, rank=rank, form=form), "1 - 0"
+        )
+        for form, said, given, rank in (
+            ("two-stage", "covariates, all directions", c, None),
+            ("bridge", "covariates, two classes", c, 2),
+            ("bridge", "no covariates, two classes", None, 2),
+        )
+    }
+    for name, found in tables.items():
+        shown = Table("treatment side", "outcome side", "effect", "SE", "weakest correlation (p)", title=name)
+        for row in found.itertuples():
+            strength = f"{row.correlation:.3f} ({row.p:.2g})"
+            shown.add_row(row.treatment_side, row.outcome_side, f"{row.ate:.2f}", f"{row.se:.2f}", strength)
+        console.print(shown)
+        console.print("\n".join(split_lines(found)) + "\n")
+    if figure is not None:
+        plot_role_splits(next(iter(tables.values()))).savefig(figure, dpi=130)
+
+
 def main() -> None:
     """Print estimates, first-stage strength and the note on the doubly robust answer."""
     parser = argparse.ArgumentParser(
@@ -109,6 +137,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--replicates", type=int, default=1_000)
     parser.add_argument("--public", action="store_true", help="through `estimate` and `identify` instead")
+    parser.add_argument("--figure", type=Path, help="where to draw the role splits")
     options = parser.parse_args()
     console = Console()
     outcomes = pd.read_parquet(options.folder / "rhc.parquet")
@@ -161,6 +190,7 @@ def main() -> None:
         add(f"outcome bridge without covariates, {label}", *outcome_bridge(*features, rank=rank).contrast(1))
     console.print(table)
     strength(console, full)
+    roles(console, y, arm, z, x, c, options.figure)
     console.print("Weak-proxy-robust 90% sets, two classes, no covariates, one proxy a side:")
     for i, j in itertools.product(range(2), range(2)):
         robust = anderson_rubin_set(y, arm, z[:, i], x[:, j])

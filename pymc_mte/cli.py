@@ -203,11 +203,11 @@ def _with_error(value: float, error: float) -> str:
     return "" if value != value else f"{_number(value)} ({float(f'{error:.2g}'):,.10g})"
 
 
-def _table(title: str, columns: list[str], rows: "list[list[object]]") -> Table:
+def _table(title: str, columns: list[str], rows: "list[list[object]]", *, wrap: bool = False) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.pad_edge, table.collapse_padding = False, True
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0 and not wrap)
     for row in rows:
         table.add_row(*(_number(value) for value in row))
     return table
@@ -219,7 +219,7 @@ def _checks(checks: "pd.DataFrame") -> Table:
         value, se, p, verdict = rest
         short = f"<{TINY:g}" if p < TINY else float(f"{p:.2g}")
         rows.append([f"{check}, {where}", value, se, short, verdict])
-    return _table("Checks on the data", ["", "value", "std. error", "p", "verdict"], rows)
+    return _table("Checks on the data", ["", "value", "std. error", "p", "verdict"], rows, wrap=True)
 
 
 def _in_words(line: str) -> str:

@@ -78,6 +78,14 @@ class Status(StrEnum):
         "These columns are partialled out linearly, which gives averages only: what the classes do "
         "given covariates is not told apart by moments. For classes, list discrete ones as strata."
     )
+    ASSUMPTION_REJECTED = (
+        "The data contradict an independence that the answers rest on. Draw the edge that it forbids if "
+        "the subject matter allows one, drop or move the proxy concerned, or try another number of classes."
+    )
+    SPLITS_DISAGREE = (
+        "Other roles of the proxies give another average effect, by more than sampling error. Not all "
+        "roles can be right: defend the ones you chose by subject matter, or report the range."
+    )
     POSITIVITY = (
         "At least one class almost never gets this arm, so its outcome there is extrapolated. "
         "Do not use averages over everybody; the effect among those who got the arm may still hold."

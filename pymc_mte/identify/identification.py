@@ -2,15 +2,17 @@
 
 import html
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from pymc_mte.data import data_notes, resolve
 from pymc_mte.hierarchy import MEANING, Hierarchy, hierarchy
+from pymc_mte.identify.assumptions import assumption_lines, assumption_notes, assumption_rows
 from pymc_mte.identify.jacobian import Jacobian, jacobian, n_free
 from pymc_mte.identify.likelihood import CLASS_LEVEL, answer_lines, answerable, few_features, likelihood_lines
+from pymc_mte.identify.splits import MAX_WORK, moves_far, n_splits, split_lines, split_notes, splits_table
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.positivity import (
     MIN_PROPENSITY,
@@ -39,7 +41,7 @@ class Identification:
         Per functional and parameter table: whether the likelihood identifies it, locally and at almost
         every parameter, and the data do not refuse it. May differ from ``level``; the report says why.
     checks : pandas.DataFrame
-        Columns check, where, value, se, p, verdict (ok, doubt, fail) and advice.
+        Columns check, where, value, se, p, verdict (ok, doubt, fail; "no test", "no power") and advice.
     supported : int or None
         Number of classes that the proxies tell from noise in every arm with positivity; None without
         data.
@@ -50,6 +52,10 @@ class Identification:
         or with covariates, which no likelihood describes: ``identified`` then follows the level.
     notes : tuple of Note
         Statuses with advice.
+    tested : tuple of str
+        What the tests of the assumptions found, in sentences.
+    splits : pandas.DataFrame or None
+        The table of `role_splits`; None without data, or where it was not made.
     """
 
     model: CausalModel
@@ -60,6 +66,8 @@ class Identification:
     graph: Hierarchy
     jacobian: Jacobian | None
     notes: tuple[Note, ...]
+    tested: tuple[str, ...] = ()
+    splits: pd.DataFrame | None = None
 
     @property
     def rank(self) -> int | None:
@@ -101,7 +109,10 @@ class Identification:
                 f"The proxies support {self.supported} class{'es' * (self.supported > 1)} "
                 f"(the model has {model.classes})."
             )
-        return out
+        if self.splits is not None:
+            place = 1 if moves_far(self.splits) else len(out)
+            out[place:place] = split_lines(self.splits)
+        return [*out, *self.tested]
 
     def __str__(self) -> str:
         """Return the report as text."""
@@ -123,6 +134,7 @@ def identify(
     *,
     interactions: bool = False,
     rng: int | np.random.Generator = 0,
+    splits: Literal["bridge", "two-stage", "none"] | None = None,
 ) -> Identification:
     """Say what a model can answer, from its graph and, if given, from the data.
 
@@ -131,12 +143,15 @@ def identify(
     model : CausalModel
         The model.
     data : tabulated Dataset, dataframe, mapping or path, optional
-        Rows for the data checks: positivity per arm, proxy strength per arm, and the number of
-        distinct effects. Without data only the graph is judged.
+        Rows for the data checks: positivity per arm, proxy strength per arm, the number of distinct
+        effects, and tests of what the independences imply. Without data only the graph is judged.
     interactions : bool
         Whether products of the features of any two proxies of one side count too, as in `estimate`.
     rng : int or numpy.random.Generator
         Source of the resamples behind the standard errors.
+    splits : {"bridge", "two-stage", "none"}, optional
+        Answer with other roles of the proxies too, in this form of `role_splits`; by default by the
+        bridge where that is quick.
 
     Returns
     -------
@@ -159,6 +174,8 @@ def identify(
         notes.append(Note(Status.COVARIATES_ADJUSTED, f"{len(model.covariates)} covariates"))
     rows: list[dict[str, object]] = []
     supported = None
+    tested: list[str] = []
+    table_of_splits = None
     if graph.level == "none" and model.treatment is not None:
         notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
     elif data is None and graph.level not in ("HTE", "none"):
@@ -175,6 +192,12 @@ def identify(
                 notes += [*problem.z.notes, *problem.x.notes]
                 generator = np.random.default_rng(rng)
                 supported = _strength(problem, strata, generator, rows, notes, identified)
+                tested = _test_assumptions(problem, strata, supported, generator, rows, notes)
+                quick = n_splits(model) * len(problem.counts) * problem.n_given <= MAX_WORK
+                form = splits if splits is not None else "bridge" if quick else "none"
+                if not strata and form != "none":
+                    table_of_splits = splits_table(problem, form)
+                    notes += split_notes(table_of_splits)
     checks = pd.DataFrame(rows, columns=["check", "where", "value", "se", "p", "verdict", "advice"])
     return Identification(
         model=model,
@@ -185,7 +208,30 @@ def identify(
         graph=graph,
         jacobian=likelihood,
         notes=tuple(notes),
+        tested=tuple(tested),
+        splits=table_of_splits,
     )
+
+
+def _test_assumptions(
+    problem: Problem,
+    strata: tuple[Stratum, ...],
+    supported: int,
+    rng: np.random.Generator,
+    rows: list[dict[str, object]],
+    notes: list[Note],
+) -> list[str]:
+    """Add a row per testable consequence of the graph; return what they say together."""
+    if problem.counts.sum() <= 1 or len(problem.arms) < 2:
+        return []
+    if strata or problem.covariates is not None:
+        return ["The assumptions were not tested: the tests take no covariates or strata yet."]
+    if supported < problem.model.classes:
+        return ["The assumptions were not tested: the tests need proxies that support the model's classes."]
+    found = assumption_rows(problem, N_BOOT, rng)
+    rows += found
+    notes += assumption_notes(found)
+    return assumption_lines(found)
 
 
 def _positivity(

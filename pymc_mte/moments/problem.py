@@ -123,6 +123,11 @@ class Problem:
         return np.stack([counts[:, self.arm == t].sum(axis=1) for t in self.arms], axis=1)
 
     @property
+    def n_given(self) -> int:
+        """Number of columns that are conditioned on, the constant counted."""
+        return 1 + (0 if self.covariates is None else self.covariates.shape[1])
+
+    @property
     def arm_place(self) -> NDArray[np.int64]:
         """Place of every pattern's arm in ``arms``."""
         return np.searchsorted(self.arms, self.arm)

@@ -124,8 +124,8 @@ def two_stage(
     zw = rest[:, : z.shape[1]] @ to_z
     effect, influence, kept = _solve_stages(y, dummies, free, zw, x @ to_x, share, rank)
     ordinary, se_ordinary = _regress(y, dummies, np.column_stack([free, z, x]), share, total)
-    strength = [_directions(z, x, full, w, None)]
-    strength += [_directions(z, x, free, w * (treatment == t), float(t)) for t in arms]
+    strength = [proxy_directions(z, x, full, w)]
+    strength += [proxy_directions(z, x, free, w * (treatment == t), float(t)) for t in arms]
     return TwoStageResult(
         effect=effect,
         se=np.sqrt(share @ influence**2 / total),
@@ -173,7 +173,22 @@ def _regress(y: Array, dummies: Array, others: Array, share: Array, total: float
     return own.T @ (share * y), np.sqrt(share @ (own * residual) ** 2 / total)
 
 
-def _directions(z: Array, x: Array, given: Array, weights: Array, arm: float | None) -> ProxyDirections:
+def proxy_directions(
+    z: Array, x: Array, given: Array, weights: Array, arm: float | None = None
+) -> ProxyDirections:
+    """Find the canonical directions of two sets of proxies given covariates.
+
+    Parameters
+    ----------
+    z, x : ndarray of shape (rows, d)
+        Proxies of the two sides.
+    given : ndarray of shape (rows, p)
+        Covariates, the constant among them.
+    weights : ndarray of shape (rows,)
+        How often each row occurs; 0 outside the arm.
+    arm : float, optional
+        Value of the treatment, kept in the answer.
+    """
     share, n = weights / weights.sum(), float(weights.sum())
     rest = partial(np.column_stack([z, x]), given, share)
     zr, xr = rest[:, : z.shape[1]], rest[:, z.shape[1] :]
