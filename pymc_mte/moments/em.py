@@ -92,6 +92,13 @@ class Maximiser:
         flat = part.reshape(-1, part.shape[-1])
         return np.asarray((self._members[name].T @ flat.T).T).reshape(*part.shape[:-1], -1)
 
+    def row_sums(self, part: Array, name: str) -> Array:
+        """Keep the rows of a batch of one apart: (pattern, class, cells), zero but for each row's cell."""
+        classes, patterns = part.shape[1:]
+        out = np.zeros((patterns, classes, self._members[name].shape[1]))
+        out[np.arange(patterns), :, self._members[name].indices] = part[0].T
+        return out
+
     def _continuous(self, part: Array, name: str, previous: Parameters) -> Parameters:
         """Weighted mean and scale of a normal or (by its scale mixture) Student variable."""
         model, var = self.model, self.model.variables[name]

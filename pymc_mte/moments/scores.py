@@ -17,6 +17,8 @@ from pymc_mte.network import log_joint
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
+ByCell = Callable[[Array, str], Array]
+OverRows = Callable[[Array], Array]
 
 MIN_P = 1e-6
 """Probabilities are kept this far from zero, where log-ratios end."""
@@ -83,37 +85,33 @@ class Scores:
     def total(self, parameters: Parameters, counts: Array) -> Array:
         """Score of a batch of counts, each at its own parameters: (batch, n_free)."""
         mass = responsibilities(log_joint(self.model, parameters, self.columns)) * counts[:, None]
-        return self._score(parameters, mass)
+        return self._score(parameters, mass, self._maximiser.sums, _over_rows)
 
     def by_pattern(self, parameters: Parameters) -> Array:
         """Score of one row of every pattern at one set of parameters (batch of 1): (pattern, n_free)."""
-        r = responsibilities(log_joint(self.model, parameters, self.columns))[0]
-        patterns = r.shape[-1]
-        blocks = []
-        for rows in np.array_split(np.arange(patterns), max(1, patterns // 512)):
-            mass = np.zeros((len(rows), *r.shape))
-            mass[np.arange(len(rows)), :, rows] = r[:, rows].T
-            repeated = {n: np.repeat(v, len(rows), axis=0) for n, v in parameters.items()}
-            blocks.append(self._score(repeated, mass))
-        return np.concatenate(blocks)
+        mass = responsibilities(log_joint(self.model, parameters, self.columns))
+        return self._score(parameters, mass, self._maximiser.row_sums, _row_by_row)
 
-    def _score(self, parameters: Parameters, mass: Array) -> Array:
-        """Score of responsibilities times counts (batch, class, pattern)."""
-        model, batch = self.model, len(mass)
-        total = mass.sum(axis=-1)
+    def _score(self, parameters: Parameters, mass: Array, by_cell: ByCell, over_rows: OverRows) -> Array:
+        """Score of responsibilities times counts (batch, class, pattern), rows added up or kept apart."""
+        model = self.model
+        total = over_rows(mass)
+        batch = len(total)
         weight = parameters["class_weight"]
         parts = [(total - weight * total.sum(axis=1, keepdims=True))[:, 1:]]
         for name, var in model.variables.items():
             part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
             if var.discrete:
                 p = parameters[f"p_{name}"]
-                table = self._maximiser.sums(part, name).reshape(batch, *model.shapes[f"p_{name}"])
+                table = by_cell(part, name).reshape(batch, *model.shapes[f"p_{name}"])
                 parts.append((table - p * table.sum(axis=-1, keepdims=True))[..., 1:].reshape(batch, -1))
             else:
-                parts += self._continuous(part, name, parameters)
+                parts += self._continuous(part, name, parameters, by_cell, over_rows)
         return np.concatenate(parts, axis=1)
 
-    def _continuous(self, part: Array, name: str, parameters: Parameters) -> list[Array]:
+    def _continuous(
+        self, part: Array, name: str, parameters: Parameters, by_cell: ByCell, over_rows: OverRows
+    ) -> list[Array]:
         var, maximiser = self.model.variables[name], self._maximiser
         value = np.asarray(self.columns[name], dtype=float)
         sd = maximiser.spread(parameters[f"sd_{name}"], name, scale=True)
@@ -124,11 +122,23 @@ class Scores:
             pull = z * (nu + 1) / (nu + z * z)
             slope = special.digamma((nu + 1) / 2) - special.digamma(nu / 2) - 1 / nu
             slope = slope - np.log1p(z * z / nu) + (nu + 1) * z * z / (nu * nu + nu * z * z)
-            extra = [(part * slope).sum(axis=(-2, -1))[:, None] * parameters[f"nu_{name}"][:, None] / 2]
-        mean = maximiser.sums(part * pull / sd, name)
+            extra = [
+                over_rows(part * slope).sum(axis=1, keepdims=True) * parameters[f"nu_{name}"][:, None] / 2
+            ]
+        mean = by_cell(part * pull / sd, name)
         scale = part * (pull * z - 1)
-        spread = maximiser.sums(scale, name) if var.scale_parents else scale.sum(axis=-1)
-        return [mean.reshape(len(part), -1), spread.reshape(len(part), -1), *extra]
+        spread = by_cell(scale, name) if var.scale_parents else over_rows(scale)
+        return [mean.reshape(len(mean), -1), spread.reshape(len(mean), -1), *extra]
+
+
+def _over_rows(part: Array) -> Array:
+    """Add rows up: (batch, class)."""
+    return np.asarray(part.sum(axis=-1))
+
+
+def _row_by_row(part: Array) -> Array:
+    """Keep the rows of a batch of one apart: (pattern, class)."""
+    return np.asarray(part[0].T)
 
 
 def information(scores: Array, counts: Array) -> Array:
