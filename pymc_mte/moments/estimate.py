@@ -15,7 +15,7 @@ from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
-from pymc_mte.moments.bootstrap import replicate, robust_se
+from pymc_mte.moments.bootstrap import RESAMPLES, Resample, replicate, robust_se
 from pymc_mte.moments.groups import causal_groups, equal_effects
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values, align_values, bridge_values
 from pymc_mte.moments.positivity import PER_ARM, ArmSupport, arm_support, failing_arms, refused_mask
@@ -40,6 +40,7 @@ def estimate(
     method: str = "auto",
     bridge: Bridge = "outcome",
     n_boot: int = 400,
+    resample: Resample = "multinomial",
     rng: int | np.random.Generator = 0,
 ) -> xr.DataTree:
     """Estimate the mixture of treatment effects, or average effects, from moments.
@@ -60,6 +61,8 @@ def estimate(
         combination. The last two give no effect on the treated.
     n_boot : int
         Bootstrap replicates, a multiple of 4; 0 for none.
+    resample : {"multinomial", "bayesian"}
+        Rows (or whole clusters) redrawn with replacement, or given the Bayesian bootstrap's weights.
     rng : int or numpy.random.Generator
         Source of the resamples.
 
@@ -87,10 +90,12 @@ def estimate(
     """
     if not isinstance(n_boot, int) or n_boot < 0 or n_boot % N_CHAINS:
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
+    if resample not in RESAMPLES:
+        raise ModelError(f"resample is one of {', '.join(RESAMPLES)}, got {resample!r}")
     choose_method(model, method)
     model, table = resolve(model, data)
     generator = np.random.default_rng(rng)
-    problem = problem_of(model, table, seed=int(generator.integers(2**31)))
+    problem = problem_of(model, table, seed=int(generator.integers(2**31)), resample=resample)
     support = arm_support(model, problem.columns, problem.counts)
     chosen = choose_method(model, method, all(arm.holds for arm in support))
     if bridge not in BRIDGES or (bridge != "outcome" and chosen != "bridge"):
@@ -116,6 +121,7 @@ def estimate(
         method=chosen,
         n=float(problem.sampling.counts.sum()),
         n_boot=n_boot,
+        resample=resample,
         fingerprint=fingerprint(model, table),
         notes=dump_notes(notes),
         **more,
