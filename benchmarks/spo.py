@@ -185,7 +185,7 @@ def design(console: Console, name: str, model: CausalModel, sizes: tuple[int, ..
         "method",
         "median",
         "bound's median",
-        "RMSE / bound (worst class)",
+        "RMSE / bound (worst class, its error)",
         "no answer",
         "seconds",
     ):
@@ -199,7 +199,7 @@ def design(console: Console, name: str, model: CausalModel, sizes: tuple[int, ..
             effect = np.sort(values["effect"], axis=1) - truth["effect"]
             ok = np.isfinite(effect).all(axis=1)
             squared = effect[ok] ** 2
-            ratio = np.sqrt(squared.mean(0) * n / np.diag(covariance)).max() if ok.any() else np.nan
+            ratio, error = rmse_ratio(squared, np.diag(covariance) / n) if ok.any() else (np.nan, np.nan)
             median = np.median(squared.sum(1)) if ok.any() else np.nan
             best = np.median((draws**2).sum(1)) / n
             table.add_row(
@@ -207,11 +207,20 @@ def design(console: Console, name: str, model: CausalModel, sizes: tuple[int, ..
                 label,
                 f"{median:.3g}",
                 f"{best:.3g}",
-                f"{ratio:.3f}",
+                f"{ratio:.3f} ({error:.3f})",
                 f"{1 - ok.mean():.1%}",
                 f"{seconds:.1f}",
             )
     console.print(table)
+
+
+def rmse_ratio(squared: Array, variance: Array) -> tuple[float, float]:
+    """Largest root-mean-square error over classes, in Cramer-Rao standard deviations, and its error."""
+    mean = squared.mean(axis=0)
+    ratio = np.sqrt(mean / variance)
+    error = ratio * squared.std(axis=0) / np.sqrt(len(squared)) / (2 * mean)
+    worst = int(ratio.argmax())
+    return float(ratio[worst]), float(error[worst])
 
 
 def generator(console: Console, runs: int) -> None:
