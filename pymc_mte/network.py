@@ -54,9 +54,9 @@ def log_density(model: CausalModel, variable: str, parameters: Parameters, colum
     if var.discrete:
         table = with_class_axis(model, f"p_{variable}", parameters[f"p_{variable}"])
         index: tuple[Any, ...] = tuple(np.asarray(columns[p]) for p in var.parents)
-        with np.errstate(divide="ignore"):
-            log_p = np.log(np.maximum(table[(..., slice(None), *index, column)], TINY))
-        return np.where(column < 0, 0.0, log_p)
+        log_p = np.log(np.maximum(table, TINY))[(..., slice(None), *index, column)]
+        missing = column < 0
+        return np.where(missing, 0.0, log_p) if missing.any() else log_p
     assert var.spec.log_density is not None
     return var.spec.log_density(column, **_gathered(model, variable, parameters, columns))
 

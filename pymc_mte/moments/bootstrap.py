@@ -1,12 +1,17 @@
 """Resampled counts and robust spreads of replicates. NumPy only."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Resample = Literal["multinomial", "bayesian"]
+
+RESAMPLES = ("multinomial", "bayesian")
+"""Rows redrawn with replacement, or given Dirichlet weights of the same mean and spread."""
 
 MAX_CHUNK = 4_000_000
 """Largest number of resampled counts (replicates x patterns) held at a time."""
@@ -24,11 +29,19 @@ class Sampling:
         Sampling weight of a row of each pattern, of mean 1 over rows.
     cluster : ndarray of int, shape (patterns,), optional
         Cluster of each pattern's rows: whole clusters are redrawn.
+    resample : {"multinomial", "bayesian"}
+        Resamples of rows (or clusters), or the Bayesian bootstrap's smooth weights for them, which
+        leave no row out: nothing that rests on rare rows is lost in some replicates.
+
+    References
+    ----------
+    .. [1] Rubin, D. B. (1981). The Bayesian bootstrap. Annals of Statistics 9(1), 130-134.
     """
 
     counts: Array
     weight: Array | None = None
     cluster: NDArray[np.int64] | None = None
+    resample: Resample = "multinomial"
 
     @property
     def effective(self) -> Array:
@@ -44,18 +57,24 @@ class Sampling:
         """Describe some of the patterns; they are redrawn with the others, not alone."""
         weight = None if self.weight is None else self.weight[rows]
         cluster = None if self.cluster is None else self.cluster[rows]
-        return Sampling(counts=self.counts[rows], weight=weight, cluster=cluster)
+        return replace(self, counts=self.counts[rows], weight=weight, cluster=cluster)
 
     def redraw(self, n: int, rng: np.random.Generator) -> Array:
-        """Draw ``n`` resamples: multinomial over rows, or over clusters, times the weights."""
+        """Draw ``n`` resamples of the pattern counts, times the weights: (n, patterns)."""
         if self.cluster is None:
-            total = float(self.counts.sum())
-            drawn = rng.multinomial(round(total), self.counts / total, size=n).astype(float)
+            drawn = self._units(self.counts, n, rng)
         else:
-            groups = int(self.cluster.max()) + 1
-            times = rng.multinomial(groups, np.full(groups, 1 / groups), size=n)
+            times = self._units(np.ones(int(self.cluster.max()) + 1), n, rng)
             drawn = times[:, self.cluster] * self.counts
         return drawn if self.weight is None else drawn * self.weight
+
+    def _units(self, sizes: Array, n: int, rng: np.random.Generator) -> Array:
+        """Redraw units of which there are ``sizes``; every resample has as many in all."""
+        total = float(sizes.sum())
+        if self.resample == "multinomial":
+            return rng.multinomial(round(total), sizes / total, size=n).astype(float)
+        mass = rng.standard_gamma(sizes, size=(n, len(sizes)))  # the sum of `size` exponential weights
+        return np.asarray(total * mass / mass.sum(axis=1, keepdims=True))
 
 
 def resampled_counts(sampling: Sampling, n_boot: int, rng: np.random.Generator) -> Iterator[Array]:
@@ -85,5 +104,5 @@ def robust_se(draws: Array) -> Array:
     enough = answered.sum(axis=0) >= 2
     filled = np.where(answered, draws, np.nan)
     filled = np.where(enough, filled, 0.0)
-    low, high = np.nanquantile(filled, [0.158655, 0.841345], axis=0)
+    low, high = np.nanquantile(filled, [0.158655, 0.841345], axis=0, method="weibull")
     return np.where(enough, (high - low) / 2, np.nan)

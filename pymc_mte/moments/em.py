@@ -17,6 +17,9 @@ Columns = Mapping[str, NDArray[Any]]
 MIN_SD_SHARE = 1e-3
 """Scales are kept above this share of the pooled one: the likelihood is unbounded at zero."""
 
+DENSE_CELLS = 16
+"""Up to this many cells, sums over them are quicker by a dense product."""
+
 NU_RANGE = (1.5, 200.0)
 
 
@@ -58,6 +61,10 @@ class Maximiser:
             name: _indicator(model, columns, (*var.parents, name) if var.discrete else var.parents)
             for name, var in model.variables.items()
         }
+        self._summed = {
+            name: cells.toarray() if cells.shape[1] <= DENSE_CELLS else cells
+            for name, cells in self._members.items()
+        }
 
     def step(self, mass: Array, previous: Parameters) -> Parameters:
         """Maximise over parameters given responsibilities times counts (batch, class, pattern)."""
@@ -87,14 +94,17 @@ class Maximiser:
             total = total + self.penalty * log_p.reshape(len(total), -1).sum(axis=1)
         return total
 
-    def members(self, name: str) -> sparse.csr_array:
-        """Sparse membership of patterns in the cells of a variable's table: (pattern, cell)."""
-        return self._members[name]
-
     def sums(self, part: Array, name: str) -> Array:
         """Add mass up over the cells of a variable's table: (batch, class, cells)."""
         flat = part.reshape(-1, part.shape[-1])
-        return np.asarray((self._members[name].T @ flat.T).T).reshape(*part.shape[:-1], -1)
+        return np.asarray(flat @ self._summed[name]).reshape(*part.shape[:-1], -1)
+
+    def row_sums(self, part: Array, name: str) -> Array:
+        """Keep the rows of a batch of one apart: (pattern, class, cells), zero but for each row's cell."""
+        classes, patterns = part.shape[1:]
+        out = np.zeros((patterns, classes, self._members[name].shape[1]))
+        out[np.arange(patterns), :, self._members[name].indices] = part[0].T
+        return out
 
     def _continuous(self, part: Array, name: str, previous: Parameters) -> Parameters:
         """Weighted mean and scale of a normal or (by its scale mixture) Student variable."""

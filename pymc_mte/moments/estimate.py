@@ -15,7 +15,7 @@ from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
-from pymc_mte.moments.bootstrap import robust_se
+from pymc_mte.moments.bootstrap import RESAMPLES, Resample, robust_se
 from pymc_mte.moments.groups import causal_groups, equal_effects
 from pymc_mte.moments.joint import Proxies, with_proxies
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values
@@ -46,6 +46,7 @@ def estimate(
     interactions: bool = False,
     proxies: Proxies = "independent",
     n_boot: int = 400,
+    resample: Resample = "multinomial",
     rng: int | np.random.Generator = 0,
 ) -> xr.DataTree:
     """Estimate the mixture of treatment effects, or average effects, from moments.
@@ -73,6 +74,8 @@ def estimate(
         parents), or have any joint distribution; the attribute ``model`` then has the added edges.
     n_boot : int
         Bootstrap replicates, a multiple of 4; 0 for none.
+    resample : {"multinomial", "bayesian"}
+        Rows (or whole clusters) redrawn with replacement, or given the Bayesian bootstrap's weights.
     rng : int or numpy.random.Generator
         Source of the resamples.
 
@@ -103,11 +106,13 @@ def estimate(
     """
     if not isinstance(n_boot, int) or n_boot < 0 or n_boot % N_CHAINS:
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
+    if resample not in RESAMPLES:
+        raise ModelError(f"resample is one of {', '.join(RESAMPLES)}, got {resample!r}")
     choose_method(model, method)
     model, table = resolve(model, data)
     generator = np.random.default_rng(rng)
     seed, linear = int(generator.integers(2**31)), bridge == "two-stage"
-    problem = problem_of(model, table, seed, interactions=interactions, linear=linear)
+    problem = problem_of(model, table, seed, interactions=interactions, linear=linear, resample=resample)
     support = support_by_stratum(problem, split(problem, table))
     chosen = choose_method(model, method, all(arm.holds for arm in support))
     if bridge not in BRIDGES or (bridge != "outcome" and chosen != "bridge"):
@@ -141,6 +146,7 @@ def estimate(
         feature_maps=json.dumps({**problem.z.maps, **problem.x.maps}),
         n=float(problem.sampling.counts.sum()),
         n_boot=n_boot,
+        resample=resample,
         fingerprint=fingerprint(model, table),
         notes=dump_notes(notes),
         **more,

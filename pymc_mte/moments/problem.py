@@ -12,7 +12,7 @@ from pymc_mte.covariates import covariate_matrix
 from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, columns_of
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.adjusted import ArmGrams, arm_grams
-from pymc_mte.moments.bootstrap import Sampling
+from pymc_mte.moments.bootstrap import Resample, Sampling
 from pymc_mte.moments.features import Features, Moments, build_features, build_moments
 from pymc_mte.moments.positivity import arm_support
 
@@ -167,13 +167,20 @@ def arm_of(model: CausalModel, columns: Mapping[str, NDArray[Any]]) -> NDArray[n
 
 
 def problem_of(
-    model: CausalModel, table: Any, seed: int = 0, *, interactions: bool = False, linear: bool = False
+    model: CausalModel,
+    table: Any,
+    seed: int = 0,
+    *,
+    interactions: bool = False,
+    linear: bool = False,
+    resample: Resample = "multinomial",
 ) -> Problem:
     """Lay out a tabulated data set, with its sampling weights and clusters if it has them."""
     sampling = Sampling(
         counts=np.asarray(table["count"].values, dtype=float),
         weight=table[SAMPLING_WEIGHT].values if SAMPLING_WEIGHT in table else None,
         cluster=table[CLUSTER].values if CLUSTER in table else None,
+        resample=resample,
     )
     return make_problem(
         model,

@@ -17,6 +17,8 @@ from pymc_mte.network import log_joint
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
+ByCell = Callable[[Array, str], Array]
+OverRows = Callable[[Array], Array]
 
 MIN_P = 1e-6
 """Probabilities are kept this far from zero, where log-ratios end."""
@@ -83,55 +85,33 @@ class Scores:
     def total(self, parameters: Parameters, counts: Array) -> Array:
         """Score of a batch of counts, each at its own parameters: (batch, n_free)."""
         mass = responsibilities(log_joint(self.model, parameters, self.columns)) * counts[:, None]
-        return self._score(parameters, mass, whole=_summed, cells=self._maximiser.sums)
+        return self._score(parameters, mass, self._maximiser.sums, _over_rows)
 
     def by_pattern(self, parameters: Parameters) -> Array:
         """Score of one row of every pattern at one set of parameters (batch of 1): (pattern, n_free)."""
         mass = responsibilities(log_joint(self.model, parameters, self.columns))
-        return self._score(parameters, mass, whole=_patterns_first, cells=self._own_cell)
+        return self._score(parameters, mass, self._maximiser.row_sums, _row_by_row)
 
-    def _own_cell(self, part: Array, name: str) -> Array:
-        """Lay the mass of every pattern into its own cell: (pattern, class, cells)."""
-        member = self._maximiser.members(name).toarray()
-        return np.asarray(_patterns_first(part)[:, :, None] * member[:, None, :])
-
-    def _score(
-        self,
-        parameters: Parameters,
-        mass: Array,
-        whole: Callable[[Array], Array],
-        cells: Callable[[Array, str], Array],
-    ) -> Array:
-        """Score of responsibilities times counts (batch, class, pattern).
-
-        ``whole`` and ``cells`` take mass (batch, class, pattern) to (rows, class[, cells]): summed over
-        the patterns, or with a row for each of them.
-        """
+    def _score(self, parameters: Parameters, mass: Array, by_cell: ByCell, over_rows: OverRows) -> Array:
+        """Score of responsibilities times counts (batch, class, pattern), rows added up or kept apart."""
         model = self.model
-        total = whole(mass)
-        rows = len(total)
+        total = over_rows(mass)
+        batch = len(total)
         weight = parameters["class_weight"]
         parts = [(total - weight * total.sum(axis=1, keepdims=True))[:, 1:]]
         for name, var in model.variables.items():
             part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
             if var.discrete:
                 p = parameters[f"p_{name}"]
-                table = cells(part, name).reshape(rows, *model.shapes[f"p_{name}"])
-                parts.append((table - p * table.sum(axis=-1, keepdims=True))[..., 1:].reshape(rows, -1))
+                table = by_cell(part, name).reshape(batch, *model.shapes[f"p_{name}"])
+                parts.append((table - p * table.sum(axis=-1, keepdims=True))[..., 1:].reshape(batch, -1))
             else:
-                found = self._continuous(part, name, parameters, whole, cells)
-                parts += [value.reshape(rows, -1) for value in found]
+                parts += self._continuous(part, name, parameters, by_cell, over_rows)
         return np.concatenate(parts, axis=1)
 
     def _continuous(
-        self,
-        part: Array,
-        name: str,
-        parameters: Parameters,
-        whole: Callable[[Array], Array],
-        cells: Callable[[Array, str], Array],
+        self, part: Array, name: str, parameters: Parameters, by_cell: ByCell, over_rows: OverRows
     ) -> list[Array]:
-        """Scores of mean, log scale and log degrees of freedom: each (rows, ...)."""
         var, maximiser = self.model.variables[name], self._maximiser
         value = np.asarray(self.columns[name], dtype=float)
         sd = maximiser.spread(parameters[f"sd_{name}"], name, scale=True)
@@ -142,21 +122,23 @@ class Scores:
             pull = z * (nu + 1) / (nu + z * z)
             slope = special.digamma((nu + 1) / 2) - special.digamma(nu / 2) - 1 / nu
             slope = slope - np.log1p(z * z / nu) + (nu + 1) * z * z / (nu * nu + nu * z * z)
-            extra = [whole(part * slope).sum(axis=-1) * parameters[f"nu_{name}"] / 2]
+            extra = [
+                over_rows(part * slope).sum(axis=1, keepdims=True) * parameters[f"nu_{name}"][:, None] / 2
+            ]
+        mean = by_cell(part * pull / sd, name)
         scale = part * (pull * z - 1)
-        return [
-            cells(part * pull / sd, name),
-            cells(scale, name) if var.scale_parents else whole(scale),
-            *extra,
-        ]
+        spread = by_cell(scale, name) if var.scale_parents else over_rows(scale)
+        return [mean.reshape(len(mean), -1), spread.reshape(len(mean), -1), *extra]
 
 
-def _patterns_first(part: Array) -> Array:
-    return np.asarray(part[0].T)
-
-
-def _summed(part: Array) -> Array:
+def _over_rows(part: Array) -> Array:
+    """Add rows up: (batch, class)."""
     return np.asarray(part.sum(axis=-1))
+
+
+def _row_by_row(part: Array) -> Array:
+    """Keep the rows of a batch of one apart: (pattern, class)."""
+    return np.asarray(part[0].T)
 
 
 def information(scores: Array, counts: Array) -> Array:

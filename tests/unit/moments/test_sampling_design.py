@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from pymc_mte import DataError, RefusedError, build_model, estimate, simulate, tabulate
+from pymc_mte import DataError, ModelError, RefusedError, build_model, estimate, simulate, tabulate
 from pymc_mte.moments.bootstrap import Sampling
 from pymc_mte.moments.problem import problem_of
 
@@ -70,3 +71,57 @@ def test_weights_must_be_positive_and_the_posterior_refuses_them(level3, frame):
         tabulate(frame.assign(g=np.nan), level3, cluster="g")
     with pytest.raises(RefusedError, match="sampling weights are for `estimate`"):
         build_model(level3, tabulate(frame.assign(w=1.5), level3, weight="w"))
+
+
+def bayesian(**fields):
+    return Sampling(resample="bayesian", **{n: np.asarray(v) for n, v in fields.items()})
+
+
+def test_bayesian_weights_spread_like_resamples(rng):
+    """Variances n p (1 - p) of 20,000 draws: known to 1%, and 5 standard errors are allowed."""
+    counts = np.array([40.0, 25.0, 0.0, 5.0, 30.0])
+    drawn = bayesian(counts=counts).redraw(20_000, rng)
+    np.testing.assert_allclose(drawn.sum(axis=1), 100)
+    np.testing.assert_allclose(drawn.mean(axis=0), counts, atol=5 * 5 / np.sqrt(20_000))
+    wanted = counts * (1 - counts / 100) * 100 / 101
+    np.testing.assert_allclose(drawn.var(axis=0), wanted, rtol=0.05)
+    assert (drawn[:, counts > 0] > 0).all()
+    assert (drawn[:, 2] == 0).all()
+
+
+def test_bayesian_weights_do_not_care_how_rows_are_collapsed(rng):
+    """Twelve single rows or one pattern of twelve: the same law of their total weight."""
+    rows = bayesian(counts=np.ones(30)).redraw(20_000, rng)[:, :12].sum(axis=1)
+    pattern = bayesian(counts=[12.0, 18.0]).redraw(20_000, rng)[:, 0]
+    # Kolmogorov-Smirnov: fails once in 10,000 fresh seeds
+    assert stats.ks_2samp(rows, pattern).pvalue > 1e-4
+
+
+def test_bayesian_weights_belong_to_clusters_and_come_times_sampling_weights(rng):
+    design = bayesian(counts=[2.0, 3.0, 5.0], cluster=np.array([0, 0, 1]), weight=[1.0, 2.0, 0.5])
+    drawn = design.redraw(5_000, rng)
+    np.testing.assert_allclose(drawn[:, 0] / 2, drawn[:, 1] / 6)
+    np.testing.assert_allclose(drawn[:, 0] / 2 + drawn[:, 2] / 2.5, 2)  # two clusters, two in all
+    share = drawn[:, 0] / 4
+    # two exponential weights, normalised: uniform, of standard deviation .289 / sqrt(5,000)
+    assert share.mean() == pytest.approx(0.5, abs=5 * 0.289 / np.sqrt(5_000))
+    assert share.var() == pytest.approx(1 / 12, rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["spectral", "polished", "bridge"])
+def test_both_bootstraps_know_the_same_errors(level3, frame, method):
+    """Robust errors from 1,000 replicates are known to 3%, their ratio to 4.3%: 15% is 3.5 of those."""
+    found = [
+        estimate(level3, frame, method=method, n_boot=1_000, resample=resample)
+        for resample in ("multinomial", "bayesian")
+    ]
+    assert [answer.attrs["resample"] for answer in found] == ["multinomial", "bayesian"]
+    for name in ("ate", "att"):
+        one, other = (answer["estimate"][f"se_{name}"].item() for answer in found)
+        assert other == pytest.approx(one, rel=0.15)
+    assert found[0]["estimate"]["ate"].item() == found[1]["estimate"]["ate"].item()
+
+
+def test_an_unknown_resample_is_refused(level3, frame):
+    with pytest.raises(ModelError, match="resample is one of multinomial, bayesian, got 'jackknife'"):
+        estimate(level3, frame, resample="jackknife")
