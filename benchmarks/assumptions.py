@@ -31,7 +31,8 @@ from pymc_mte.moments.overid import (
     proxy_rank,
 )
 from pymc_mte.moments.problem import Problem, make_problem
-from pymc_mte.moments.strength import proxy_strength, strength_notes
+from pymc_mte.moments.rank import measure_ranks
+from pymc_mte.moments.rank_report import rank_notes
 from pymc_mte.status import Status
 
 Array = NDArray[np.float64]
@@ -222,7 +223,7 @@ def alarms(options: argparse.Namespace, rng: np.random.Generator) -> bool:
         hits = 0
         for row in rng.multinomial(2_000, p, size=options.runs).astype(float):
             own = replace(problem, counts=row, sampling=Sampling(counts=row))
-            notes = strength_notes(own, proxy_strength(own, 0, rng))
+            notes = rank_notes(own, measure_ranks(own, 200, rng))
             hits += any(n.status is Status.WEAK_PROXIES for n in notes)
         share = hits / options.runs
         fine &= low <= share <= high

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from pymc_mte.hierarchy import hierarchy
-from pymc_mte.model import CausalModel
+from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.admissible import admissible
 from pymc_mte.moments.edges import EdgeTest, edge_tests
-from pymc_mte.moments.likelihood import fit_likelihood
 from pymc_mte.moments.overid import (
     ChiSquare,
     common_span,
@@ -30,7 +29,9 @@ MAX_TABLE = 4_096
 """`identify` runs score tests on discrete models up to this many cells times classes."""
 
 
-def assumption_rows(problem: Problem, n_boot: int, rng: np.random.Generator) -> list[Row]:
+def assumption_rows(
+    problem: Problem, n_boot: int, rng: np.random.Generator, point: Parameters | None
+) -> list[Row]:
     """Test what the graph's level assumes; one row per consequence.
 
     Parameters
@@ -41,6 +42,9 @@ def assumption_rows(problem: Problem, n_boot: int, rng: np.random.Generator) -> 
         Bootstrap replicates for the tests of real effects and of weights and probabilities in range.
     rng : numpy.random.Generator
         Source of the resamples.
+    point : mapping of str to ndarray, optional
+        Maximum-likelihood parameters, with a batch axis, for the score tests of discrete models; none
+        without them.
 
     Returns
     -------
@@ -54,12 +58,8 @@ def assumption_rows(problem: Problem, n_boot: int, rng: np.random.Generator) -> 
         for item in admissible(problem, n_boot, rng):
             row = _row(f"admissible: {item.name}", "all classes", item.value, item.p_value)
             rows.append(row | {"se": item.se})
-    if (
-        not model.continuous_variables
-        and model.n_cells * model.classes <= MAX_TABLE
-        and problem.sampling.simple
-    ):
-        point, _ = fit_likelihood(problem)
+    small = not model.continuous_variables and model.n_cells * model.classes <= MAX_TABLE
+    if small and point is not None and problem.sampling.simple:
         rows += [_edge_row(model, test) for test in edge_tests(problem, point)]
     return rows
 

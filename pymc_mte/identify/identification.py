@@ -2,28 +2,21 @@
 
 import html
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pymc_mte.data import data_notes, resolve
 from pymc_mte.hierarchy import MEANING, Hierarchy, hierarchy
-from pymc_mte.identify.assumptions import assumption_lines, assumption_notes, assumption_rows
+from pymc_mte.identify.findings import Findings, SplitForm, judge_data
 from pymc_mte.identify.jacobian import Jacobian, jacobian, n_free
 from pymc_mte.identify.likelihood import CLASS_LEVEL, answer_lines, answerable, few_features, likelihood_lines
-from pymc_mte.identify.splits import MAX_WORK, moves_far, n_splits, split_lines, split_notes, splits_table
+from pymc_mte.identify.planning import helpful_proxies, plan_lines
+from pymc_mte.identify.splits import moves_far, split_lines
 from pymc_mte.model import CausalModel
-from pymc_mte.moments.positivity import (
-    MIN_PROPENSITY,
-    ArmSupport,
-    failing_arms,
-    refused_mask,
-)
-from pymc_mte.moments.problem import Problem, problem_of
-from pymc_mte.moments.rank import N_BOOT, measure_ranks
-from pymc_mte.moments.rank_report import rank_notes, rank_rows
-from pymc_mte.moments.strata import Stratum, split, support_by_stratum
+from pymc_mte.moments.problem import problem_of
+from pymc_mte.moments.strata import split
 from pymc_mte.status import Note, Status
 
 
@@ -56,6 +49,11 @@ class Identification:
         What the tests of the assumptions found, in sentences.
     splits : pandas.DataFrame or None
         The table of `role_splits`; None without data, or where it was not made.
+    planning : DataFrame or None
+        Standard errors that the likelihood allows at the fitted parameters: now, with more rows, and with
+        one more proxy (`plan_errors`); None without data, or where the fit would take long.
+    helpful : tuple of str
+        Which proxies would fix what the likelihood leaves open, in a sentence.
     """
 
     model: CausalModel
@@ -68,6 +66,8 @@ class Identification:
     notes: tuple[Note, ...]
     tested: tuple[str, ...] = ()
     splits: pd.DataFrame | None = None
+    planning: pd.DataFrame | None = None
+    helpful: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int | None:
@@ -103,7 +103,7 @@ class Identification:
             edges = " and ".join(f"{a} -> {b}" for a, b in self.graph.costing)
             out.append(f"The next level would need a graph without {edges}.")
         out += likelihood_lines(model, self.graph, self.jacobian)
-        out += answer_lines(model, self.identified)
+        out += [*answer_lines(model, self.identified), *self.helpful]
         if self.supported is not None:
             out.append(
                 f"The proxies support {self.supported} class{'es' * (self.supported > 1)} "
@@ -112,6 +112,8 @@ class Identification:
         if self.splits is not None:
             place = 1 if moves_far(self.splits) else len(out)
             out[place:place] = split_lines(self.splits)
+        if self.planning is not None:
+            out += plan_lines(self.planning)
         return [*out, *self.tested]
 
     def __str__(self) -> str:
@@ -134,7 +136,7 @@ def identify(
     *,
     interactions: bool = False,
     rng: int | np.random.Generator = 0,
-    splits: Literal["bridge", "two-stage", "none"] | None = None,
+    splits: SplitForm | None = None,
 ) -> Identification:
     """Say what a model can answer, from its graph and, if given, from the data.
 
@@ -167,138 +169,32 @@ def identify(
     """
     graph = hierarchy(model)
     likelihood = None if model.covariates else jacobian(model)
-    identified = answerable(model, graph, likelihood)
-    notes: list[Note] = []
+    found = Findings(identified=answerable(model, graph, likelihood))
     if model.covariates:
-        identified |= dict.fromkeys(CLASS_LEVEL, False)
-        notes.append(Note(Status.COVARIATES_ADJUSTED, f"{len(model.covariates)} covariates"))
-    rows: list[dict[str, object]] = []
-    supported = None
-    tested: list[str] = []
-    table_of_splits = None
+        found.identified |= dict.fromkeys(CLASS_LEVEL, False)
+        found.notes.append(Note(Status.COVARIATES_ADJUSTED, f"{len(model.covariates)} covariates"))
     if graph.level == "none" and model.treatment is not None:
-        notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
+        found.notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
     elif data is None and graph.level not in ("HTE", "none"):
-        notes += few_features(model, interactions)
+        found.notes += few_features(model, interactions)
     if data is not None:
         model, table = resolve(model, data)
-        notes += data_notes(table)
+        found.notes += data_notes(table)
         if model.treatment is not None:
             problem = problem_of(model, table, interactions=interactions)
-            strata = split(problem, table)
-            support = support_by_stratum(problem, strata)
-            rows += _positivity(model, support, identified, notes)
-            if model.classes > 1 and graph.level != "none":
-                notes += [*problem.z.notes, *problem.x.notes]
-                generator = np.random.default_rng(rng)
-                supported = _strength(problem, strata, generator, rows, notes, identified)
-                tested = _test_assumptions(problem, strata, supported, generator, rows, notes)
-                quick = n_splits(model) * len(problem.counts) * problem.n_given <= MAX_WORK
-                form = splits if splits is not None else "bridge" if quick else "none"
-                if not strata and form != "none":
-                    table_of_splits = splits_table(problem, form)
-                    notes += split_notes(table_of_splits)
-    checks = pd.DataFrame(rows, columns=["check", "where", "value", "se", "p", "verdict", "advice"])
+            generator = np.random.default_rng(rng)
+            judge_data(found, problem, split(problem, table), likelihood, generator, splits)
     return Identification(
         model=model,
         level=graph.level,
-        identified=identified,
-        checks=checks,
-        supported=supported,
+        identified=found.identified,
+        checks=pd.DataFrame(found.rows, columns=["check", "where", "value", "se", "p", "verdict", "advice"]),
+        supported=found.supported,
         graph=graph,
         jacobian=likelihood,
-        notes=tuple(notes),
-        tested=tuple(tested),
-        splits=table_of_splits,
+        notes=tuple(found.notes),
+        tested=tuple(found.tested),
+        splits=found.splits,
+        planning=found.planning,
+        helpful=tuple(helpful_proxies(model)) if likelihood is not None and likelihood.missing else (),
     )
-
-
-def _test_assumptions(
-    problem: Problem,
-    strata: tuple[Stratum, ...],
-    supported: int,
-    rng: np.random.Generator,
-    rows: list[dict[str, object]],
-    notes: list[Note],
-) -> list[str]:
-    """Add a row per testable consequence of the graph; return what they say together."""
-    if problem.counts.sum() <= 1 or len(problem.arms) < 2:
-        return []
-    if strata or problem.covariates is not None:
-        return ["The assumptions were not tested: the tests take no covariates or strata yet."]
-    if supported < problem.model.classes:
-        return ["The assumptions were not tested: the tests need proxies that support the model's classes."]
-    found = assumption_rows(problem, N_BOOT, rng)
-    rows += found
-    notes += assumption_notes(found)
-    return assumption_lines(found)
-
-
-def _positivity(
-    model: CausalModel,
-    support: tuple[ArmSupport, ...],
-    identified: dict[str, bool],
-    notes: list[Note],
-) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    failing = failing_arms(model, support)
-    for arm in support:
-        label = f"{model.treatment} = {model.arms[arm.arm]}"
-        label += f", {arm.stratum}" if arm.stratum else ""
-        status = Status.OK if arm.holds else Status.POSITIVITY if arm.share > 0 else Status.EMPTY_ARM
-        row: dict[str, object] = {"check": "share of arm", "where": label, "value": arm.share}
-        row |= {
-            "verdict": "ok" if arm.share > 0 else "fail",
-            "advice": "" if arm.share > 0 else status.value,
-        }
-        rows.append(row)
-        if arm.share == 0 and arm.stratum:
-            notes.append(Note(status, label, "0 rows"))
-        if arm.share > 0 and model.classes > 1:
-            row = {
-                "check": "rarest use of arm",
-                "where": f"{label}, {arm.where}",
-                "value": arm.lowest,
-            }
-            row |= {
-                "verdict": "ok" if arm.holds else "fail",
-                "advice": "" if arm.holds else status.value,
-            }
-            rows.append(row)
-        if arm.arm in failing and arm.share > 0 and not arm.holds:
-            detail = f"only {arm.lowest:.2%} of the rows with {arm.where} have it, below {MIN_PROPENSITY:.0%}"
-            notes.append(Note(status, label, detail))
-    for name in identified:
-        if refused_mask(model, name, failing).all():
-            identified[name] = False
-    return rows
-
-
-def _strength(
-    problem: Problem,
-    strata: tuple[Stratum, ...],
-    rng: np.random.Generator,
-    rows: list[dict[str, object]],
-    notes: list[Note],
-    identified: dict[str, bool],
-) -> int:
-    """Add the rank rows, per stratum; return the number of classes that the proxies support."""
-    model = problem.model
-    k = model.classes
-    narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
-    if narrow < k:
-        notes.append(
-            Note(Status.TOO_FEW_FEATURES, "proxies", f"{narrow} features on one side for {k} classes")
-        )
-        if not few_features(model):  # the graph has enough: the data lack them
-            identified |= dict.fromkeys(identified, False)
-    if narrow < 2:
-        return 1
-    supported = []
-    for part, label in [(s.problem, s.label) for s in strata] or [(problem, "")]:
-        ranks = measure_ranks(part, N_BOOT, rng)
-        suffix = f", {label}" if label else ""
-        rows += [row | {"where": f"{row['where']}{suffix}"} for row in rank_rows(part, ranks)]
-        notes += [note.within(label) for note in rank_notes(part, ranks)]
-        supported.append(ranks.supported)
-    return min(supported)

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from pymc_mte.errors import ModelError
-from pymc_mte.identify.jacobian import Spectrum, smooth, spectrum
+from pymc_mte.identify.jacobian import Spectrum, jacobian, smooth, spectrum
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.scores import from_free, gradient, to_free
 from pymc_mte.results import labels
+from pymc_mte.status import Status
+from pymc_mte.variable import Variable
 
 Array = NDArray[np.float64]
 
@@ -19,6 +22,11 @@ N_ROWS = 20_000
 
 TIMES = (2, 4, 10)
 """Multiples of the number of rows in a plan."""
+
+MAX_MORE = 2
+"""Proxies to come that are tried where something is not identified."""
+
+ANSWERS = ("ate", "att", "effect", "class_weight", "potential_outcome", "effect_sd")
 
 
 def expected_errors(
@@ -118,7 +126,85 @@ def plan_errors(
     for proxy in proxies:
         larger = with_proxy_copy(model, parameters, proxy)
         plan[f"one more like {proxy}"] = expected_errors(*larger, n, rng=seed).loc[shown, "se"]
+    plan.attrs = {"n": float(n)}
     return plan
+
+
+def class_gaps(model: CausalModel, parameters: Parameters, n: float) -> list[dict[str, object]]:
+    """Rows for a table of checks: how far neighbouring classes are apart, in standard errors.
+
+    Neighbours in the first contrast's effect; their potential outcomes may differ where the effects tie.
+    """
+    if model.classes < 2 or model.treatment is None:
+        return []
+    point = _inside(model, parameters)
+    slope = gradient(model, point, lambda q: smooth(model, q))
+    found = spectrum(model, point, np.random.default_rng(0), N_ROWS)
+    values = smooth(model, point)
+    rows = []
+    for name, words in (("effect", "gap of effects"), ("potential_outcome", "gap of outcomes")):
+        value = values[name][0].reshape(model.classes, -1)
+        change = slope[name].reshape(model.classes, value.shape[1], -1)
+        gap = np.diff(value, axis=0)
+        error = found.error(np.diff(change, axis=0)) / np.sqrt(n)
+        if name == "effect":
+            gap, error = gap[:, :1], error[:, :1]
+        if not np.isfinite(error).all():
+            continue  # not identified, and said to be
+        best = np.argmax(np.abs(gap) / error, axis=1)
+        for k, place in enumerate(best):
+            size, se = float(gap[k, place]), float(error[k, place])
+            apart = abs(size) > 2 * se
+            arm = f", {model.treatment} = {model.arms[place]}" if name == "potential_outcome" else ""
+            rows.append(
+                {
+                    "check": words,
+                    "where": f"classes {k} and {k + 1}{arm}",
+                    "value": size,
+                    "se": se,
+                    "p": float(2 * stats.norm.sf(abs(size) / se)) if se > 0 else np.nan,
+                    "verdict": "ok" if apart else "doubt",
+                    "advice": "" if apart else Status.CLASSES_TIED.value,
+                }
+            )
+    return rows
+
+
+def plan_lines(plan: pd.DataFrame) -> list[str]:
+    """Say in a sentence what more rows and one more proxy would bring for the average effect."""
+    name = next((label for label in plan.index if label.startswith("ate")), None)
+    if name is None or not np.isfinite(plan.loc[name, "now"]):
+        return []
+    row = plan.loc[name]
+    said = (
+        f"At {plan.attrs['n']:,.0f} rows the likelihood allows a standard error of {row['now']:.2g} for "
+        f"the average effect, at four times as many {row['4 times the rows']:.2g}"
+    )
+    copies = row.filter(like="one more like ")
+    if len(copies):
+        best = copies.astype(float).idxmin()
+        said += f"; with {best} {copies[best]:.2g}"
+    return [said + "."]
+
+
+def helpful_proxies(model: CausalModel) -> list[str]:
+    """Say how many more proxies would fix what the likelihood leaves open; empty if nothing would."""
+    open_now = _not_identified(model)
+    for more in range(1, MAX_MORE + 1):
+        extra = {f"proxy {i + 1} to come": Variable(family="bernoulli") for i in range(more)}
+        fields = {key: getattr(model, key) for key in type(model).model_fields}
+        fields |= {"variables": {**model.variables, **extra}, "truth": None, "priors": {}}
+        fixed = [name for name in open_now if name not in _not_identified(CausalModel(**fields))]
+        if fixed:
+            what = "One more proxy" if more == 1 else "Two more proxies"
+            kind = "(two levels, no edges to other variables)"
+            return [f"{what} of the class {kind} would fix: {', '.join(fixed)}."]
+    return []
+
+
+def _not_identified(model: CausalModel) -> list[str]:
+    found = jacobian(model)
+    return [] if found is None else [n for n, good in found.identified.items() if not good and n in ANSWERS]
 
 
 def with_proxy_copy(model: CausalModel, parameters: Parameters, proxy: str) -> tuple[CausalModel, Parameters]:

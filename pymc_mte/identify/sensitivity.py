@@ -15,7 +15,7 @@ from pymc_mte.data import resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.moments.likelihood import fit_likelihood
+from pymc_mte.moments.likelihood import ordered_fit
 from pymc_mte.moments.problem import Problem, problem_of
 from pymc_mte.moments.scores import (
     Scores,
@@ -26,7 +26,7 @@ from pymc_mte.moments.scores import (
     to_free,
 )
 from pymc_mte.network import log_joint, log_sum_classes
-from pymc_mte.results import INTERVAL, class_order
+from pymc_mte.results import INTERVAL
 
 Array = NDArray[np.float64]
 
@@ -97,18 +97,10 @@ def sensitivity(
         raise RefusedError("sensitivity fits the graph's likelihood, which takes no covariates or strata yet")
     problem = problem_of(model, table)
     allowed = _Allowed(problem, *edge)
-    base = fit_likelihood(problem)[0]
-    base = _sorted(model, base)
+    base = ordered_fit(problem)
     fits = {shift: allowed.fit(base, np.array(shift)) for shift in _grid(wanted, allowed.n_shifts)}
     rows = [row for s in wanted for row in _rows(fits, s)]
     return pd.DataFrame(rows).set_index(["functional", "strength"]).sort_index(kind="stable")
-
-
-def _sorted(model: CausalModel, parameters: Parameters) -> Parameters:
-    """Order the classes by effect, as every answer does."""
-    effect = {"effect": functionals(model, parameters)["effect"][0]}
-    order = class_order(model, effect)
-    return {n: v[:, order] if model.dims[n][:1] == ("class",) else v for n, v in parameters.items()}
 
 
 def _grid(strengths: list[float], n_shifts: int) -> list[tuple[float, ...]]:

@@ -3,12 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pymc_mte.functionals import functionals
 from pymc_mte.model import Parameters
 from pymc_mte.moments.em import EMResult, em, random_starts, start_from_classes
 from pymc_mte.moments.problem import Problem
 from pymc_mte.moments.scores import scoring
 from pymc_mte.moments.spectral import spectral
 from pymc_mte.network import log_joint, log_sum_classes
+from pymc_mte.results import class_order
 
 Array = NDArray[np.float64]
 
@@ -50,6 +52,16 @@ def fit_likelihood(problem: Problem, *, penalty: float = 0.0) -> tuple[Parameter
         max_iterations=5_000,
     )
     return (final.parameters if penalty else _sharpen(problem, final.parameters)), reached[0]
+
+
+def ordered_fit(problem: Problem) -> Parameters:
+    """Maximum-likelihood parameters (batch axis of length 1), the classes in the order of answers."""
+    model, best = problem.model, fit_likelihood(problem)[0]
+    known = {name: value[0] for name, value in best.items()}
+    if model.treatment is not None:
+        known |= {"effect": functionals(model, best)["effect"][0]}
+    order = class_order(model, known)
+    return {n: v[:, order] if model.dims[n][:1] == ("class",) else v for n, v in best.items()}
 
 
 def _sharpen(problem: Problem, point: Parameters) -> Parameters:

@@ -13,7 +13,8 @@ from pymc_mte.moments.edges import edge_tests
 from pymc_mte.moments.likelihood import climb
 from pymc_mte.moments.overid import common_span, commuting, hansen_j, outcome_span, proxy_rank
 from pymc_mte.moments.problem import make_problem
-from pymc_mte.moments.strength import proxy_strength, strength_notes
+from pymc_mte.moments.rank import measure_ranks
+from pymc_mte.moments.rank_report import rank_notes
 from pymc_mte.status import Status
 
 pytestmark = pytest.mark.slow
@@ -65,6 +66,6 @@ def test_weak_proxies_raise_the_alarm(strength, low, high):
     rng, alarms = np.random.default_rng(1), 0
     for row in rng.multinomial(2_000, p, size=RUNS).astype(float):
         own = dataclasses.replace(problem, counts=row, sampling=Sampling(counts=row))
-        notes = strength_notes(own, proxy_strength(own, 0, rng))
+        notes = rank_notes(own, measure_ranks(own, 200, rng))
         alarms += Status.WEAK_PROXIES in [note.status for note in notes]
     assert low <= alarms / RUNS <= high

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pymc_mte import CausalModel, ModelError, load_model
+from pymc_mte import CausalModel, ModelError, identify, load_model, simulate
 from pymc_mte.identify import jacobian as home
 from pymc_mte.identify.jacobian import smooth, spectrum
 from pymc_mte.identify.planning import expected_errors, plan_errors, with_proxy_copy
@@ -165,3 +165,33 @@ def test_callers_errors_say_what_was_wanted(level3):
     parameters.pop("p_z")
     with pytest.raises(ModelError, match=r"p_z.*got nothing"):
         expected_errors(level3, parameters, 10)
+
+
+def test_identify_plans_at_the_fitted_parameters(level3):
+    found = identify(level3, simulate(level3, 20_000, rng=2))
+    stated = plan_errors(level3, level3.true_parameters(), 20_000)
+    ratio = found.planning.loc[["ate", "effect[class 0]", "class_weight[class 1]"]] / stated
+    np.testing.assert_allclose(ratio.dropna().drop(columns="value"), 1, atol=0.1)
+    assert any(line.startswith("At 20,000 rows the likelihood allows") for line in found.lines())
+    gaps = found.checks[found.checks["check"] == "gap of effects"]
+    assert gaps["verdict"].tolist() == ["ok"]
+    np.testing.assert_allclose(gaps["value"], 1.5, atol=0.1)
+    assert gaps["se"].item() < np.hypot(*found.planning.loc[["effect[class 0]", "effect[class 1]"], "now"])
+
+
+def test_a_plan_that_would_take_long_or_mean_nothing_is_not_made(level3):
+    assert identify(load_model("gallery:lalonde"), splits="none").planning is None
+    rows = simulate(level3, 300, rng=1)
+    few = identify(level3.with_classes(3), rows)
+    assert few.planning is None or np.isinf(few.planning.loc["effect[class 0]", "now"])
+
+
+def test_the_proxy_that_would_help_is_named():
+    level4 = load_model("gallery:level4")
+    (said,) = identify(level4).helpful
+    assert said.startswith("One more proxy of the class")
+    assert "effect" in said
+    assert "ate" not in said.split("fix: ")[1].removesuffix(".").split(", ")
+    assert identify(load_model("gallery:level3")).helpful == ()
+    items = CausalModel(classes=3, variables={c: {"family": "bernoulli"} for c in "abcd"})
+    assert "class_weight" in identify(items).helpful[0]  # five binary items tell three classes apart
