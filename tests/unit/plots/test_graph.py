@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
 from pymc_mte import CausalModel, ModelError, identify, load_model, plot_graph
@@ -122,7 +123,7 @@ def test_nothing_overlaps(model):
         above = abs(a.y - b.y) >= (a.height + b.height) / 2
         assert beside or above
     figure = plot_graph(model)
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     names = {broken(name) for name in boxes}
     texts = [t for t in figure.axes[0].texts if t.get_text() in names]
     frames = [t.get_window_extent() for t in [*figure.axes[0].texts, *figure.legends[0].get_texts()]]
@@ -180,7 +181,7 @@ def test_names_are_broken_into_short_lines(name):
 def test_a_dollar_sign_is_no_formula():
     variables = {f"cost in $ {i}": BIT for i in range(4)}
     figure = plot_graph(CausalModel(classes=2, variables=variables))
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     assert not any(text.get_parse_math() for text in figure.axes[0].texts)
 
 

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pymc_mte import CausalModel, ModelError, identify, load_model, plot_hierarchy
 from pymc_mte.plots.hierarchy import HERE
@@ -74,7 +75,7 @@ def test_long_names_stay_inside_their_rungs():
         outcome_proxies=right,
     )
     figure = plot_hierarchy(model)
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     frames = [t.get_window_extent() for t in figure.axes[0].texts if t.get_text()]
     for a, b in itertools.combinations(frames, 2):
         assert not a.overlaps(b)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from pymc_mte import ModelError, identify, load_model, plot_proxies, population, simulate
@@ -44,7 +45,7 @@ def test_figure_shows_the_table(three):
     title = figure.get_suptitle()
     assert title.startswith("Proxy strength: 3 classes need 2 correlations above noise in every arm")
     assert title.endswith("The proxies support 3 classes")
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
 
 
 def test_a_line_parts_what_the_classes_need(three):
@@ -74,7 +75,7 @@ def test_exact_shares_have_no_noise(level3):
     figure = plot_proxies(identify(level3, population(level3), splits="none"))
     assert not figure.axes[0].patches
     assert legend(figure) == [LOOKS[True, True][0]]
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
 
 
 def test_refusals_say_what_is_wanted(level3, three):
