@@ -303,7 +303,7 @@ def test_noise_exceeds_its_level_in_one_sample_of_twenty(dz, dx, rng):
 
 
 def test_noise_level_of_independent_proxies(rng):
-    """Two proxies of three levels a side, independent: bootstrap levels in 60 samples of 500 rows (a longer run: 6.3% of 600)."""
+    """Three levels a side, independent: 60 samples of 500 rows (a longer run: 6.3% of 600 arms)."""
     model = three_classes(TIED)
     beyond = []
     for _ in range(60):
