@@ -16,6 +16,9 @@ from .model import CausalModel as CausalModel
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate
 from .plots.comparison import plot_comparison as plot_comparison
+from .plots.graph import plot_graph as plot_graph
+from .plots.hierarchy import plot_hierarchy as plot_hierarchy
+from .plots.proxies import plot_proxies as plot_proxies
 from .plots.splits import plot_role_splits as plot_role_splits
 from .results import load as load, save as save
 from .simulate import population as population, simulate as simulate, truth as truth

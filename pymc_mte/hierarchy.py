@@ -12,6 +12,9 @@ LevelName = Literal["HTE", "mixture", "MTE", "ATE", "none"]
 
 LATENT = "latent class"
 
+LADDER: tuple[LevelName, ...] = ("ATE", "MTE", "mixture", "HTE")
+"""The levels, each answering more and resting on more than the one before."""
+
 MEANING: dict[LevelName, str] = {
     "HTE": "effects within observed groups (no latent confounding is assumed)",
     "mixture": "the whole mixture: class weights and every distribution given the class",
@@ -71,11 +74,14 @@ class Hierarchy:
         The independences that the level rests on.
     costing : tuple of (str, str)
         Observed edges whose removal would reach a higher level.
+    without : str
+        The level without these edges; the same as ``level`` where none is named.
     """
 
     level: LevelName
     needed: tuple[Independence, ...]
     costing: tuple[tuple[str, str], ...]
+    without: LevelName
 
 
 def hierarchy(model: CausalModel) -> Hierarchy:
@@ -94,8 +100,9 @@ def hierarchy(model: CausalModel) -> Hierarchy:
     """
     graph = _with_latent(model)
     level, needed = _level(model, graph)
-    ranks: list[LevelName] = ["none", "ATE", "MTE", "mixture", "HTE"]
+    ranks: list[LevelName] = ["none", *LADDER]
     costing: tuple[tuple[str, str], ...] = ()
+    without = level
     edges = [e for e in model.graph.edges if e != (model.treatment, model.outcome)]
     for size in (1, 2):
         if level in ("HTE", "mixture") or costing:
@@ -103,10 +110,11 @@ def hierarchy(model: CausalModel) -> Hierarchy:
         for cut in combinations(edges, size):
             smaller = graph.copy()
             smaller.remove_edges_from(cut)
-            if ranks.index(_level(model, smaller)[0]) > ranks.index(level):
-                costing = cut
+            reached = _level(model, smaller)[0]
+            if ranks.index(reached) > ranks.index(level):
+                costing, without = cut, reached
                 break
-    return Hierarchy(level, needed, costing)
+    return Hierarchy(level, needed, costing, without)
 
 
 def _with_latent(model: CausalModel) -> "nx.DiGraph[str]":
@@ -121,21 +129,51 @@ def _level(model: CausalModel, graph: "nx.DiGraph[str]") -> tuple[LevelName, tup
         return "none", ()
     if model.classes == 1:
         return "HTE", ()
+    checked: tuple[Independence, ...] = ()
+    for level in ("mixture", "MTE", "ATE"):
+        checked = tuple(
+            Independence(frozenset(a), frozenset(b), frozenset(c), nx.is_d_separator(graph, a, b, c))
+            for a, b, c in _wanted(model, level)
+        )
+        if checked and all(item.holds for item in checked):
+            return level, checked
+    return "none", checked
+
+
+def failing(model: CausalModel, level: LevelName) -> tuple[Independence, ...]:
+    """Return the parts of the independences of a level that the graph does not imply.
+
+    Parameters
+    ----------
+    model : CausalModel
+        A model with treatment and outcome.
+    level : str
+        ``mixture``, ``MTE`` or ``ATE``; the others need no independence among observed variables.
+
+    Examples
+    --------
+    >>> from pymc_mte import load_model
+    >>> [str(item) for item in failing(load_model("gallery:level4"), "MTE")]
+    ['x independent of y given latent class']
+    """
+    graph, out = _with_latent(model), []
+    for left, right, given in _wanted(model, level):
+        tied = [(a, b) for a in left for b in right if not nx.is_d_separator(graph, {a}, {b}, given)]
+        if tied:
+            sides = (frozenset(a for a, _ in tied), frozenset(b for _, b in tied))
+            out.append(Independence(*sides, frozenset(given), holds=False))
+    return tuple(out)
+
+
+def _wanted(model: CausalModel, level: LevelName) -> list[tuple[set[str], set[str], set[str]]]:
+    """Independences (left, right, given) of a level; none without treatment or proxies of a side."""
     t, y = model.treatment, model.outcome
     z, x = set(model.treatment_proxies), set(model.outcome_proxies)
-    if not z or not x:
-        return "none", ()
+    if t is None or y is None or not z or not x:
+        return []
     wanted: dict[LevelName, list[tuple[set[str], set[str], set[str]]]] = {
         "mixture": [(z, {t, y}, {LATENT}), (x, {t, y}, {LATENT}), (z, x, {LATENT})],
         "MTE": [(x, {t, y} | z, {LATENT}), (z, {y}, {LATENT, t})],
         "ATE": [(x, {t}, {LATENT}), (z, {y} | x, {LATENT, t})],
     }
-    checked: tuple[Independence, ...] = ()
-    for level, triples in wanted.items():
-        checked = tuple(
-            Independence(frozenset(a), frozenset(b), frozenset(c), nx.is_d_separator(graph, a, b, c))
-            for a, b, c in triples
-        )
-        if all(item.holds for item in checked):
-            return level, checked
-    return "none", checked
+    return wanted.get(level, [])

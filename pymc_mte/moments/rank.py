@@ -12,7 +12,7 @@ from pymc_mte.moments.bootstrap import replicate, robust_se
 from pymc_mte.moments.features import build_moments
 from pymc_mte.moments.problem import Problem
 from pymc_mte.moments.spectral import subspace_operators
-from pymc_mte.moments.strength import bartlett, whitened_cross
+from pymc_mte.moments.strength import bartlett, noise_level, whitened_cross
 
 Array = NDArray[np.float64]
 Evidence = Literal["bootstrap", "bartlett", "exact"]
@@ -51,6 +51,9 @@ class ArmRank:
         Entry r - 1 tests "at most r classes": canonical correlations r and all smaller are zero.
         ``statistic`` is to be compared with the chi-squared distribution of ``df`` degrees of
         freedom, which need not be whole. NaN for exact shares, whose p-values are 0 or 1.
+    noise : ndarray of shape (directions,)
+        Entry r - 1: canonical correlation r stays below this in 95 of 100 samples if it and all
+        smaller ones are zero. 0 for exact shares.
     """
 
     arm: int
@@ -60,6 +63,7 @@ class ArmRank:
     statistic: Array
     df: Array
     p_value: Array
+    noise: Array
 
     @property
     def supported(self) -> int:
@@ -203,16 +207,30 @@ def _arm_rank(arm: int, n: float, cross: Array, draws: Array | None, exact: bool
     correlation = np.clip(correlation, 0.0, 1.0)
     k = len(correlation)
     se = np.full(k, np.nan)
+    spread = np.zeros(k)
     if exact:
         statistic, df, p = _exact_tests(correlation)
     elif draws is None:
         statistic, df, p = bartlett(correlation, n, *cross.shape)
+        spread[:] = 1 / max(n, 1.0)
     else:
         turned = left.T @ draws @ right.T
         tests = [_quadratic(np.diag(correlation[r:]), turned[:, r:, r:]) for r in range(k)]
         statistic, df, p = np.array(tests).reshape(k, 3).T
         se = np.linalg.svd(draws, compute_uv=False).std(axis=0, ddof=1)
-    return ArmRank(arm=arm, n=n, correlation=correlation, se=se, statistic=statistic, df=df, p_value=p)
+        variance = turned.var(axis=0, ddof=1)
+        spread = np.array([variance[r:, r:].mean() for r in range(k)])
+    dz, dx = cross.shape
+    return ArmRank(
+        arm=arm,
+        n=n,
+        correlation=correlation,
+        se=se,
+        statistic=statistic,
+        df=df,
+        p_value=p,
+        noise=np.array([noise_level(dz - r, dx - r, spread[r], LEVEL) for r in range(k)]),
+    )
 
 
 def _exact_tests(size: Array) -> tuple[Array, Array, Array]:

@@ -11,6 +11,10 @@ from pymc_mte.status import Note, Status
 COPIES = 0.99
 """Beyond this canonical correlation two proxies are taken for copies of each other."""
 
+CORRELATION = "canonical correlation"
+NOISE = "noise level of correlation"
+"""Names of the rows that a figure reads, each followed by the number of the correlation."""
+
 SOURCE: dict[Evidence, str] = {
     "bootstrap": "bootstrap",
     "bartlett": "Bartlett's approximation, nothing resampled",
@@ -94,14 +98,16 @@ def rank_attrs(problem: Problem, ranks: Ranks) -> dict[str, str | int]:
 
 
 def rank_rows(problem: Problem, ranks: Ranks) -> list[dict[str, object]]:
-    """Rows for a table of checks: canonical correlations per arm, then the effects.
+    """Rows for a table of checks: canonical correlations and their noise per arm, then the effects.
 
-    The p-value of correlation r is that of "at most r classes"; directions that the model needs must
-    stand out, further ones hint at more classes.
+    A noise level is a number to hold the correlation against, without a verdict of its own. The p-value
+    of correlation r is that of "at most r classes"; directions that the model needs must stand out,
+    further ones hint at more classes.
     """
     model = problem.model
     k, rows = model.classes, []
     for arm in ranks.arms:
+        where = f"{model.treatment} = {model.arms[arm.arm]}"
         for i, value in enumerate(arm.correlation[: max(k, 2)]):
             strong = arm.p_value[i] < LEVEL
             status = Status.OK
@@ -110,15 +116,9 @@ def rank_rows(problem: Problem, ranks: Ranks) -> list[dict[str, object]]:
             elif i >= k - 1 and strong:
                 status = Status.MORE_DIRECTIONS
             rows.append(
-                _row(
-                    f"canonical correlation {i + 1}",
-                    f"{model.treatment} = {model.arms[arm.arm]}",
-                    float(value),
-                    arm.se[i],
-                    arm.p_value[i],
-                    status,
-                )
+                _row(f"{CORRELATION} {i + 1}", where, float(value), arm.se[i], arm.p_value[i], status)
             )
+            rows.append(_row(f"{NOISE} {i + 1}", where, arm.noise[i]) | {"verdict": ""})
     status = Status.OK
     if ranks.supported != k:
         status = Status.WEAK_PROXIES if ranks.supported < k else Status.MORE_DIRECTIONS

@@ -9,6 +9,9 @@ from pymc_mte.moments.problem import Problem
 
 Array = NDArray[np.float64]
 
+TRACY_WIDOM = stats.gamma(46.446, loc=-9.84801, scale=0.186054)
+"""Chiani's shifted gamma for the Tracy-Widom distribution of order 1."""
+
 
 def whitened_cross(problem: Problem, counts: Array) -> Array:
     """Cross-covariances of the two sides within each arm, given covariates, each side whitened there.
@@ -71,3 +74,38 @@ def bartlett(correlation: Array, n: float, dz: int, dx: int) -> tuple[Array, Arr
     place = np.arange(len(correlation))
     df = ((dz - place) * (dx - place)).astype(float)
     return statistic, df, np.asarray(stats.chi2.sf(statistic, df))
+
+
+def noise_level(dz: int, dx: int, spread: float, level: float = 0.05) -> float:
+    """Size that the largest of several canonical correlations exceeds by noise alone.
+
+    Parameters
+    ----------
+    dz, dx : int
+        Directions of the two sides that share nothing.
+    spread : float
+        Variance of one entry of their whitened cross-covariance; about one over the number of rows.
+    level : float
+        How often noise exceeds the size.
+
+    Returns
+    -------
+    float
+        At most 1.
+
+    References
+    ----------
+    .. [1] Johnstone, I. M. (2001). On the distribution of the largest eigenvalue in principal
+       components analysis. Annals of Statistics 29, 295-327.
+    .. [2] Chiani, M. (2014). Distribution of the largest eigenvalue for real Wishart and Gaussian
+       random matrices and a simple approximation for the Tracy-Widom distribution. Journal of
+       Multivariate Analysis 129, 69-81.
+
+    Examples
+    --------
+    >>> round(noise_level(1, 1, 1 / 1_000), 3), round(noise_level(4, 4, 1 / 1_000), 3)
+    (0.063, 0.133)
+    """
+    a, b = np.sqrt(dz - 0.5), np.sqrt(dx - 0.5)
+    largest = (a + b) ** 2 + (a + b) * np.cbrt(1 / a + 1 / b) * TRACY_WIDOM.isf(level)
+    return float(min(np.sqrt(spread * largest), 1.0))
