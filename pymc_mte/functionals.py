@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import with_class_axis
+from pymc_mte.network import table_of, with_class_axis
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class _Sum:
     def add_table(self, variable: str, parameters: Parameters, fixed: Mapping[int, int]) -> None:
         """Multiply by P(variable | class, parents)."""
         names = (*self.model.variables[variable].parents, variable)
-        table = parameters[f"p_{variable}"]
+        table = table_of(self.model, variable, parameters)
         lead = [CLASS] if self.model.variables[variable].latent else []
         self.add(table, [*lead, *(self.axes[v] for v in names)], fixed)
 
@@ -58,6 +58,8 @@ def outcome_mean(model: CausalModel, parameters: Parameters, outcome: str) -> Ar
     if var.family == "bernoulli":
         name = f"p_{outcome}"
         value = with_class_axis(model, name, parameters[name])[..., 1]
+    elif var.trials is not None:
+        value = var.trials * with_class_axis(model, f"p_{outcome}", parameters[f"p_{outcome}"])
     elif f"mean_{outcome}" in model.owners:
         value = with_class_axis(model, name, parameters[name])
     else:

@@ -43,7 +43,7 @@ class Variable(_Part):
     Attributes
     ----------
     family : str
-        ``bernoulli``, ``categorical``, ``normal`` or ``student_t``.
+        ``bernoulli``, ``categorical``, ``binomial``, ``normal`` or ``student_t``.
     parents : tuple of str
         Observed parents, all discrete. The latent class is a parent too, unless ``latent`` is off.
     levels : tuple, optional
@@ -53,6 +53,8 @@ class Variable(_Part):
         Whether the variable's mechanism varies with the latent class.
     scale_parents : bool
         Whether the scale of a continuous variable varies with its parents too.
+    trials : int, optional
+        For a binomial variable: how often one mechanism was repeated; its levels are 0 to ``trials``.
     """
 
     family: str
@@ -60,6 +62,7 @@ class Variable(_Part):
     levels: tuple[Level, ...] | None = Field(default=None)
     latent: bool = True
     scale_parents: bool = False
+    trials: int | None = Field(default=None, ge=1, lt=MAX_LEVELS)
 
     @property
     def spec(self) -> Family:
@@ -74,13 +77,17 @@ class Variable(_Part):
     @property
     def labels(self) -> tuple[Level, ...]:
         """Levels with the default filled in."""
+        if self.trials is not None:
+            return tuple(range(self.trials + 1))
         return self.levels if self.levels is not None else (0, 1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.family not in FAMILIES:
             raise ValueError(f"family {self.family!r} is unknown; choose one of {', '.join(FAMILIES)}")
-        if not self.discrete:
+        if (self.family == "binomial") != (self.trials is not None):
+            raise ValueError("trials: a binomial variable needs it, and no other family has it")
+        if not self.discrete or self.family == "binomial":
             if self.levels is not None:
                 raise ValueError(f"levels: a {self.family} variable has none; remove the key")
             return self
@@ -273,6 +280,7 @@ class CausalModel(_Part):
                 axes: dict[str, tuple[str, ...]] = {
                     "table": (*lead, *var.parents, name),
                     "location": (*lead, *var.parents),
+                    "rate": (*lead, *var.parents),
                     "scale": (*lead, *var.parents) if var.scale_parents else lead,
                     "shared": (),
                 }
@@ -324,7 +332,8 @@ class CausalModel(_Part):
 
     def with_levels(self, levels: dict[str, tuple[Level, ...]]) -> "CausalModel":
         """Return the model with bernoulli levels filled in as the data have them."""
-        missing = {k: v for k, v in levels.items() if self.variables[k].levels is None and v != (0, 1)}
+        known = {k for k, var in self.variables.items() if var.levels is not None or var.trials is not None}
+        missing = {k: v for k, v in levels.items() if k not in known and v != (0, 1)}
         if not missing:
             return self
         variables = {

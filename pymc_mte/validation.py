@@ -204,6 +204,9 @@ def _check_truth_values(model: "CausalModel") -> None:
         if scope == "table":
             if (value < 0).any() or not np.allclose(value.sum(axis=-1), 1):
                 raise ModelError(f"{key}: probabilities must lie in [0, 1] and sum to 1")
+        elif scope == "rate":
+            if (value < 0).any() or (value > 1).any():
+                raise ModelError(f"{key}: probabilities must lie in [0, 1]")
         elif scope in ("scale", "shared") and not (value > 0).all():
             raise ModelError(f"{key}: must be positive")
 

@@ -14,8 +14,11 @@ from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.answers import class_answers
 from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
 from pymc_mte.moments.bootstrap import replicate, robust_se
+from pymc_mte.moments.checks import Check
+from pymc_mte.moments.classes import choose_class_method, lacks_proxies
 from pymc_mte.moments.groups import causal_groups, equal_effects
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values, align_values, bridge_values
 from pymc_mte.moments.positivity import PER_ARM, ArmSupport, arm_support, failing_arms, refused_mask
@@ -42,19 +45,23 @@ def estimate(
     n_boot: int = 400,
     rng: int | np.random.Generator = 0,
 ) -> xr.DataTree:
-    """Estimate the mixture of treatment effects, or average effects, from moments.
+    """Estimate the mixture of treatment effects, average effects, or a mixture without treatment.
 
     Parameters
     ----------
     model : CausalModel
-        A model that names treatment, outcome and (for more than one class) proxies on both sides.
+        A model that names treatment, outcome and proxies on both sides; or one without proxies or
+        treatment, which is a mixture of repeated draws (one binomial variable), of products (no
+        edges) or of networks.
     data : tabulated Dataset, dataframe, mapping or path, optional
         The rows; the model's own data file by default.
-    method : {"auto", "bridge", "pencil", "prony", "spectral", "polished"}
+    method : {"auto", "bridge", "pencil", "prony", "spectral", "network", "unzip", "polished"}
         ``bridge`` gives averages only; ``pencil`` and ``prony`` are the papers'; ``spectral`` truncates
         to the rank K first; ``polished`` climbs the graph's likelihood from there. ``auto`` takes
         the bridge when the graph reaches averages only or an arm lacks positivity, ``polished``
-        when all variables are discrete (or there is one class), else ``spectral``.
+        when all variables are discrete (or there is one class), else ``spectral``. Without
+        proxies: ``pencil`` and ``prony`` for repeated draws, ``spectral`` for products, ``network``
+        (total probability) and ``unzip`` for networks, ``polished`` (``auto``) for all.
     bridge : {"outcome", "treatment", "both"}
         For ``method="bridge"``: the outcome bridge, the treatment bridge, or the doubly robust
         combination. The last two give no effect on the treated.
@@ -70,7 +77,8 @@ def estimate(
         bridge, ``se_delta_*``; the attribute ``ate_robust_set`` holds its 90% confidence set that
         weak proxies do not spoil (two classes and arms; intervals as JSON, ends may be infinite). Group
         ``posterior``: replicates (chain, draw), aligned to the point. Attributes: ``method``,
-        ``notes`` (statuses with advice, as JSON), shares of replicates that failed.
+        ``notes`` (statuses with advice, as JSON), shares of replicates that failed. Without proxies
+        the group ``checks`` holds rank, runs, fit, optima and information, line by line.
 
     Raises
     ------
@@ -87,9 +95,14 @@ def estimate(
     """
     if not isinstance(n_boot, int) or n_boot < 0 or n_boot % N_CHAINS:
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
-    choose_method(model, method)
+    (choose_class_method if lacks_proxies(model) else choose_method)(model, method)
     model, table = resolve(model, data)
     generator = np.random.default_rng(rng)
+    if lacks_proxies(model):
+        found = class_answers(model, table, method=method, n_boot=n_boot, rng=generator)
+        spread = {name: robust_se(value) for name, value in found.draws.items()}
+        tree = _tree(model, found.values, found.draws, {"se_": spread}, {}, found.attrs)
+        return tree.assign(checks=_checks(found.checks))
     problem = problem_of(model, table, seed=int(generator.integers(2**31)))
     support = arm_support(model, problem.columns, problem.counts)
     chosen = choose_method(model, method, all(arm.holds for arm in support))
@@ -122,6 +135,14 @@ def estimate(
         **said,
     )
     return _tree(model, values, draws, errors, _coords(problem), attrs)
+
+
+def _checks(checks: list[Check]) -> xr.DataTree:
+    """Lay the checks of a mixture without proxies out as columns."""
+    columns = ("check", "where", "value", "verdict", "advice")
+    found = {name: [getattr(line, name) for line in checks] for name in columns}
+    kinds = {name: float if name == "value" else str for name in columns}
+    return xr.DataTree(xr.Dataset({n: ("line", np.array(v, dtype=kinds[n])) for n, v in found.items()}))
 
 
 def _robust_set(problem: Problem, notes: list[Note]) -> dict[str, str]:
@@ -167,8 +188,6 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
     """Resolve ``auto`` and refuse what the graph does not carry."""
     if method not in ("auto", *METHODS):
         raise ModelError(f"method {method!r} is unknown; choose auto, {', '.join(METHODS)}")
-    if model.treatment is None:
-        raise ModelError("roles: `estimate` needs a treatment and an outcome; name both in the model")
     found = hierarchy(model)
     if found.level == "HTE":
         if method in ("auto", "polished"):

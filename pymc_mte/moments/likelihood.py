@@ -49,10 +49,10 @@ def fit_likelihood(problem: Problem, *, penalty: float = 0.0) -> tuple[Parameter
         tolerance=1e-10,
         max_iterations=5_000,
     )
-    return (final.parameters if penalty else _sharpen(problem, final.parameters)), reached[0]
+    return (final.parameters if penalty else sharpen(problem, final.parameters)), reached[0]
 
 
-def _sharpen(problem: Problem, point: Parameters) -> Parameters:
+def sharpen(problem: Problem, point: Parameters) -> Parameters:
     """Finish a climb by scoring steps for as long as they gain: EM slows down before the top."""
     counts = problem.counts[None]
     if _n_scores(problem) > MAX_SCORES:
@@ -171,6 +171,8 @@ def _outcome_parameters(problem: Problem, outcomes: Array) -> Parameters:
     var = problem.model.variables[y]
     if var.parents != (problem.model.treatment,) or not var.latent:
         return {}
+    if var.trials is not None:
+        return {}
     if var.discrete:
         p = np.clip(outcomes, FLOOR, 1 - FLOOR)
         return {f"p_{y}": np.stack([1 - p, p], axis=-1)}
@@ -187,7 +189,7 @@ def _proxy_tables(problem: Problem, raw: Array) -> Parameters:
     for name in problem.model.outcome_proxies:
         var = problem.model.variables[name]
         first = f"{name} = {var.labels[1]}" if var.discrete else ""
-        if not var.discrete or var.parents or not var.latent or first not in problem.x.names:
+        if not var.discrete or var.trials is not None or var.parents or not var.latent or first not in problem.x.names:
             continue
         place = problem.x.names.index(first)
         upper = raw[..., place : place + len(var.labels) - 1]

@@ -37,6 +37,8 @@ def to_free(model: CausalModel, parameters: Parameters) -> Array:
         if kind == "p":
             log_p = np.log(np.clip(value, MIN_P, None))
             value = log_p[..., 1:] - log_p[..., :1]
+        elif kind == "rate":
+            value = special.logit(np.clip(value, MIN_P, 1 - MIN_P))
         elif kind != "mean":
             value = np.log(value)
         parts.append(value.reshape(len(value), -1))
@@ -56,13 +58,18 @@ def from_free(model: CausalModel, free: Array) -> Parameters:
         if kind == "p":
             logits = np.concatenate([np.zeros((*value.shape[:-1], 1)), value], axis=-1)
             out[name] = special.softmax(logits, axis=-1)
+        elif kind == "rate":
+            out[name] = special.expit(value)
         else:
             out[name] = value if kind == "mean" else np.exp(value)
     return out
 
 
 def _kind(model: CausalModel, name: str) -> str:
-    return "p" if name == "class_weight" else model.owners[name][1]
+    if name == "class_weight":
+        return "p"
+    variable, parameter = model.owners[name]
+    return "rate" if model.variables[variable].trials is not None else parameter
 
 
 class Scores:
@@ -105,7 +112,12 @@ class Scores:
         parts = [(total - weight * total.sum(axis=1, keepdims=True))[:, 1:]]
         for name, var in model.variables.items():
             part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
-            if var.discrete:
+            if var.trials is not None:
+                p = parameters[f"p_{name}"]
+                table = self._maximiser.sums(part, name).reshape(*p.shape, var.trials + 1)
+                score = table @ np.arange(var.trials + 1.0) - var.trials * p * table.sum(axis=-1)
+                parts.append(score.reshape(batch, -1))
+            elif var.discrete:
                 p = parameters[f"p_{name}"]
                 table = self._maximiser.sums(part, name).reshape(batch, *model.shapes[f"p_{name}"])
                 parts.append((table - p * table.sum(axis=-1, keepdims=True))[..., 1:].reshape(batch, -1))

@@ -64,7 +64,7 @@ def spectral(
     inverse = np.linalg.pinv(projected, rcond=1e-13)
     g = inverse[..., None, :, :, :] @ (n @ basis[..., None, None, :, :])
     chosen = g[..., list(diagonalised), :, :, :] / scales[list(diagonalised), None, None, None]
-    vectors, complex_roots = _shared_eigenvectors(chosen[..., used, :, :])
+    vectors, complex_roots = shared_eigenvectors(chosen[..., used, :, :])
     inside, singular = solve_batched(vectors, np.broadcast_to(np.eye(classes), vectors.shape))
     outcome = np.einsum("...ui,...tij,...ju->...ut", inside, g[..., 0, :, :, :], vectors)
     profile = inside @ np.swapaxes(basis, -1, -2)
@@ -109,7 +109,7 @@ def _directions(count: int, members: int) -> Array:
     return np.asarray(sample / np.linalg.norm(sample, axis=1, keepdims=True))
 
 
-def _shared_eigenvectors(g: Array) -> tuple[Array, NDArray[np.bool_]]:
+def shared_eigenvectors(g: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Vectors that diagonalise all of ``g`` (..., functions, arms, k, k) as nearly as possible."""
     k = g.shape[-1]
     g = g.reshape(*g.shape[:-4], -1, k, k)
