@@ -10,9 +10,11 @@ from .errors import (
 )
 from .fit import Fit as Fit, fit as fit
 from .identify.identification import Identification as Identification, identify as identify
+from .intervene import do as do
 from .model import CausalModel as CausalModel, DataSource as DataSource, Variable as Variable
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate
+from .moments.plan import Plan as Plan, plan as plan
 from .plots.comparison import plot_comparison as plot_comparison
 from .results import load as load, save as save
 from .simulate import population as population, simulate as simulate, truth as truth

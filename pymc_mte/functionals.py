@@ -99,6 +99,30 @@ def interventional_mean(
     return total.total([CLASS])
 
 
+def interventional_table(
+    model: CausalModel, parameters: Parameters, do: Mapping[str, int], outcome: str
+) -> Array:
+    """Distribution of a discrete variable in each class under an intervention: (..., class, level)."""
+    total = _Sum(model)
+    fixed = {total.axes[v]: level for v, level in do.items()}
+    total.add(np.ones(model.classes), [CLASS])  # so that variables that no class changes keep the axis
+    for variable in _ancestors(model, {outcome}, stop=set(do)) - set(do):
+        total.add_table(variable, parameters, fixed)
+    return total.total([CLASS, total.axes[outcome]])
+
+
+def joint_table(
+    model: CausalModel, parameters: Parameters, given: Mapping[str, int], keep: tuple[str, ...] = ()
+) -> Array:
+    """P(class, keep, given) without any intervention: (..., class, *keep)."""
+    total = _Sum(model)
+    fixed = {total.axes[v]: level for v, level in given.items()}
+    total.add(parameters["class_weight"], [CLASS])
+    for variable in _ancestors(model, {*given, *keep}, stop=set()):
+        total.add_table(variable, parameters, fixed)
+    return total.total([CLASS, *(total.axes[v] for v in keep)])
+
+
 def _ancestors(model: CausalModel, targets: set[str], stop: set[str]) -> set[str]:
     """Return the targets and their ancestors, not looking behind ``stop``."""
     found: set[str] = set()

@@ -13,7 +13,7 @@ from pymc_mte.moments.bootstrap import robust_se
 from pymc_mte.moments.classes import ClassProblem, draws_of, separation
 from pymc_mte.moments.coins import rank_eigenvalues
 from pymc_mte.moments.methods import Values
-from pymc_mte.moments.multistart import climb_from_many
+from pymc_mte.moments.multistart import rough_maximum
 from pymc_mte.moments.problem import Problem, make_problem
 from pymc_mte.moments.reassembly import disagreement
 from pymc_mte.moments.runs import two_group_table
@@ -31,6 +31,9 @@ MIN_SEPARATION = 3.0
 
 MAX_WEIGHT_ERROR = 0.5
 """A class weight whose standard error exceeds this share of it: the design is too weak."""
+
+MIN_INFORMATION = 1e-5
+"""A probability whose log-odds carry less information per row than this is at 0 or 1."""
 
 MISFIT_P = 0.001
 CLOSE = 2.0
@@ -91,7 +94,8 @@ def _rank(setup: ClassProblem, draws: Values, notes: list[Note]) -> list[Check]:
         resampled = setup.problem.sampling.redraw(200, np.random.default_rng(setup.problem.seed))
         z = value / robust_se(rank_eigenvalues(setup.moments(resampled), k))
         shown = int((np.nan_to_num(z) > Z_RANK).sum())
-        out = [Check(f"rank: eigenvalue for {i + 1} classes, z", "", float(v)) for i, v in enumerate(z)]
+        z[0] = np.inf  # one class there always is
+        out = [Check("rank: eigenvalue, z", f"{i + 1} classes", float(z[i])) for i in range(1, len(z))]
     elif setup.solution is not None:
         runs = setup.solution.runs[0]
         shown = max(_visible(setup, r) for r in range(runs.share.shape[1]))
@@ -259,16 +263,20 @@ def _information(setup: ClassProblem, notes: list[Note]) -> list[Check]:
         return []
     scores = Scores(model, problem.columns).by_pattern(point)
     matrix = information(scores, problem.counts)
-    size = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    inner = np.diag(matrix) > MIN_INFORMATION * setup.rows  # the others end at 0 or 1
+    matrix = matrix[np.ix_(inner, inner)]
+    size = np.sqrt(np.diag(matrix))
     smallest = float(np.linalg.eigvalsh(matrix / np.outer(size, size))[0])
     first = next(iter(model.variables))
     names = ["class_weight"] + ([f"p_{first}"] if setup.kind == "coins" else [])
     slope = gradient(model, point, lambda p: {n: p[n] for n in names})
+    slope = {n: g[..., inner] for n, g in slope.items()}
     cover = inverse_information(matrix, cutoff=1e-14)
     error = {n: np.sqrt(np.einsum("...i,ij,...j->...", g, cover, g)) for n, g in slope.items()}
     share = float((error["class_weight"] / point["class_weight"][0]).max())
     out = [
         Check("information, smallest eigenvalue", "scaled to unit diagonal", smallest),
+        Check("parameters at their boundary", "", float((~inner).sum())),
         Check("Cramer-Rao error of a class weight, share of it", "worst", share),
     ]
     weak = []
@@ -303,7 +311,7 @@ def _evidence(setup: ClassProblem, notes: list[Note]) -> list[Check]:
             top = setup.optima.log_likelihood
         else:
             own = make_problem(other, problem.columns, problem.sampling, problem.seed)
-            top = climb_from_many(own, None, rounds=1).log_likelihood
+            top = rough_maximum(own)
         found[k] = -2 * top + n_free(other) * np.log(setup.rows)
     best = min(found, key=lambda k: found[k])
     if best != model.classes:

@@ -11,8 +11,8 @@ from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.coins import factorial_moments, solve_coins
-from pymc_mte.moments.em import start_from_classes
-from pymc_mte.moments.likelihood import FLOOR, refit
+from pymc_mte.moments.em import EMResult, em, start_from_classes
+from pymc_mte.moments.likelihood import FLOOR, REPLICATE_TOLERANCE, refit
 from pymc_mte.moments.methods import Values, class_profile, pooled_scales
 from pymc_mte.moments.multistart import Optima, climb_from_many
 from pymc_mte.moments.plan import Plan, plan
@@ -22,6 +22,9 @@ from pymc_mte.network import table_of
 
 Array = NDArray[np.float64]
 Kind = Literal["coins", "product", "network"]
+
+COIN_FLOOR = 1e-3
+"""Weights and coins of a resample start this far inside their ranges."""
 
 METHODS_OF: dict[Kind, tuple[str, ...]] = {
     "coins": ("pencil", "prony", "polished"),
@@ -145,6 +148,29 @@ class ClassProblem:
         """Optima of the likelihood."""
         return climb_from_many(self.problem, self.moment_start)
 
+    def _refit(self, counts: Array) -> EMResult:
+        """Maximum likelihood of resamples; of repeated draws also from their own moments.
+
+        With few draws the likelihood is flat, and a climb from the point estimate would stop too early.
+        """
+        fitted = refit(self.problem, counts, self.optima.parameters)
+        if self.kind != "coins" or draws_of(self.model) < 2 * self.model.classes - 1:
+            return fitted
+        solved = self._coins(counts, "pencil")
+        name = f"p_{next(iter(self.model.variables))}"
+        usable = (solved["complex_roots"] == 0) & np.isfinite(solved[name]).all(axis=1)
+        start = {n: np.where(usable[:, None], solved[n], fitted.parameters[n]) for n in ("class_weight", name)}
+        weight = np.clip(start["class_weight"], COIN_FLOOR, None)
+        start["class_weight"] = weight / weight.sum(axis=1, keepdims=True)
+        start[name] = np.clip(start[name], COIN_FLOOR, 1 - COIN_FLOOR)
+        other = em(self.model, self.problem.columns, counts, start, tolerance=REPLICATE_TOLERANCE)
+        better = other.log_likelihood > fitted.log_likelihood
+        return EMResult(
+            parameters={n: np.where(better[:, None], other.parameters[n], v) for n, v in fitted.parameters.items()},
+            log_likelihood=np.maximum(other.log_likelihood, fitted.log_likelihood),
+            converged=np.where(better, other.converged, fitted.converged),
+        )
+
     def moments(self, counts: Array) -> Array:
         """Factorial moments of repeated draws, for a batch of counts."""
         name, n = next(iter(self.model.variables)), draws_of(self.model)
@@ -165,7 +191,7 @@ class ClassProblem:
         """Parameters, functionals and flags by one method, for a batch of counts."""
         model = self.model
         if method == "polished":
-            fitted = refit(self.problem, counts, self.optima.parameters)
+            fitted = self._refit(counts)
             values: Values = dict(fitted.parameters) | {"not_converged": (~fitted.converged).astype(float)}
         elif method in ("pencil", "prony"):
             values = self._coins(counts, "pencil" if method == "pencil" else "prony")

@@ -58,6 +58,7 @@ class Maximiser:
             name: _indicator(model, columns, (*var.parents, name) if var.discrete else var.parents)
             for name, var in model.variables.items()
         }
+        self._adders = {name: sparse.csr_array(member.T) for name, member in self._members.items()}
 
     def step(self, mass: Array, previous: Parameters) -> Parameters:
         """Maximise over parameters given responsibilities times counts (batch, class, pattern)."""
@@ -103,7 +104,7 @@ class Maximiser:
     def sums(self, part: Array, name: str) -> Array:
         """Add mass up over the cells of a variable's table: (batch, class, cells)."""
         flat = part.reshape(-1, part.shape[-1])
-        return np.asarray((self._members[name].T @ flat.T).T).reshape(*part.shape[:-1], -1)
+        return np.asarray((self._adders[name] @ flat.T).T).reshape(*part.shape[:-1], -1)
 
     def _continuous(self, part: Array, name: str, previous: Parameters) -> Parameters:
         """Weighted mean and scale of a normal or (by its scale mixture) Student variable."""

@@ -23,8 +23,10 @@ ENOUGH = 4
 SAME = 0.05
 """Log-likelihoods this close belong to one optimum."""
 
-N_FINISHED = 6
-"""Best starts whose climb is finished before they are compared."""
+N_FINISHED = 3
+"""Best distinct ends whose climb is finished before they are compared."""
+
+ROUGH_STARTS, ROUGH_ITERATIONS = 6, 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,20 +95,21 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
         reached = np.concatenate([reached, np.nan_to_num(fitted.log_likelihood, nan=-np.inf)])
         if (reached > reached.max() - 2 * SAME).sum() >= ENOUGH:
             break
-    top = np.argsort(-reached, kind="stable")[:N_FINISHED]
+    top = _distinct(reached)
+    sharpened = [sharpen(problem, {name: v[i : i + 1] for name, v in found.items()}) for i in top]
     finished = em(
         model,
         columns,
         np.repeat(counts, len(top), axis=0),
-        {name: v[top] for name, v in found.items()},
-        tolerance=1e-5 / scale,
-        max_iterations=5_000,
+        {name: np.concatenate([s[name] for s in sharpened]) for name in found},
+        tolerance=1e-7 / scale,
+        max_iterations=2_000,
     )
-    reached[top] = finished.log_likelihood
     order = np.argsort(-finished.log_likelihood, kind="stable")
     best = order[0]
-    point = sharpen(problem, {name: v[best : best + 1] for name, v in finished.parameters.items()})
-    own = float(em(model, columns, counts, point, max_iterations=1).log_likelihood[0])
+    point = {name: v[best : best + 1] for name, v in finished.parameters.items()}
+    own = float(finished.log_likelihood[best])
+    reached[reached > reached[top[best]] - 2 * SAME] = own
     others = [i for i in order if finished.log_likelihood[i] < own - SAME]
     return Optima(
         parameters=point,
@@ -118,3 +121,31 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
         second_log_likelihood=float(finished.log_likelihood[others[0]]) if others else np.nan,
         converged=bool(finished.converged[best]),
     )
+
+
+def _distinct(reached: Array) -> list[int]:
+    """Places of the best ends that differ in their log-likelihood."""
+    out: list[int] = []
+    for i in np.argsort(-reached, kind="stable"):
+        if not out or reached[i] < reached[out[-1]] - 2 * SAME:
+            out.append(int(i))
+    return out[:N_FINISHED]
+
+
+def rough_maximum(problem: Problem) -> float:
+    """Log-likelihood near the best optimum, from few starts: enough to compare numbers of classes."""
+    model, columns, counts = problem.model, problem.columns, problem.counts[None]
+    rng = np.random.default_rng(problem.seed)
+    starts = [random_starts(model, columns, counts, rng) for _ in range(ROUGH_STARTS)]
+    joined = {name: np.concatenate([s[name] for s in starts]) for name in starts[0]}
+    fitted = em(
+        model,
+        columns,
+        np.repeat(counts, len(starts), axis=0),
+        joined,
+        tolerance=1e-2 / max(1.0, float(counts.sum())),
+        max_iterations=ROUGH_ITERATIONS,
+    )
+    best = int(np.nan_to_num(fitted.log_likelihood, nan=-np.inf).argmax())
+    point = sharpen(problem, {name: v[best : best + 1] for name, v in fitted.parameters.items()})
+    return float(em(model, columns, counts, point, max_iterations=1).log_likelihood[0])

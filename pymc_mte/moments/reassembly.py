@@ -103,7 +103,8 @@ def again(solution: Solution, columns: Columns, counts: Array, *, unzip: bool = 
         solved = solve_runs(model, columns, counts, point.family, point.rows, point.grouping)
         runs.append(match_runs(solved, point))
     if unzip:
-        return unzipped(model, runs, solution.alignments)[0]
+        best = np.argsort([-np.median(point.quality) for point in used], kind="stable")
+        return unzipped(model, [runs[i] for i in best], [solution.alignments[i] for i in best])[0]
     return tables(model, runs[0], solution.alignments[0])
 
 
@@ -116,7 +117,8 @@ class _Joint:
         given = tuple(model.size(v) for v in self.family.conditions)
         kept = alignment.reached & np.isfinite(runs.weight).all(axis=-1)
         share = np.where(kept, runs.share, 0.0)
-        share = share / share.sum(axis=1, keepdims=True)
+        total = share.sum(axis=1, keepdims=True)
+        share = share / np.where(total > 0, total, np.nan)
         with_class = np.moveaxis(np.where(kept[..., None], share[..., None] * runs.weight, 0.0), -1, 1)
         self.batch = len(share)
         self.given = with_class.reshape(self.batch, model.classes, *given)

@@ -264,8 +264,10 @@ def align_runs(model: CausalModel, runs: Runs) -> Alignment:
     order = np.tile(np.arange(k), (n, 1))
     reached = np.zeros(n, dtype=bool)
     weakest = np.inf
-    if usable.any():
-        reached[np.argmax(np.where(usable, runs.share[0] * runs.singular_value[0], -1.0))] = True
+    answered = np.isfinite(runs.weight[0]).all(axis=-1)
+    if answered.any():  # even a run that is all noise, if there is no better one
+        size = runs.share[0] * runs.singular_value[0]
+        reached[np.argmax(np.where(usable, size + 1.0, np.where(answered, size, -1.0)))] = True
     tree = set()
     while True:
         open_edges = [(w, a, b) for (a, b), (_, w) in edges.items() if reached[a] != reached[b]]
