@@ -92,9 +92,9 @@ def _rank(setup: ClassProblem, draws: Values, notes: list[Note]) -> list[Check]:
     if setup.kind == "coins":
         value = rank_eigenvalues(setup.moments(setup.problem.counts[None]), k)[0]
         resampled = setup.problem.sampling.redraw(200, np.random.default_rng(setup.problem.seed))
-        z = value / robust_se(rank_eigenvalues(setup.moments(resampled), k))
+        se = robust_se(rank_eigenvalues(setup.moments(resampled), k))
+        z = np.concatenate([[np.inf], value[1:] / se[1:]])  # one class there always is
         shown = int((np.nan_to_num(z) > Z_RANK).sum())
-        z[0] = np.inf  # one class there always is
         out = [Check("rank: eigenvalue, z", f"{i + 1} classes", float(z[i])) for i in range(1, len(z))]
     elif setup.solution is not None:
         runs = setup.solution.runs[0]
