@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymc_mte.model import Parameters
-from pymc_mte.moments.em import em, random_starts
+from pymc_mte.moments.em import EMResult, Maximiser, em, random_starts, responsibilities
 from pymc_mte.moments.likelihood import sharpen
 from pymc_mte.moments.problem import Problem
+from pymc_mte.moments.scores import from_free, to_free
+from pymc_mte.network import log_joint, log_sum_classes
 
 Array = NDArray[np.float64]
 
@@ -26,7 +28,13 @@ SAME = 0.05
 N_FINISHED = 3
 """Best distinct ends whose climb is finished before they are compared."""
 
-ROUGH_STARTS, ROUGH_ITERATIONS = 6, 200
+ROUGH_STARTS, ROUGH_CYCLES = 6, 60
+MAX_CYCLES = 200
+MAX_LEAP = 10.0
+"""Longest move of one coordinate (log-odds, standard deviations) in one cycle."""
+
+MAX_STRETCH = 100.0
+"""Longest extrapolation, in lengths of two EM steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +88,7 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
     found: Parameters = {}
     reached = np.zeros(0)
     from_moments = np.nan
+    ceiling = _saturated(problem)
     scale = max(1.0, float(counts.sum()))
     for turn in range(rounds if model.classes > 1 else 1):
         n = ROUND if model.classes > 1 else 1
@@ -88,12 +97,12 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
             starts.insert(0, moment)
         joined = {name: np.concatenate([s[name] for s in starts]) for name in starts[0]}
         tiled = np.repeat(counts, len(starts), axis=0)
-        fitted = em(model, columns, tiled, joined, tolerance=min(1e-6, 1e-3 / scale), max_iterations=500)
+        fitted = leap(problem, tiled, joined, tolerance=1e-3, cycles=MAX_CYCLES)
         if turn == 0 and moment is not None:
             from_moments = float(fitted.log_likelihood[0])
         found = {name: np.concatenate([found[name], v]) if found else v for name, v in fitted.parameters.items()}
         reached = np.concatenate([reached, np.nan_to_num(fitted.log_likelihood, nan=-np.inf)])
-        if (reached > reached.max() - 2 * SAME).sum() >= ENOUGH:
+        if (reached > reached.max() - 2 * SAME).sum() >= ENOUGH or reached.max() > ceiling - SAME:
             break
     top = _distinct(reached)
     sharpened = [sharpen(problem, {name: v[i : i + 1] for name, v in found.items()}) for i in top]
@@ -123,6 +132,69 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
     )
 
 
+def _saturated(problem: Problem) -> float:
+    """Log-likelihood that no model of discrete variables exceeds."""
+    if problem.model.continuous_variables:
+        return np.inf
+    seen = problem.counts[problem.counts > 0]
+    return float((seen * np.log(seen / seen.sum())).sum())
+
+
+def leap(problem: Problem, counts: Array, start: Parameters, *, tolerance: float, cycles: int) -> EMResult:
+    """Climb by pairs of EM steps, each pair extrapolated where that gains.
+
+    Parameters
+    ----------
+    problem : Problem
+        Model and columns.
+    counts : ndarray of shape (batch, patterns)
+        Counts per member.
+    start : mapping of str to ndarray
+        Starting parameters with the same batch axis.
+    tolerance : float
+        A member stops when one cycle gains less log-likelihood.
+    cycles : int
+        Limit on cycles, of three EM steps each.
+
+    References
+    ----------
+    .. [1] Varadhan, R. and Roland, C. (2008). Simple and globally convergent methods for accelerating
+       the convergence of any EM algorithm. Scandinavian Journal of Statistics 35.
+    """
+    model, columns = problem.model, problem.columns
+    maximiser = Maximiser(model, columns)
+
+    def step(now: Parameters, own: Array) -> tuple[Array, Parameters]:
+        log_p = log_joint(model, now, columns)
+        value = (own * log_sum_classes(log_p)).sum(axis=1)
+        return value, maximiser.step(responsibilities(log_p) * own[:, None], now)
+
+    now = {name: value.copy() for name, value in start.items()}
+    reached, active = np.full(len(counts), -np.inf), np.arange(len(counts))
+    for _ in range(cycles):
+        own, here = counts[active], {name: value[active] for name, value in now.items()}
+        value, one = step(here, own)
+        gained = value - reached[active] > tolerance
+        reached[active] = value
+        middle, two = step(one, own)
+        first, second, third = (to_free(model, p) for p in (here, one, two))
+        r, v = second - first, third - 2 * second + first
+        stretch = np.linalg.norm(r, axis=1) / np.maximum(np.linalg.norm(v, axis=1), 1e-300)
+        stretch = np.clip(stretch, 1.0, MAX_STRETCH)[:, None]
+        move = np.clip(2 * stretch * r + stretch**2 * v, -MAX_LEAP, MAX_LEAP)
+        far = from_free(model, first + move)
+        end, after = step(far, own)
+        better = end >= middle
+        for name, plain in two.items():
+            now[name][active] = np.where(better.reshape(-1, *(1,) * (plain.ndim - 1)), after[name], plain)
+        active = active[gained]
+        if not len(active):
+            break
+    converged = np.ones(len(counts), dtype=bool)
+    converged[active] = False
+    return EMResult(parameters=now, log_likelihood=reached, converged=converged)
+
+
 def _distinct(reached: Array) -> list[int]:
     """Places of the best ends that differ in their log-likelihood."""
     out: list[int] = []
@@ -138,14 +210,8 @@ def rough_maximum(problem: Problem) -> float:
     rng = np.random.default_rng(problem.seed)
     starts = [random_starts(model, columns, counts, rng) for _ in range(ROUGH_STARTS)]
     joined = {name: np.concatenate([s[name] for s in starts]) for name in starts[0]}
-    fitted = em(
-        model,
-        columns,
-        np.repeat(counts, len(starts), axis=0),
-        joined,
-        tolerance=1e-2 / max(1.0, float(counts.sum())),
-        max_iterations=ROUGH_ITERATIONS,
-    )
+    tiled = np.repeat(counts, len(starts), axis=0)
+    fitted = leap(problem, tiled, joined, tolerance=1e-2, cycles=ROUGH_CYCLES)
     best = int(np.nan_to_num(fitted.log_likelihood, nan=-np.inf).argmax())
     point = sharpen(problem, {name: v[best : best + 1] for name, v in fitted.parameters.items()})
     return float(em(model, columns, counts, point, max_iterations=1).log_likelihood[0])
