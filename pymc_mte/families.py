@@ -51,7 +51,7 @@ def _draw_level(rng: np.random.Generator, p: Array) -> NDArray[np.int64]:
 
 
 def binomial_table(p: Array, trials: int) -> Array:
-    """Probabilities of 0 to ``trials`` successes, for any array of success probabilities: (..., trials + 1)."""
+    """Compute the probabilities of 0 to ``trials`` successes: (..., trials + 1)."""
     s = np.arange(trials + 1)
     p = np.asarray(p, dtype=float)[..., None]
     return np.asarray(special.comb(trials, s) * p**s * (1 - p) ** (trials - s))

@@ -76,8 +76,8 @@ def do(
     draws = result[group].to_dataset()
     if missing := [name for name in model.dims if name not in draws]:
         raise RefusedError(
-            f"this result (method {result.attrs.get('method', 'unknown')!r}) holds no {missing[0]!r}; `do` needs "
-            "the tables of the network, so use estimate(method='polished') or a posterior"
+            f"this result (method {result.attrs.get('method', 'unknown')!r}) holds no {missing[0]!r}; `do` "
+            "needs the tables of the network, so use estimate(method='polished') or a posterior"
         )
     lead = tuple(d for d in ("chain", "draw") if d in draws.dims)
     parameters = {n: draws[n].transpose(*lead, *model.dims[n]).values for n in model.dims}

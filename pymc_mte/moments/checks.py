@@ -121,7 +121,7 @@ def _visible(setup: ClassProblem, run: int) -> int:
 
 
 def _route(setup: ClassProblem, notes: list[Note]) -> list[Check]:
-    """The runs of the moment route, their matching, and how far they agree."""
+    """Report the runs of the moment route, their matching, and how far they agree."""
     if setup.plan is None:
         return []
     if not setup.plan.families:
@@ -220,7 +220,7 @@ def _optima(setup: ClassProblem, notes: list[Note]) -> list[Check]:
 
 
 def n_free(model: CausalModel) -> int:
-    """Number of free parameters, class weights included."""
+    """Count the free parameters, class weights included."""
     total = 0
     for name, shape in model.shapes.items():
         table = name == "class_weight" or model.variables[model.owners[name][0]].discrete
@@ -291,7 +291,9 @@ def _information(setup: ClassProblem, notes: list[Note]) -> list[Check]:
         if gap.min() < MIN_SEPARATION:
             weak.append(f"two classes are {gap.min():.2g} standard errors apart")
         if draws_of(model) < 2 * model.classes:
-            weak.append(f"{draws_of(model)} draws per row leave no degree of freedom to test K = {model.classes}")
+            weak.append(
+                f"{draws_of(model)} draws per row leave no degree of freedom to test K = {model.classes}"
+            )
     if weak:
         notes.append(Note(Status.WEAK_DESIGN, setup.kind, "; ".join(weak)))
     return out

@@ -60,10 +60,13 @@ def choose_class_method(model: CausalModel, method: str) -> str:
     if method == "polished":
         return method
     if model.classes == 1:
-        raise RefusedError(f"method {method!r} takes classes apart, and this model has classes = 1; use polished")
+        raise RefusedError(
+            f"method {method!r} takes classes apart, and this model has classes = 1; use polished"
+        )
     if model.continuous_variables:
         raise RefusedError(
-            f"method {method!r} works on tables, and {model.continuous_variables[0]!r} is continuous; use polished"
+            f"method {method!r} works on tables, and {model.continuous_variables[0]!r} is continuous; "
+            "use polished"
         )
     if kind == "coins" and draws_of(model) < 2 * model.classes - 1:
         raise RefusedError(
@@ -127,7 +130,9 @@ class ClassProblem:
         partial: Parameters = {"class_weight": weight / weight.sum(axis=1, keepdims=True)}
         for name, value in found.items():
             binomial = self.model.variables[self.model.owners[name][0]].trials is not None
-            table = np.clip(np.nan_to_num(value, nan=0.5 if binomial else 1 / value.shape[-1]), FLOOR, 1 - FLOOR)
+            table = np.clip(
+                np.nan_to_num(value, nan=0.5 if binomial else 1 / value.shape[-1]), FLOOR, 1 - FLOOR
+            )
             partial[name] = table if binomial else table / table.sum(axis=-1, keepdims=True)
         if set(partial) == set(self.model.dims):
             return partial
@@ -159,14 +164,18 @@ class ClassProblem:
         solved = self._coins(counts, "pencil")
         name = f"p_{next(iter(self.model.variables))}"
         usable = (solved["complex_roots"] == 0) & np.isfinite(solved[name]).all(axis=1)
-        start = {n: np.where(usable[:, None], solved[n], fitted.parameters[n]) for n in ("class_weight", name)}
+        start = {
+            n: np.where(usable[:, None], solved[n], fitted.parameters[n]) for n in ("class_weight", name)
+        }
         weight = np.clip(start["class_weight"], COIN_FLOOR, None)
         start["class_weight"] = weight / weight.sum(axis=1, keepdims=True)
         start[name] = np.clip(start[name], COIN_FLOOR, 1 - COIN_FLOOR)
         other = em(self.model, self.problem.columns, counts, start, tolerance=REPLICATE_TOLERANCE)
         better = other.log_likelihood > fitted.log_likelihood
         return EMResult(
-            parameters={n: np.where(better[:, None], other.parameters[n], v) for n, v in fitted.parameters.items()},
+            parameters={
+                n: np.where(better[:, None], other.parameters[n], v) for n, v in fitted.parameters.items()
+            },
             log_likelihood=np.maximum(other.log_likelihood, fitted.log_likelihood),
             converged=np.where(better, other.converged, fitted.converged),
         )
@@ -175,7 +184,7 @@ class ClassProblem:
         """Factorial moments of repeated draws, for a batch of counts."""
         name, n = next(iter(self.model.variables)), draws_of(self.model)
         table = np.zeros((len(counts), n + 1))
-        np.add.at(table, (slice(None), np.asarray(self.problem.columns[name])), counts)
+        np.add.at(table.T, np.asarray(self.problem.columns[name]), counts.T)
         return factorial_moments(table, min(n, 2 * self.model.classes))
 
     def _coins(self, counts: Array, roots: Literal["pencil", "prony"]) -> Values:

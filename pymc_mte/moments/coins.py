@@ -1,8 +1,8 @@
-"""Mixtures of one repeated mechanism (k coins): class means and weights from factorial moments.
+r"""Mixtures of one repeated mechanism (k coins): class means and weights from factorial moments.
 
 A row shows how often each of n draws of one coin came up; the latent class chooses the coin. The
-moments :math:`\\mu_r = E[p_u^r]` of the hidden success probability are what the counts reveal, and a
-Hankel pencil, or Prony's polynomial, turns :math:`\\mu_0, \\dots, \\mu_{2K-1}` into coins and weights.
+moments :math:`\mu_r = E[p_u^r]` of the hidden success probability are what the counts reveal, and a
+Hankel pencil, or Prony's polynomial, turns :math:`\mu_0, \dots, \mu_{2K-1}` into coins and weights.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,9 @@ def factorial_moments(counts: Array, order: int) -> Array:
     """
     trials = counts.shape[-1] - 1
     if order > trials:
-        raise DataError(f"{trials} draws per row give {trials} moments, and {order} are needed; use more draws")
+        raise DataError(
+            f"{trials} draws per row give {trials} moments, and {order} are needed; use more draws"
+        )
     s, r = np.arange(trials + 1)[:, None], np.arange(order + 1)
     share = counts / counts.sum(axis=-1, keepdims=True)
     return np.asarray(share @ (special.comb(s, r) / special.comb(trials, r)))

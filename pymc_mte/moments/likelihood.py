@@ -189,7 +189,13 @@ def _proxy_tables(problem: Problem, raw: Array) -> Parameters:
     for name in problem.model.outcome_proxies:
         var = problem.model.variables[name]
         first = f"{name} = {var.labels[1]}" if var.discrete else ""
-        if not var.discrete or var.trials is not None or var.parents or not var.latent or first not in problem.x.names:
+        if (
+            not var.discrete
+            or var.trials is not None
+            or var.parents
+            or not var.latent
+            or first not in problem.x.names
+        ):
             continue
         place = problem.x.names.index(first)
         upper = raw[..., place : place + len(var.labels) - 1]

@@ -19,6 +19,9 @@ ROUND = 16
 
 MAX_ROUNDS = 8
 
+MAX_WORK = 1_000_000
+"""Rounds are cut so that starts x patterns x classes stay below this; one is always made."""
+
 ENOUGH = 4
 """Rounds stop once so many starts have reached the best optimum."""
 
@@ -90,7 +93,8 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
     from_moments = np.nan
     ceiling = _saturated(problem)
     scale = max(1.0, float(counts.sum()))
-    for turn in range(rounds if model.classes > 1 else 1):
+    affordable = MAX_WORK // (ROUND * len(problem.counts) * model.classes)
+    for turn in range(max(1, min(rounds, affordable)) if model.classes > 1 else 1):
         n = ROUND if model.classes > 1 else 1
         starts = [random_starts(model, columns, counts, rng) for _ in range(n)]
         if turn == 0 and moment is not None:
@@ -100,7 +104,9 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
         fitted = leap(problem, tiled, joined, tolerance=1e-3, cycles=MAX_CYCLES)
         if turn == 0 and moment is not None:
             from_moments = float(fitted.log_likelihood[0])
-        found = {name: np.concatenate([found[name], v]) if found else v for name, v in fitted.parameters.items()}
+        found = {
+            name: np.concatenate([found[name], v]) if found else v for name, v in fitted.parameters.items()
+        }
         reached = np.concatenate([reached, np.nan_to_num(fitted.log_likelihood, nan=-np.inf)])
         if (reached > reached.max() - 2 * SAME).sum() >= ENOUGH or reached.max() > ceiling - SAME:
             break

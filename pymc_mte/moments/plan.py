@@ -114,7 +114,8 @@ def plan(model: CausalModel) -> Plan:
     >>> chain = CausalModel(
     ...     classes=2,
     ...     variables={
-    ...         v: {"family": "bernoulli", "parents": [names[i - 1]] if i else []} for i, v in enumerate(names)
+    ...         v: {"family": "bernoulli", "parents": [names[i - 1]] if i else []}
+    ...         for i, v in enumerate(names)
     ...     },
     ... )
     >>> print(plan(chain).families[0])
@@ -174,7 +175,7 @@ def _can_group(sizes: tuple[int, ...], classes: int) -> bool:
 def _components(
     names: tuple[str, ...], boundary: dict[str, set[str]], given: set[str]
 ) -> tuple[tuple[str, ...], ...]:
-    """Connected parts of the moral graph once the conditions are cut out, in the model's order."""
+    """Find the connected parts of the moral graph once the conditions are cut out."""
     left, out = [v for v in names if v not in given], []
     while left:
         part, queue = set(), [left[0]]

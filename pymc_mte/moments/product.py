@@ -1,6 +1,6 @@
 """Mixtures of product distributions: simultaneous diagonalisation of a grouped three-way table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -108,7 +108,9 @@ def diagonalise(table: Array, classes: int) -> ThreeWay:
         ),
         singular_value=np.where(bad, 0.0, scale[..., -1]),
         gap=np.where(failed[..., 0], 0.0, pairs.min(axis=(-2, -1)) if classes > 1 else 1.0),
-        residual=np.sqrt((off**2).sum(axis=(-3, -2, -1)) / np.maximum((turned**2).sum(axis=(-3, -2, -1)), 1e-300)),
+        residual=np.sqrt(
+            (off**2).sum(axis=(-3, -2, -1)) / np.maximum((turned**2).sum(axis=(-3, -2, -1)), 1e-300)
+        ),
         complex_roots=complex_roots,
     )
 
@@ -140,6 +142,7 @@ def groupings(sizes: Sequence[int], classes: int, seed: int = 0) -> list[Groupin
     """
     n = len(sizes)
     found: dict[frozenset[tuple[int, ...]], Grouping] = {}
+    choices: Iterable[tuple[int, ...]]
     if n <= 7:
         choices = product(range(3), repeat=n)
     else:

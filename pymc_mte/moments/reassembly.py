@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,19 +132,19 @@ class _Joint:
     def over(self, names: Sequence[str]) -> Array:
         """P(class, names): (batch, class, *names)."""
         given = [self.axis[v] for v in self.family.conditions]
-        operands: list[object] = [self.given, [Ellipsis, 0, *given]]
+        operands: list[Any] = [self.given, [Ellipsis, 0, *given]]
         for block, value in zip(self.family.blocks, self.blocks, strict=True):
             if set(block) & set(names):
                 wanted = [self.axis[v] for v in block if v in names]
-                axes = [Ellipsis, 0, *given, *(self.axis[v] for v in block)]
-                operands += [np.einsum(value, axes, [Ellipsis, 0, *given, *wanted])]
-                operands += [[Ellipsis, 0, *given, *wanted]]
-        out = [Ellipsis, 0, *(self.axis[v] for v in names)]
+                axes: list[Any] = [Ellipsis, 0, *given, *(self.axis[v] for v in block)]
+                kept: list[Any] = [Ellipsis, 0, *given, *wanted]
+                operands += [np.einsum(value, axes, kept), kept]
+        out: list[Any] = [Ellipsis, 0, *(self.axis[v] for v in names)]
         return np.asarray(np.einsum(*operands, out, optimize="greedy"))
 
 
 def tables(model: CausalModel, runs: Runs, alignment: Alignment) -> Parameters:
-    """Class weights and tables by total probability over the runs of one family.
+    """Recover class weights and tables by total probability over the runs of one family.
 
     Every sum runs over assignments of the conditions, so nothing is divided by an estimate except
     P(class, parents). Levels of parents that no usable run has give NaN. Unclipped.
@@ -172,12 +173,12 @@ def _as_parameter(model: CausalModel, name: str, table: Array) -> Array:
 def unzipped(
     model: CausalModel, runs: Sequence[Runs], alignments: Sequence[Alignment]
 ) -> tuple[Parameters, float]:
-    """Class weights and tables by unzipping: children first, each divided out of its parents.
+    r"""Recover class weights and tables by unzipping: children first, each divided out of its parents.
 
     Given all other variables, a variable has the distribution
-    :math:`P(v \\mid pa) \\prod_c P(c \\mid pa(c))` over its children c, up to scale; dividing by the
+    :math:`P(v \mid pa) \prod_c P(c \mid pa(c))` over its children c, up to scale; dividing by the
     children's tables leaves its own. A variable that every family conditions on gets its table by
-    total probability. Class weights follow from :math:`P(u) = P(u \\mid c) P(c) / P_u(c)`.
+    total probability. Class weights follow from :math:`P(u) = P(u \mid c) P(c) / P_u(c)`.
 
     Returns
     -------
@@ -207,8 +208,9 @@ def unzipped(
         with np.errstate(all="ignore"):
             own = ratio / ratio.sum(axis=place, keepdims=True)
         own = np.nan_to_num(own) * full.sum(axis=place, keepdims=True)
-        axes = [Ellipsis, 0, *(axis[v] for v in scope)]
-        found[name] = _normalised(np.einsum(own, axes, [Ellipsis, 0, *(axis[v] for v in names)]))
+        axes: list[Any] = [Ellipsis, 0, *(axis[v] for v in scope)]
+        kept: list[Any] = [Ellipsis, 0, *(axis[v] for v in names)]
+        found[name] = _normalised(np.einsum(own, axes, kept))
     weight, spread = _weights(model, joints[0], found, axis)
     out: Parameters = {"class_weight": weight}
     for name in model.discrete_variables:
@@ -233,7 +235,7 @@ def _weights(
     model: CausalModel, joint: _Joint, found: dict[str, Array], axis: dict[str, int]
 ) -> tuple[Array, float]:
     """P(class) from every run, averaged by the runs' shares; and how much the runs differ."""
-    operands: list[object] = []
+    operands: list[Any] = []
     for name, table in found.items():
         operands += [table, [Ellipsis, 0, *(axis[v] for v in (*model.variables[name].parents, name))]]
     given = [axis[v] for v in joint.family.conditions]

@@ -142,7 +142,9 @@ def solve_runs(
         ]
         grouping = tuple(options[i] for i in np.argmax(scores, axis=0))
     batch, n_runs, k = len(counts), cells(model, family.conditions), model.classes
-    out: dict[str, Array] = {name: np.zeros((batch, n_runs)) for name in ("singular_value", "gap", "residual")}
+    out: dict[str, Array] = {
+        name: np.zeros((batch, n_runs)) for name in ("singular_value", "gap", "residual")
+    }
     weight, complex_roots = np.zeros((batch, n_runs, k)), np.zeros((batch, n_runs), dtype=bool)
     blocks = tuple(np.zeros((batch, n_runs, k, size)) for size in sizes)
     for chosen in dict.fromkeys(grouping):
@@ -173,7 +175,7 @@ def solve_runs(
 
 
 def cells(model: CausalModel, names: tuple[str, ...]) -> int:
-    """Number of joint levels of some variables."""
+    """Count the joint levels of some variables."""
     return int(np.prod([model.size(v) for v in names])) if names else 1
 
 
@@ -185,13 +187,13 @@ def _tabulate(
     sizes = tuple(model.size(v) for v in flat)
     n = counts.shape[1]
     index = np.ravel_multi_index([np.asarray(columns[v]) for v in flat], sizes) if flat else np.zeros(n, int)
-    member = sparse.csr_array((np.ones(n), (index, np.arange(n))), shape=(int(np.prod(sizes)) if flat else 1, n))
+    member = sparse.csr_array(
+        (np.ones(n), (index, np.arange(n))), shape=(int(np.prod(sizes)) if flat else 1, n)
+    )
     return np.asarray((member @ counts.T).T).reshape(len(counts), *(cells(model, g) for g in groups))
 
 
-def two_group_table(
-    model: CausalModel, columns: Columns, counts: Array, runs: Runs, run: int
-) -> Array:
+def two_group_table(model: CausalModel, columns: Columns, counts: Array, runs: Runs, run: int) -> Array:
     """Joint distribution of the first two groups in one run of the data (patterns,): its rank tells K."""
     groups = tuple(_joined(runs.family, group) for group in runs.grouping[run][:2])
     table = _tabulate(model, columns, counts[None], (runs.family.conditions, *groups))
@@ -204,7 +206,9 @@ def _joined(family: Family, group: tuple[int, ...]) -> tuple[str, ...]:
 
 def _conditional(table: Array) -> Array:
     """Normalise each run's table; NaN for runs without rows."""
-    total = table.reshape(*table.shape[:2], -1).sum(axis=-1).reshape(*table.shape[:2], *(1,) * (table.ndim - 2))
+    total = (
+        table.reshape(*table.shape[:2], -1).sum(axis=-1).reshape(*table.shape[:2], *(1,) * (table.ndim - 2))
+    )
     return np.asarray(table / np.where(total > 0, total, np.nan))
 
 
@@ -258,7 +262,7 @@ def align_runs(model: CausalModel, runs: Runs) -> Alignment:
     edges = {}
     for a in np.flatnonzero(usable):
         for b in np.flatnonzero(usable):
-            if a < b and (cost := _edge_cost(model, runs, a, b)) is not None:
+            if a < b and (cost := _edge_cost(model, runs, int(a), int(b))) is not None:
                 order = linear_sum_assignment(cost)[1]
                 edges[a, b] = (order, min(strength[a], strength[b]) * _advantage(cost, order))
     order = np.tile(np.arange(k), (n, 1))
@@ -296,7 +300,9 @@ def _edge_cost(model: CausalModel, runs: Runs, a: int, b: int) -> Array | None:
     """Distance of the classes of two runs on the blocks whose boundary they share: (K, K)."""
     family = runs.family
     sizes = tuple(model.size(v) for v in family.conditions)
-    levels = [dict(zip(family.conditions, np.unravel_index(r, sizes), strict=True)) if sizes else {} for r in (a, b)]
+    levels = [
+        dict(zip(family.conditions, np.unravel_index(r, sizes), strict=True)) if sizes else {} for r in (a, b)
+    ]
     total, shared = np.zeros((model.classes, model.classes)), False
     for block, boundary in zip(runs.blocks, family.boundaries, strict=True):
         if any(levels[0][v] != levels[1][v] for v in boundary):

@@ -260,9 +260,11 @@ def test_refusals(rng):
     table = population(model)
     with pytest.raises(ModelError, match="does not go with a network"):
         estimate(model, table, method="pencil")
+    complete = network(rng, {i: list(range(1, i)) for i in range(1, 5)}, 2)
+    table = population(complete)
     with pytest.raises(RefusedError, match="no plan"):
-        complete = network(rng, {i: list(range(1, i)) for i in range(1, 5)}, 2)
-        estimate(complete, population(complete), method="network")
+        estimate(complete, table, method="network")
+    table = population(model)
     coins = CausalModel(classes=3, variables={"heads": {"family": "binomial", "trials": 4}})
     with pytest.raises(RefusedError, match="too few moments"):
         estimate(coins, {"heads": [0, 1, 4]}, method="pencil")
