@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.bootstrap import robust_se
 from pymc_mte.moments.classes import ClassProblem, draws_of, separation
 from pymc_mte.moments.coins import rank_eigenvalues
-from pymc_mte.moments.methods import Values
+from pymc_mte.moments.methods import Values, class_profile, pooled_scales
 from pymc_mte.moments.multistart import rough_maximum
 from pymc_mte.moments.problem import Problem, make_problem
 from pymc_mte.moments.reassembly import disagreement
@@ -28,6 +29,9 @@ Z_RANK = 3.0
 
 MIN_SEPARATION = 3.0
 """Neighbouring coins closer than this many of their standard errors: the design is too weak."""
+
+N_PAIRED = 60
+"""Resamples that both moments and likelihood see, for their difference."""
 
 MAX_WEIGHT_ERROR = 0.5
 """A class weight whose standard error exceeds this share of it: the design is too weak."""
@@ -80,6 +84,7 @@ def run_checks(
     if method == "polished":
         out += _optima(setup, notes) + _fit(setup, notes)
         if np.isfinite(setup.rows):
+            out += _cross_check(setup, point)
             out += _information(setup, notes) + _evidence(setup, notes)
     return out
 
@@ -198,6 +203,35 @@ def _separation(setup: ClassProblem, point: Values, draws: Values) -> list[Check
     lightest = int(np.argmin(point["class_weight"]))
     out.append(Check("smallest class weight", f"class {lightest}", float(point["class_weight"][lightest])))
     return out
+
+
+def _cross_check(setup: ClassProblem, point: Values) -> list[Check]:
+    """Class weights by moments against those of the likelihood, by paired resamples."""
+    model = setup.model
+    method = {"coins": "pencil", "product": "spectral", "network": "network"}[setup.kind]
+    if setup.moment_start is None:
+        return []
+    scales = pooled_scales(model, setup.problem.columns, setup.problem.counts)
+    own = {n: v[None] for n, v in point.items() if n in model.dims}
+    pivot = class_profile(model, own, scales)[0]
+
+    def gap(counts: Array) -> Array:
+        pair = []
+        for name in (method, "polished"):
+            found = setup.values(name, counts)
+            order = match_classes(found["profile"], pivot)[0]
+            pair.append(take_classes(found["class_weight"], order, 1))
+        return np.asarray(pair[0] - pair[1])
+
+    resamples = setup.problem.sampling.redraw(N_PAIRED, np.random.default_rng(setup.problem.seed + 1))
+    error = robust_se(gap(resamples))
+    with np.errstate(all="ignore"):
+        z = gap(setup.problem.counts[None])[0] / np.where(error > 1e-7, error, np.nan)
+    if not np.isfinite(z).any():
+        return []
+    worst = float(np.nanmax(np.abs(z)))
+    verdict = "ok" if worst <= Z_RANK else "doubt"
+    return [Check("class weights, moments minus likelihood, z", method, worst, verdict)]
 
 
 def _optima(setup: ClassProblem, notes: list[Note]) -> list[Check]:
