@@ -233,6 +233,23 @@ def test_networks_with_more_levels():
     assert worst_error(model, estimate(model, population(model), method="network")) < 1e-9
 
 
+def test_networks_with_counted_variables_and_ones_that_no_class_changes():
+    base = network(np.random.default_rng(1), chain(7), 2)
+    fields = {n: getattr(base, n) for n in type(base).model_fields}
+    variables = {n: var.model_dump() for n, var in base.variables.items()}
+    variables["v4"] |= {"latent": False}
+    variables["v7"] = {"family": "binomial", "trials": 4, "parents": ["v6"]}
+    tables = {**base.truth, "v4": {"p": [0.3, 0.8]}, "v7": {"p": [[0.2, 0.5], [0.7, 0.4]]}}
+    model = CausalModel(**fields | {"variables": variables, "truth": tables})
+    exact = truth(model)
+    for method in ("network", "unzip"):
+        found = estimate(model, population(model), method=method)["estimate"]
+        order = np.argsort(found["class_weight"].values), np.argsort(exact["class_weight"].values)
+        for name in ("p_v3", "p_v7", "class_weight"):
+            np.testing.assert_allclose(found[name].values[order[0]], exact[name].values[order[1]], atol=1e-9)
+        np.testing.assert_allclose(found["p_v4"].values, exact["p_v4"].values, atol=1e-9)
+
+
 def test_a_plan_reads_well_and_cuts_the_graph(rng):
     model = network(rng, chain(8), 2)
     found = plan(model)
