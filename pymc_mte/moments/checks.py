@@ -46,8 +46,9 @@ CLOSE = 2.0
 ROWS_PER_CELL = 5.0
 """The test of fit needs so many rows per cell of the full table."""
 
-MAX_EVIDENCE = 2_000_000
-"""Other numbers of classes are fitted when patterns x parameters is no larger."""
+MAX_SIZE = 300_000
+"""Information, paired resamples and other numbers of classes are left out when patterns x parameters is
+larger: they would take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ def run_checks(
     out += _separation(setup, point, draws)
     if method == "polished":
         out += _optima(setup, notes) + _fit(setup, notes)
-        if np.isfinite(setup.rows):
+        size = len(setup.problem.counts) * (n_free(setup.model) + 1)
+        if np.isfinite(setup.rows) and size <= MAX_SIZE:
             out += _cross_check(setup, point)
             out += _information(setup, notes) + _evidence(setup, notes)
     return out
@@ -336,8 +338,6 @@ def _information(setup: ClassProblem, notes: list[Note]) -> list[Check]:
 def _evidence(setup: ClassProblem, notes: list[Note]) -> list[Check]:
     """BIC of one class fewer, as many, and one more."""
     model, problem = setup.model, setup.problem
-    if len(problem.counts) * (n_free(model) + 1) > MAX_EVIDENCE:
-        return []
     found = {}
     for k in (model.classes - 1, model.classes, model.classes + 1):
         if k < 1:

@@ -158,6 +158,13 @@ class ClassProblem:
 
         With few draws the likelihood is flat, and a climb from the point estimate would stop too early.
         """
+        if len(counts) == 1 and np.array_equal(counts[0], self.problem.counts):
+            found = self.optima
+            return EMResult(
+                parameters=found.parameters,
+                log_likelihood=np.array([found.log_likelihood]),
+                converged=np.array([found.converged]),
+            )
         fitted = refit(self.problem, counts, self.optima.parameters)
         if self.kind != "coins" or draws_of(self.model) < 2 * self.model.classes - 1:
             return fitted

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pymc_mte.model import Parameters
 from pymc_mte.moments.em import EMResult, Maximiser, em, random_starts, responsibilities
 from pymc_mte.moments.likelihood import sharpen
-from pymc_mte.moments.problem import Problem
+from pymc_mte.moments.problem import Problem, make_problem
 from pymc_mte.moments.scores import from_free, to_free
 from pymc_mte.network import log_joint, log_sum_classes
 
@@ -18,6 +18,9 @@ ROUND = 16
 """Random starts per round."""
 
 MAX_ROUNDS = 8
+
+MAX_PATTERNS = 3_000
+"""Random starts climb on a sample of so many rows where the data have more patterns."""
 
 MAX_WORK = 1_000_000
 """Rounds are cut so that starts x patterns x classes stay below this; one is always made."""
@@ -86,13 +89,55 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
     rounds : int
         Most rounds of random starts; fewer are made once the best optimum has come up often enough.
     """
-    model, columns, counts = problem.model, problem.columns, problem.counts[None]
     rng = np.random.default_rng(problem.seed)
+    small = _thinned(problem, rng)
+    found, reached, from_moments = _rounds(small, moment, rounds, rng)
+    n_starts, share = len(reached), float((reached > reached.max() - 0.5).mean())
+    if small is not problem:
+        top = _distinct(reached)
+        found = {name: v[top] for name, v in found.items()}
+        if moment is not None:
+            found = {name: np.concatenate([moment[name], v]) for name, v in found.items()}
+        counts = np.repeat(problem.counts[None], len(found["class_weight"]), axis=0)
+        fitted = leap(problem, counts, found, tolerance=1e-2, cycles=MAX_CYCLES)
+        found, reached = fitted.parameters, np.nan_to_num(fitted.log_likelihood, nan=-np.inf)
+        from_moments = float(reached[0]) if moment is not None else np.nan
+    top = _distinct(reached)
+    finished = _finished(problem, {name: v[top] for name, v in found.items()}, exact=small is problem)
+    order = np.argsort(-finished.log_likelihood, kind="stable")
+    best, own = order[0], float(finished.log_likelihood[order[0]])
+    others = [i for i in order if finished.log_likelihood[i] < own - SAME]
+    if abs(from_moments - reached[top[best]]) < 2 * SAME:
+        from_moments = own  # finished, as that climb's twin
+    return Optima(
+        parameters={name: v[best : best + 1] for name, v in finished.parameters.items()},
+        log_likelihood=own,
+        share=share,
+        n_starts=n_starts,
+        moment_start=from_moments,
+        second={n: v[others[0]][None] for n, v in finished.parameters.items()} if others else None,
+        second_log_likelihood=float(finished.log_likelihood[others[0]]) if others else np.nan,
+        converged=bool(finished.converged[best]),
+    )
+
+
+def _thinned(problem: Problem, rng: np.random.Generator) -> Problem:
+    """Return the data, or a sample of their rows where so many patterns would make starts slow."""
+    if len(problem.counts) <= MAX_PATTERNS:
+        return problem
+    counts = rng.multinomial(MAX_PATTERNS, problem.counts / problem.counts.sum()).astype(float)
+    kept = np.flatnonzero(counts)
+    columns = {name: np.asarray(column)[kept] for name, column in problem.columns.items()}
+    return make_problem(problem.model, columns, counts[kept], problem.seed)
+
+
+def _rounds(
+    problem: Problem, moment: Parameters | None, rounds: int, rng: np.random.Generator
+) -> tuple[Parameters, Array, float]:
+    """Climb from the moment start and rounds of random ones: ends, log-likelihoods, the moment start's."""
+    model, columns, counts = problem.model, problem.columns, problem.counts[None]
     found: Parameters = {}
-    reached = np.zeros(0)
-    from_moments = np.nan
-    ceiling = _saturated(problem)
-    scale = max(1.0, float(counts.sum()))
+    reached, from_moments, ceiling = np.zeros(0), np.nan, _saturated(problem)
     affordable = MAX_WORK // (ROUND * len(problem.counts) * model.classes)
     for turn in range(max(1, min(rounds, affordable)) if model.classes > 1 else 1):
         n = ROUND if model.classes > 1 else 1
@@ -110,31 +155,23 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
         reached = np.concatenate([reached, np.nan_to_num(fitted.log_likelihood, nan=-np.inf)])
         if (reached > reached.max() - 2 * SAME).sum() >= ENOUGH or reached.max() > ceiling - SAME:
             break
-    top = _distinct(reached)
-    sharpened = [sharpen(problem, {name: v[i : i + 1] for name, v in found.items()}) for i in top]
-    finished = em(
-        model,
-        columns,
-        np.repeat(counts, len(top), axis=0),
-        {name: np.concatenate([s[name] for s in sharpened]) for name in found},
-        tolerance=1e-7 / scale,
-        max_iterations=2_000,
-    )
-    order = np.argsort(-finished.log_likelihood, kind="stable")
-    best = order[0]
-    point = {name: v[best : best + 1] for name, v in finished.parameters.items()}
-    own = float(finished.log_likelihood[best])
-    reached[reached > reached[top[best]] - 2 * SAME] = own
-    others = [i for i in order if finished.log_likelihood[i] < own - SAME]
-    return Optima(
-        parameters=point,
-        log_likelihood=own,
-        share=float((reached > own - 0.5).mean()),
-        n_starts=len(reached),
-        moment_start=from_moments,
-        second={n: v[others[0]][None] for n, v in finished.parameters.items()} if others else None,
-        second_log_likelihood=float(finished.log_likelihood[others[0]]) if others else np.nan,
-        converged=bool(finished.converged[best]),
+    return found, reached, from_moments
+
+
+def _finished(problem: Problem, found: Parameters, *, exact: bool) -> EMResult:
+    """Finish climbs by scoring steps and EM, which also reaches probabilities of 0 and 1."""
+    n = len(found["class_weight"])
+    if exact:
+        parts = [sharpen(problem, {name: v[i : i + 1] for name, v in found.items()}) for i in range(n)]
+        found = {name: np.concatenate([part[name] for part in parts]) for name in found}
+    scale = max(1.0, float(problem.counts.sum()))
+    return em(
+        problem.model,
+        problem.columns,
+        np.repeat(problem.counts[None], n, axis=0),
+        found,
+        tolerance=(1e-7 if exact else 1e-3) / scale,
+        max_iterations=2_000 if exact else 200,
     )
 
 
