@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from pymc_mte.errors import ModelError
+from pymc_mte.families import Scope
 from pymc_mte.validation import (
     MAX_CLASSES,
     UNSUPPORTED,
@@ -185,6 +186,7 @@ class CausalModel(Part):
                 axes: dict[str, tuple[str, ...]] = {
                     "table": (*lead, *var.parents, name),
                     "location": (*lead, *var.parents),
+                    "rate": (*lead, *var.parents),
                     "scale": (*lead, *var.parents) if var.scale_parents else lead,
                     "shared": (),
                 }
@@ -204,6 +206,18 @@ class CausalModel(Part):
             for name, var in self.variables.items()
             for parameter in var.spec.parameters
         }
+
+    def scope(self, name: str) -> Scope:
+        """Kind of a parameter; a ``table`` holds probabilities that sum to 1 along its last axis."""
+        if name == "class_weight":
+            return "table"
+        variable, parameter = self.owners[name]
+        return self.variables[variable].spec.parameters[parameter]
+
+    def free_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a parameter without what is fixed: tables lose their first level."""
+        shape = self.shapes[name]
+        return (*shape[:-1], shape[-1] - 1) if self.scope(name) == "table" else shape
 
     def size(self, dim: str) -> int:
         """Length of an axis: the number of classes, or of a variable's levels."""
@@ -236,7 +250,8 @@ class CausalModel(Part):
 
     def with_levels(self, levels: dict[str, tuple[Level, ...]]) -> "CausalModel":
         """Return the model with bernoulli levels filled in as the data have them."""
-        missing = {k: v for k, v in levels.items() if self.variables[k].levels is None and v != (0, 1)}
+        known = {k for k, var in self.variables.items() if var.levels is not None or var.trials is not None}
+        missing = {k: v for k, v in levels.items() if k not in known and v != (0, 1)}
         if not missing:
             return self
         variables = {

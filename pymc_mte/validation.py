@@ -225,14 +225,12 @@ def _check_truth_values(model: "CausalModel") -> None:
             raise ModelError(f"{key}: expected the shape {wanted} ({axes}), got {value.shape}")
         if not np.isfinite(value).all():
             raise ModelError(f"{key}: every number must be finite")
-        scope = "table" if name == "class_weight" else _scope(model, name)
+        scope = model.scope(name)
         if scope == "table":
             if (value < 0).any() or not np.allclose(value.sum(axis=-1), 1):
                 raise ModelError(f"{key}: probabilities must lie in [0, 1] and sum to 1")
+        elif scope == "rate":
+            if (value < 0).any() or (value > 1).any():
+                raise ModelError(f"{key}: probabilities must lie in [0, 1]")
         elif scope in ("scale", "shared") and not (value > 0).all():
             raise ModelError(f"{key}: must be positive")
-
-
-def _scope(model: "CausalModel", name: str) -> str:
-    variable, parameter = model.owners[name]
-    return model.variables[variable].spec.parameters[parameter]

@@ -67,6 +67,8 @@ def build_model(
         raise DataError("the posterior needs whole counts; real-valued tables are for moment methods only")
     if SAMPLING_WEIGHT in table:
         raise RefusedError("sampling weights are for `estimate`; a weighted posterior is not supported")
+    if counted := [name for name, var in model.variables.items() if var.trials is not None]:
+        raise RefusedError(f"no posterior for the binomial variable {counted[0]!r} yet; use `estimate`")
     chosen = merge_priors(model, priors)
     layout = pattern_layout(model, table)
     coords = {
