@@ -53,7 +53,8 @@ def share_bounds(
     A single binary node: leaving it alone looks like a mixture of both forced values.
 
     >>> coin = Network(parents=((),), tables=(np.array([0.5, 0.5]),))
-    >>> share_bounds(coin, np.array([[0], [1]]), np.array([0.8, 0.2]), np.array([[-1], [0]])).round(3).tolist()
+    >>> found = share_bounds(coin, np.array([[0], [1]]), np.array([0.8, 0.2]), np.array([[-1], [0]]))
+    >>> found.round(3).tolist()
     [[0.0, 0.4], [0.6, 0.8]]
     """
     sizes = network.sizes
@@ -78,7 +79,7 @@ def share_bounds(
                 sign * cost, A_ub=both, b_ub=limits, A_eq=np.ones((1, len(cost))), b_eq=[1.0], method="highs"
             )
             out[row, column] = sign * found.fun if found.status == 0 else np.nan
-    return np.clip(out, 0.0, 1.0)
+    return np.asarray(np.clip(out, 0.0, 1.0))
 
 
 def _cell_intervals(

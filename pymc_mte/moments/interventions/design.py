@@ -50,8 +50,10 @@ class Mixture:
 
 def collapse(rows: Ints) -> tuple[Ints, Array]:
     """Distinct rows and how often each occurs."""
-    found, counts = np.unique(rows, axis=0, return_counts=True)
-    return found, counts.astype(float)
+    order = np.lexsort(rows.T[::-1])
+    ordered = rows[order]
+    first = np.flatnonzero(np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)])
+    return ordered[first], np.diff(np.r_[first, len(rows)]).astype(float)
 
 
 def draw_rows(network: Network, forced: Ints, rng: np.random.Generator) -> Ints:
@@ -68,10 +70,10 @@ def draw_rows(network: Network, forced: Ints, rng: np.random.Generator) -> Ints:
 def random_network(nodes: int, size: int, rng: np.random.Generator) -> Network:
     """Draw a network whose edges prefer nodes that have edges already; tables are Dirichlet(2).
 
-    The number of edges is uniform between ``nodes`` and ``5 nodes``, at most all.
+    The number of edges is uniform between ``nodes`` and the smaller of ``5 nodes`` and all.
     """
     pairs = np.array([(a, b) for b in range(nodes) for a in range(b)], dtype=np.int64).reshape(-1, 2)
-    wanted = min(int(rng.integers(nodes, 5 * nodes + 1)), len(pairs))
+    wanted = int(rng.integers(min(nodes, len(pairs)), min(5 * nodes, len(pairs)) + 1))
     degree = np.ones(nodes)
     chosen = np.zeros(len(pairs), dtype=bool)
     for _ in range(wanted):

@@ -110,12 +110,12 @@ def _relearn(
 
 
 def standard_errors(matrix: sparse.csc_array, counts: Array, weight: Array) -> Array:
-    """Standard errors of the weights by the inverse information of the rows, tables held fixed."""
+    """Compute standard errors of the weights by the information of the rows, tables held fixed."""
     mean = matrix @ weight
     scaled = sparse.diags_array(np.sqrt(counts) / np.maximum(mean, DUST)) @ matrix.tocsr()
     information = (scaled.T @ scaled).toarray()
     information[np.diag_indices_from(information)] += 1e-9 * np.trace(information) / len(weight)
-    return np.sqrt(np.maximum(np.diag(np.linalg.inv(information)), 0.0))
+    return np.asarray(np.sqrt(np.maximum(np.diag(np.linalg.inv(information)), 0.0)))
 
 
 def log_bayes_factor(gain: Array, weight: Array, se: Array, n_targets: int) -> Array:

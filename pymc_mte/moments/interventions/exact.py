@@ -44,7 +44,7 @@ def enumerate_exclusions(
     sizes = network.sizes
     every = admissible(sizes)
     matrix = components(network, rows, every)
-    best: tuple[Array, Array] | None = None
+    best: tuple[Ints, Array] | None = None
     choices = list(product(*(range(size) for size in sizes)))
     levels = np.empty(len(choices))
     for number, choice in enumerate(choices):
