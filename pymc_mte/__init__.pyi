@@ -10,6 +10,7 @@ from .errors import (
 )
 from .fit import Fit as Fit, fit as fit
 from .identify.identification import Identification as Identification, identify as identify
+from .interventions import Interventions as Interventions, base_model as base_model
 from .model import CausalModel as CausalModel, DataSource as DataSource, Variable as Variable
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate

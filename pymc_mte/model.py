@@ -18,6 +18,12 @@ from pydantic import (
 
 from pymc_mte.errors import ModelError
 from pymc_mte.families import FAMILIES, Family
+from pymc_mte.interventions import (
+    Interventions,
+    check_interventions,
+    stated_parameters,
+    tie_mechanisms,
+)
 from pymc_mte.validation import (
     MAX_CLASSES,
     MAX_LEVELS,
@@ -144,6 +150,8 @@ class CausalModel(_Part):
         Which outcomes are good.
     practical : float
         Effect size, in outcome units, below which a class counts neither as helped nor harmed.
+    interventions : Interventions, optional
+        The classes share all mechanisms and differ by forced values only.
 
     Raises
     ------
@@ -182,6 +190,7 @@ class CausalModel(_Part):
     better: Literal["higher", "lower"] = "higher"
     practical: float = 0.0
     moments_only: str | None = None
+    interventions: Interventions | None = None
     data: DataSource | None = None
     truth: dict[str, Any] | None = None
     priors: dict[str, Any] = Field(default_factory=dict)
@@ -193,7 +202,7 @@ class CausalModel(_Part):
             if key in fields:
                 raise ModelError(f"{key}: {sentence}")
         try:
-            super().__init__(**fields)
+            super().__init__(**tie_mechanisms(fields))
         except ValidationError as err:
             raise ModelError(explain(err)) from None
         check_truth(self)
@@ -221,6 +230,7 @@ class CausalModel(_Part):
     def _check(self) -> Self:
         check_variables(self)
         check_roles(self)
+        check_interventions(self)
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -357,10 +367,11 @@ class CausalModel(_Part):
                 "to compare with; add the parameters to it"
             )
         out: Parameters = {}
-        weights = self.truth.get("class_weight", [1.0] * self.classes)
+        stated = stated_parameters(self)
+        weights = stated.get("class_weight", [1.0] * self.classes)
         out["class_weight"] = np.asarray(weights, dtype=float)
         for name, (variable, parameter) in self.owners.items():
-            value = np.asarray(self.truth[variable][parameter], dtype=float)
+            value = np.asarray(stated[variable][parameter], dtype=float)
             if self.variables[variable].family == "bernoulli":
                 value = np.stack([1 - value, value], axis=-1)
             out[name] = value

@@ -17,6 +17,7 @@ from pymc_mte.model import CausalModel
 from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
 from pymc_mte.moments.bootstrap import replicate, robust_se
 from pymc_mte.moments.groups import causal_groups, equal_effects
+from pymc_mte.moments.interventions.estimate import estimate_targets
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values, align_values, bridge_values
 from pymc_mte.moments.positivity import PER_ARM, ArmSupport, arm_support, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, problem_of
@@ -39,10 +40,14 @@ def estimate(
     *,
     method: str = "auto",
     bridge: Bridge = "outcome",
+    base: Any = None,
     n_boot: int = 400,
     rng: int | np.random.Generator = 0,
 ) -> xr.DataTree:
     """Estimate the mixture of treatment effects, or average effects, from moments.
+
+    For a model with interventions: the targets and their shares, see
+    `pymc_mte.moments.interventions.estimate.estimate_targets`.
 
     Parameters
     ----------
@@ -58,6 +63,8 @@ def estimate(
     bridge : {"outcome", "treatment", "both"}
         For ``method="bridge"``: the outcome bridge, the treatment bridge, or the doubly robust
         combination. The last two give no effect on the treated.
+    base : tabulated Dataset, dataframe, mapping or path, optional
+        For a model with interventions: rows of the untouched network.
     n_boot : int
         Bootstrap replicates, a multiple of 4; 0 for none.
     rng : int or numpy.random.Generator
@@ -87,6 +94,10 @@ def estimate(
     """
     if not isinstance(n_boot, int) or n_boot < 0 or n_boot % N_CHAINS:
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
+    if model.interventions is not None:
+        return estimate_targets(model, data, base=base, method=method, n_boot=n_boot, rng=rng)
+    if base is not None:
+        raise ModelError("base: only a model with interventions has base rows; leave it out")
     choose_method(model, method)
     model, table = resolve(model, data)
     generator = np.random.default_rng(rng)
