@@ -277,11 +277,8 @@ def _notes(
 
 
 def _tree(point: xr.Dataset, draws: Array, attrs: dict[str, str | int | float]) -> xr.DataTree:
-    values = (
-        draws.reshape(N_CHAINS, -1, draws.shape[1])
-        if len(draws)
-        else point["target_weight"].values[None, None]
-    )
+    weight = point["target_weight"].values
+    values = draws.reshape(N_CHAINS, -1, len(weight)) if len(draws) else weight[None, None]
     replicates = xr.Dataset(
         {"target_weight": (("chain", "draw", "target"), values)},
         coords={
