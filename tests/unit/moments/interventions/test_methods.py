@@ -192,7 +192,7 @@ def test_a_soft_intervention_is_flagged_at_its_node(seed):
 
 def test_misfit_counts_the_errors_of_a_learnt_base(rng):
     """Two equal small samples differ by chance, the learnt table's part of it included."""
-    mixture = chain(rng)
+    mixture = chain()
     free = np.full((1, 4), -1)
     low = 0
     for _ in range(60):
