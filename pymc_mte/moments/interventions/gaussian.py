@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import stats
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-MAX_STEPS, TOLERANCE = 300, 1e-2
+MAX_STEPS, TOLERANCE = 300, 1e-4
 """EM stops after this many steps, or when a step gains fewer nats."""
 
-STARTS, START_ROWS, START_STEPS = 12, 2_000, 60
+STARTS, START_ROWS, START_STEPS = 12, 4_000, 60
 """Random starts per number of components, each tried on some of the rows for some steps."""
 
 CLEARLY_ZERO = 2.0
@@ -37,12 +37,15 @@ class LinearNetwork:
         Entry (i, j): change of node i per unit of its parent j; 0 where there is no edge.
     sd : ndarray of shape (nodes,)
         Standard deviation of the errors.
+    base_rows : float
+        Rows that the equations were learnt from; infinite where they are known.
     """
 
     parents: tuple[tuple[int, ...], ...]
     intercept: Array
     coefficient: Array
     sd: Array
+    base_rows: float = np.inf
 
     def residuals(self, rows: Array) -> Array:
         """Errors in standard deviations: independent standard normals in the untouched system."""
@@ -63,12 +66,16 @@ class ShiftMixture:
         Of the standardised errors, in nats.
     criterion : float
         BIC: lower is better; every shift that is not 0 counts as a parameter.
+    price : float
+        What a parameter costs in it: log(rows), times 1 + rows / base rows, since errors of the learnt
+        equations look like shifts.
     """
 
     weight: Array
     shift: Array
     log_likelihood: float
     criterion: float
+    price: float
 
     @property
     def targets(self) -> Flags:
@@ -102,7 +109,9 @@ def learn_linear(parents: Sequence[tuple[int, ...]], rows: Array) -> LinearNetwo
         error = rows[:, node] - design @ found
         intercept[node], coefficient[node, list(above)] = found[0], found[1:]
         sd[node] = np.sqrt(error @ error / (len(rows) - design.shape[1]))
-    return LinearNetwork(parents=tuple(parents), intercept=intercept, coefficient=coefficient, sd=sd)
+    return LinearNetwork(
+        parents=tuple(parents), intercept=intercept, coefficient=coefficient, sd=sd, base_rows=len(rows)
+    )
 
 
 def unmix_shifts(
@@ -126,9 +135,10 @@ def unmix_shifts(
         Most components tried.
     """
     z = network.residuals(rows)
+    price = float(np.log(len(rows)) * (1 + len(rows) / network.base_rows))
     best: ShiftMixture | None = None
     for components in range(1, max_components + 1):
-        found = _sparse(z, _best_start(z, components, rng))
+        found = _sparse(z, _best_start(z, components, price, rng))
         if best is None or found.criterion < best.criterion:
             best, last = found, components
         elif components - last >= PATIENCE:
@@ -139,32 +149,59 @@ def unmix_shifts(
 
 
 def refit_shifts(z: Array, start: ShiftMixture, steps: int = MAX_STEPS) -> ShiftMixture:
-    """Run EM on standardised errors from a given mixture; shifts that are 0 stay 0."""
-    weight, shift, free = start.weight, start.shift, start.targets
-    last = -np.inf
+    """Run accelerated EM on standardised errors from a given mixture; shifts that are 0 stay 0."""
+    free = start.targets
+    state = _step(z, start.weight, start.shift, free)
     for _ in range(steps):
-        member, value = _members(z, weight, shift)
-        mass = member.sum(axis=0)
-        weight = mass / len(z)
-        shift = np.where(free, member.T @ z / np.maximum(mass, 1e-9)[:, None], 0.0)
-        if value - last < TOLERANCE:
+        one = _step(z, state.weight, state.shift, free)
+        two = _step(z, one.weight, one.shift, free)
+        if two.value - one.value < TOLERANCE:
+            state = two
             break
-        last = value
-    value = _members(z, weight, shift)[1]
-    parameters = len(weight) - 1 + free.sum()
-    criterion = float(parameters * np.log(len(z)) - 2 * value)
-    return ShiftMixture(weight=weight, shift=shift, log_likelihood=value, criterion=criterion)
+        state = _extrapolate(z, state, one, two, free)
+    value = _step(z, state.weight, state.shift, free).value
+    criterion = float((len(state.weight) - 1 + free.sum()) * start.price - 2 * value)
+    return replace(start, weight=state.weight, shift=state.shift, log_likelihood=value, criterion=criterion)
 
 
-def _members(z: Array, weight: Array, shift: Array) -> tuple[Array, float]:
-    """Probability of each component given each row, and the log-likelihood."""
-    distance = (z**2).sum(axis=1)[:, None] - 2 * z @ shift.T + (shift**2).sum(axis=1)
-    log_p = np.log(np.maximum(weight, 1e-300)) - 0.5 * distance - 0.5 * z.shape[1] * np.log(2 * np.pi)
-    total = special.logsumexp(log_p, axis=1, keepdims=True)
-    return np.exp(log_p - total), float(total.sum())
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """Parameters after an EM step, and the log-likelihood of those before it."""
+
+    weight: Array
+    shift: Array
+    value: float
 
 
-def _best_start(z: Array, components: int, rng: np.random.Generator) -> ShiftMixture:
+def _step(z: Array, weight: Array, shift: Array, free: Flags) -> _State:
+    log_p = z @ shift.T + (np.log(np.maximum(weight, 1e-300)) - 0.5 * (shift**2).sum(axis=1))
+    top = log_p.max(axis=1)
+    member = np.exp(log_p - top[:, None])
+    total = member.sum(axis=1)
+    member /= total[:, None]
+    constant = -0.5 * float((z**2).sum()) - 0.5 * z.size * np.log(2 * np.pi)
+    mass = member.sum(axis=0)
+    found = np.where(free, member.T @ z / np.maximum(mass, 1e-9)[:, None], 0.0)
+    return _State(weight=mass / len(z), shift=found, value=float((np.log(total) + top).sum()) + constant)
+
+
+def _extrapolate(z: Array, state: _State, one: _State, two: _State, free: Flags) -> _State:
+    """Leap along the last two EM steps (SQUAREM); the second step itself if the leap is worse."""
+    points = [np.concatenate([s.weight, s.shift.ravel()]) for s in (state, one, two)]
+    r = points[1] - points[0]
+    v = points[2] - points[1] - r
+    length = float(np.linalg.norm(v))
+    leap = -float(np.linalg.norm(r)) / length if length > 0 else -1.0
+    if leap > -1.0:
+        return two
+    point = points[0] - 2 * leap * r + leap**2 * v
+    weight = np.maximum(point[: len(state.weight)], 1e-6)
+    shift = point[len(weight) :].reshape(state.shift.shape)
+    tried = _step(z, weight / weight.sum(), shift, free)
+    return tried if tried.value >= two.value else two
+
+
+def _best_start(z: Array, components: int, price: float, rng: np.random.Generator) -> ShiftMixture:
     """Fit unrestricted shifts; starts are rows far from each other, one component starts untouched."""
     best: ShiftMixture | None = None
     some = z[rng.permutation(len(z))[:START_ROWS]]
@@ -175,7 +212,9 @@ def _best_start(z: Array, components: int, rng: np.random.Generator) -> ShiftMix
             centres.append(some[rng.choice(len(some), p=near / near.sum())])
         shift = np.array(centres) + 1e-6  # not exactly 0: all shifts are free
         weight = np.full(components, 1 / components)
-        start = ShiftMixture(weight=weight, shift=shift, log_likelihood=-np.inf, criterion=np.inf)
+        start = ShiftMixture(
+            weight=weight, shift=shift, log_likelihood=-np.inf, criterion=np.inf, price=price
+        )
         found = refit_shifts(some, start, START_STEPS)
         if best is None or found.log_likelihood > best.log_likelihood:
             best = found
@@ -250,4 +289,4 @@ def missing_edge(network: LinearNetwork, rows: Array) -> tuple[int, int, float]:
             p = 2 * float(stats.norm.sf(abs(np.arctanh(r)) * np.sqrt(len(z) - 3)))
             if p < worst[2]:
                 worst = (earlier, later, p)
-    return (*worst[:2], min(1.0, worst[2] * pairs))
+    return (*worst[:2], min(1.0, worst[2] * max(pairs, 1)))
