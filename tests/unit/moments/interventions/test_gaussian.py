@@ -60,7 +60,7 @@ def test_a_clear_mixture_is_unmixed(base, rng):
     assert found.targets.tolist() == (SHIFT != 0).tolist()
     assert found.weight == pytest.approx(WEIGHT, abs=0.05)
     assert found.shift == pytest.approx(SHIFT, abs=0.25)
-    weight, shift = bootstrap_shifts(base, PARENTS, rows, found, 20, rng)
+    weight, shift = bootstrap_shifts(base, PARENTS, rows, found, 10, rng)
     assert weight.std(axis=0) == pytest.approx(np.sqrt(WEIGHT * (1 - WEIGHT) / 3_000), rel=0.8)
     assert (shift[:, SHIFT == 0] == 0).all()
 

@@ -28,7 +28,7 @@ def assert_found(answer, mixture, tolerance=1e-9):
     st.sampled_from([(1, 2), (2, 3), (3, 2), (4, 2), (4, 3), (5, 2)]),
     st.sampled_from(["polished", "lifting"]),
 )
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_exact_distributions_of_small_networks(seed, shape, method):
     mixture = random_mixture(*shape, np.random.default_rng(seed))
     assert_found(unmix(mixture.network, *mixture.population(), method), mixture)
@@ -86,7 +86,7 @@ def test_levels_extend_to_the_components(rng):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_weights_against_a_general_optimiser(seed):
     rng = np.random.default_rng(seed)
     matrix = rng.dirichlet(np.ones(12), size=5).T
