@@ -13,6 +13,7 @@ from .identify.identification import Identification as Identification, identify 
 from .identify.sensitivity import sensitivity as sensitivity
 from .identify.splits import role_splits as role_splits
 from .intervene import do as do
+from .interventions import Interventions as Interventions, base_model as base_model
 from .model import CausalModel as CausalModel
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate

@@ -99,9 +99,16 @@ def cell_columns(model: CausalModel) -> dict[str, NDArray[np.int64]]:
 
 
 def draw_rows(
-    model: CausalModel, parameters: Parameters, n: int, rng: np.random.Generator
+    model: CausalModel,
+    parameters: Parameters,
+    n: int,
+    rng: np.random.Generator,
+    targets: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """Draw latent classes and rows (level numbers or values) from one set of parameters."""
+    """Draw latent classes and rows (level numbers or values) from one set of parameters.
+
+    ``targets`` (classes, variables) are level numbers that a class forces, -1 where it forces none.
+    """
     weight = parameters["class_weight"]
     latent = rng.choice(model.classes, size=n, p=weight / weight.sum())
     columns: dict[str, NDArray[Any]] = {}
@@ -122,4 +129,7 @@ def draw_rows(
             else:
                 gathered[parameter] = np.broadcast_to(value, (n, *value.shape))
         columns[variable] = var.spec.draw(rng, **gathered)
+        if targets is not None:
+            forced = targets[latent, list(model.variables).index(variable)]
+            columns[variable] = np.where(forced < 0, columns[variable], forced)
     return latent, columns

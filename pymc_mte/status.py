@@ -166,6 +166,27 @@ class Status(StrEnum):
         "Some class almost never gets this value where others do, so what would happen to it is "
         "extrapolated. Ask for another value, or for the classes that do get it."
     )
+    EXCLUSION_ASSUMED = (
+        "The shares rest on the assumption that no target forces a certain value of each variable. A "
+        "perfect fit is no evidence for it; without it each share may be anywhere within its bounds."
+    )
+    EXCLUSION_UNCLEAR = (
+        "Another choice of the value that no target forces fits almost as well: the variable is hardly "
+        "ever forced, or the data cannot tell. Compare the targets under the other choice."
+    )
+    RARE_BASE = (
+        "The untouched network has values or parents' values that (almost) never occur, so targets "
+        "seen only there rest on the prior of its tables. Collect more rows of the untouched system."
+    )
+    MECHANISM_MISFIT = (
+        "Rows that left this variable alone do not follow its mechanism: an intervention changed the "
+        "mechanism without forcing a value, an edge is wrong, or the base rows come from another system. "
+        "Do not trust targets at or below it."
+    )
+    NOT_SEPARABLE = (
+        "The targets' distributions coincide on these rows, so their shares cannot be told apart. "
+        "List fewer candidate targets, or collect more rows."
+    )
     NO_MOMENT_METHOD = (
         "The graph does not satisfy the independences that a moment method needs; "
         "only likelihood answers are available."

@@ -20,6 +20,7 @@ from pymc_mte.moments.bootstrap import RESAMPLES, Resample, robust_se
 from pymc_mte.moments.checks import Check
 from pymc_mte.moments.classes import choose_class_method, lacks_proxies
 from pymc_mte.moments.groups import causal_groups, equal_effects
+from pymc_mte.moments.interventions.estimate import estimate_targets
 from pymc_mte.moments.joint import Proxies, with_proxies
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values
 from pymc_mte.moments.positivity import PER_ARM, ArmSupport, failing_arms, refused_mask
@@ -48,11 +49,15 @@ def estimate(
     bridge: Bridge = "outcome",
     interactions: bool = False,
     proxies: Proxies = "independent",
+    base: Any = None,
     n_boot: int = 400,
     resample: Resample = "multinomial",
     rng: int | np.random.Generator = 0,
 ) -> xr.DataTree:
     """Estimate the mixture of treatment effects, average effects, or a mixture without treatment.
+
+    For a model with interventions: the targets and their shares, see
+    `pymc_mte.moments.interventions.estimate.estimate_targets`.
 
     Parameters
     ----------
@@ -79,6 +84,8 @@ def estimate(
     proxies : {"independent", "joint"}
         For ``method="polished"``: discrete proxies of a side are independent given the class (and their
         parents), or have any joint distribution; the attribute ``model`` then has the added edges.
+    base : tabulated Dataset, dataframe, mapping or path, optional
+        For a model with interventions: rows of the untouched network.
     n_boot : int
         Bootstrap replicates, a multiple of 4; 0 for none.
     resample : {"multinomial", "bayesian"}
@@ -116,6 +123,10 @@ def estimate(
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
     if resample not in RESAMPLES:
         raise ModelError(f"resample is one of {', '.join(RESAMPLES)}, got {resample!r}")
+    if model.interventions is not None:
+        return estimate_targets(model, data, base=base, method=method, n_boot=n_boot, rng=rng)
+    if base is not None:
+        raise ModelError("base: only a model with interventions has base rows; leave it out")
     (choose_class_method if lacks_proxies(model) else choose_method)(model, method)
     model, table = resolve(model, data)
     generator = np.random.default_rng(rng)

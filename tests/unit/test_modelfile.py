@@ -328,7 +328,14 @@ def test_round_trip_of_everything(tmp_path):
     assert model.contrasts == ((0, 1),)
 
 
-@pytest.mark.parametrize("name", [n for n in gallery_names() if load_model(f"gallery:{n}").truth is not None])
+WITH_EFFECTS = [
+    name
+    for name, model in ((name, load_model(f"gallery:{name}")) for name in gallery_names())
+    if model.truth is not None and model.treatment is not None
+]
+
+
+@pytest.mark.parametrize("name", WITH_EFFECTS)
 def test_gallery_truth(name):
     model = load_model(f"gallery:{name}")
     answer = truth(model)
