@@ -12,9 +12,12 @@ from .fit import Fit as Fit, fit as fit
 from .identify.identification import Identification as Identification, identify as identify
 from .identify.sensitivity import sensitivity as sensitivity
 from .identify.splits import role_splits as role_splits
+from .intervene import do as do
+from .interventions import Interventions as Interventions, base_model as base_model
 from .model import CausalModel as CausalModel
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate
+from .moments.plan import Plan as Plan, plan as plan
 from .plots.comparison import plot_comparison as plot_comparison
 from .plots.graph import plot_graph as plot_graph
 from .plots.hierarchy import plot_hierarchy as plot_hierarchy

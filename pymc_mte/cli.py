@@ -81,7 +81,7 @@ def run(
 
         moments = estimate(resolved, table, rng=seed)
     by_class = resolved.why_no_posterior is None or "effect" in moments["estimate"]
-    if resolved.classes > 1 and by_class:
+    if resolved.classes > 1 and by_class and resolved.treatment is not None:
         console.print("Classes are numbered from the lowest effect: class 0 has the lowest.", markup=False)
     title = f"2. Moment estimate, method {moments.attrs['method']}"
     console.print(_answers(moment_summary(moments), title, _absent(moments)))

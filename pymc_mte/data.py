@@ -88,7 +88,9 @@ def tabulate(
     levels: dict[str, tuple[Level, ...]] = {}
     for name, var in model.variables.items():
         if var.discrete:
-            columns[name], levels[name] = _level_numbers(raw[name], name, var.levels)
+            columns[name], levels[name] = _level_numbers(
+                raw[name], name, var.levels if var.trials is None else var.labels
+            )
         else:
             columns[name] = _numbers(raw[name], name)
     columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}

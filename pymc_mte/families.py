@@ -1,7 +1,8 @@
 """Families of variables: one table row each, NumPy only.
 
 A parameter's *scope* says which axes it has: ``table`` (class, *parents, level), ``location``
-(class, *parents), ``scale`` (class, and the parents only on request), ``shared`` (none).
+(class, *parents), ``rate`` the same with values in [0, 1], ``scale`` (class, and the parents only on
+request), ``shared`` (none).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 Array = NDArray[np.float64]
-Scope = Literal["table", "location", "scale", "shared"]
+Scope = Literal["table", "location", "rate", "scale", "shared"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,8 @@ class Family:
     log_density : callable
         ``log_density(x, **parameters)``, broadcasting; continuous families only.
     draw : callable
-        ``draw(rng, **parameters)``: one value per row of the gathered parameters.
+        ``draw(rng, **parameters)``: one value per row of the gathered parameters; a discrete family
+        is given level probabilities.
     """
 
     name: str
@@ -46,6 +48,13 @@ def _draw_level(rng: np.random.Generator, p: Array) -> NDArray[np.int64]:
     cumulative = np.cumsum(p, axis=-1)
     uniform = rng.random(p.shape[:-1])[..., None] * cumulative[..., -1:]
     return (uniform >= cumulative[..., :-1]).sum(axis=-1)
+
+
+def binomial_table(p: Array, trials: int) -> Array:
+    """Compute the probabilities of 0 to ``trials`` successes: (..., trials + 1)."""
+    s = np.arange(trials + 1)
+    p = np.asarray(p, dtype=float)[..., None]
+    return np.asarray(special.comb(trials, s) * p**s * (1 - p) ** (trials - s))
 
 
 def _normal_log_density(x: Array, mean: Array, sd: Array) -> Array:
@@ -65,6 +74,7 @@ FAMILIES: dict[str, Family] = {
         Family(name="bernoulli", discrete=True, parameters={"p": "table"}, draw=_draw_level),
         Family(name="categorical", discrete=True, parameters={"p": "table"}, draw=_draw_level),
         Family(name="ordinal", discrete=True, parameters={"p": "table"}, draw=_draw_level),
+        Family(name="binomial", discrete=True, parameters={"p": "rate"}, draw=_draw_level),
         Family(
             name="normal",
             discrete=False,

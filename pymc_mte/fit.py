@@ -37,7 +37,7 @@ class Fit:
     posterior : DataTree or None
         From `sample`; None when the model file asks for moments only.
     comparison : pandas.DataFrame or None
-        From `compare`.
+        From `compare`; None without a posterior or a treatment.
     """
 
     model: CausalModel
@@ -183,5 +183,5 @@ def finish(
     if model.why_no_posterior is not None:
         return Fit(model=model, identification=found, moments=moments, posterior=None, comparison=None)
     posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)
-    joined = compare(posterior, moments, rng=random_seed)
+    joined = None if model.treatment is None else compare(posterior, moments, rng=random_seed)
     return Fit(model=model, identification=found, moments=moments, posterior=posterior, comparison=joined)

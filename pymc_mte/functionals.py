@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import with_class_axis
+from pymc_mte.network import table_of, with_class_axis
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class _Sum:
     def add_table(self, variable: str, parameters: Parameters, fixed: Mapping[int, int]) -> None:
         """Multiply by P(variable | class, parents)."""
         names = (*self.model.variables[variable].parents, variable)
-        table = parameters[f"p_{variable}"]
+        table = table_of(self.model, variable, parameters)
         lead = [CLASS] if self.model.variables[variable].latent else []
         self.add(table, [*lead, *(self.axes[v] for v in names)], fixed)
 
@@ -58,6 +58,8 @@ def outcome_mean(model: CausalModel, parameters: Parameters, outcome: str) -> Ar
     if var.family == "bernoulli":
         name = f"p_{outcome}"
         value = with_class_axis(model, name, parameters[name])[..., 1]
+    elif var.trials is not None:
+        value = var.trials * with_class_axis(model, f"p_{outcome}", parameters[f"p_{outcome}"])
     elif f"mean_{outcome}" in model.owners:
         value = with_class_axis(model, name, parameters[name])
     else:
@@ -95,6 +97,30 @@ def interventional_mean(
     parents = [total.axes[p] for p in model.variables[outcome].parents]
     total.add(outcome_mean(model, parameters, outcome), [CLASS, *parents], fixed)
     return total.total([CLASS])
+
+
+def interventional_table(
+    model: CausalModel, parameters: Parameters, do: Mapping[str, int], outcome: str
+) -> Array:
+    """Distribution of a discrete variable in each class under an intervention: (..., class, level)."""
+    total = _Sum(model)
+    fixed = {total.axes[v]: level for v, level in do.items()}
+    total.add(np.ones(model.classes), [CLASS])  # so that variables that no class changes keep the axis
+    for variable in _ancestors(model, {outcome}, stop=set(do)) - set(do):
+        total.add_table(variable, parameters, fixed)
+    return total.total([CLASS, total.axes[outcome]])
+
+
+def joint_table(
+    model: CausalModel, parameters: Parameters, given: Mapping[str, int], keep: tuple[str, ...] = ()
+) -> Array:
+    """P(class, keep, given) without any intervention: (..., class, *keep)."""
+    total = _Sum(model)
+    fixed = {total.axes[v]: level for v, level in given.items()}
+    total.add(parameters["class_weight"], [CLASS])
+    for variable in _ancestors(model, {*given, *keep}, stop=set()):
+        total.add_table(variable, parameters, fixed)
+    return total.total([CLASS, *(total.axes[v] for v in keep)])
 
 
 def _ancestors(model: CausalModel, targets: set[str], stop: set[str]) -> set[str]:

@@ -15,6 +15,13 @@ from pydantic import (
 )
 
 from pymc_mte.errors import ModelError
+from pymc_mte.families import Scope
+from pymc_mte.interventions import (
+    Interventions,
+    check_interventions,
+    stated_parameters,
+    tie_mechanisms,
+)
 from pymc_mte.validation import (
     MAX_CLASSES,
     UNSUPPORTED,
@@ -55,6 +62,8 @@ class CausalModel(Part):
         Which outcomes are good.
     practical : float
         Effect size, in outcome units, below which a class counts neither as helped nor harmed.
+    interventions : Interventions, optional
+        The classes share all mechanisms and differ by forced values only.
 
     Raises
     ------
@@ -94,6 +103,7 @@ class CausalModel(Part):
     better: Literal["higher", "lower"] = "higher"
     practical: float = 0.0
     moments_only: str | None = None
+    interventions: Interventions | None = None
     data: DataSource | None = None
     truth: dict[str, Any] | None = None
     priors: dict[str, Any] = Field(default_factory=dict)
@@ -105,7 +115,7 @@ class CausalModel(Part):
             if key in fields:
                 raise ModelError(f"{key}: {sentence}")
         try:
-            super().__init__(**fields)
+            super().__init__(**tie_mechanisms(fields))
         except ValidationError as err:
             raise ModelError(explain(err)) from None
         check_truth(self)
@@ -133,6 +143,7 @@ class CausalModel(Part):
     def _check(self) -> Self:
         check_variables(self)
         check_roles(self)
+        check_interventions(self)
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -185,6 +196,7 @@ class CausalModel(Part):
                 axes: dict[str, tuple[str, ...]] = {
                     "table": (*lead, *var.parents, name),
                     "location": (*lead, *var.parents),
+                    "rate": (*lead, *var.parents),
                     "scale": (*lead, *var.parents) if var.scale_parents else lead,
                     "shared": (),
                 }
@@ -204,6 +216,18 @@ class CausalModel(Part):
             for name, var in self.variables.items()
             for parameter in var.spec.parameters
         }
+
+    def scope(self, name: str) -> Scope:
+        """Kind of a parameter; a ``table`` holds probabilities that sum to 1 along its last axis."""
+        if name == "class_weight":
+            return "table"
+        variable, parameter = self.owners[name]
+        return self.variables[variable].spec.parameters[parameter]
+
+    def free_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a parameter without what is fixed: tables lose their first level."""
+        shape = self.shapes[name]
+        return (*shape[:-1], shape[-1] - 1) if self.scope(name) == "table" else shape
 
     def size(self, dim: str) -> int:
         """Length of an axis: the number of classes, or of a variable's levels."""
@@ -236,7 +260,8 @@ class CausalModel(Part):
 
     def with_levels(self, levels: dict[str, tuple[Level, ...]]) -> "CausalModel":
         """Return the model with bernoulli levels filled in as the data have them."""
-        missing = {k: v for k, v in levels.items() if self.variables[k].levels is None and v != (0, 1)}
+        known = {k for k, var in self.variables.items() if var.levels is not None or var.trials is not None}
+        missing = {k: v for k, v in levels.items() if k not in known and v != (0, 1)}
         if not missing:
             return self
         variables = {
@@ -269,21 +294,31 @@ class CausalModel(Part):
                 "to compare with; add the parameters to it"
             )
         out: Parameters = {}
-        weights = self.truth.get("class_weight", [1.0] * self.classes)
+        stated = stated_parameters(self)
+        weights = stated.get("class_weight", [1.0] * self.classes)
         out["class_weight"] = np.asarray(weights, dtype=float)
         for name, (variable, parameter) in self.owners.items():
-            value = np.asarray(self.truth[variable][parameter], dtype=float)
+            value = np.asarray(stated[variable][parameter], dtype=float)
             if self.variables[variable].family == "bernoulli":
                 value = np.stack([1 - value, value], axis=-1)
             out[name] = value
         return out
 
     @property
-    def why_no_posterior(self) -> str | None:
-        """Sentence that says why there is no posterior for this model; None if there is one."""
+    def unbuilt(self) -> str | None:
+        """Sentence that says why no posterior can be built for such a model yet; None if one can."""
         if self.covariates or self.strata:
             return "The posterior does not take covariates or strata yet; `estimate` does."
-        return self.moments_only
+        if self.interventions is not None:
+            return "There is no posterior over targets yet; `estimate` gives their shares."
+        if any(var.trials is not None for var in self.variables.values()):
+            return "The posterior does not take binomial variables yet; `estimate` does."
+        return None
+
+    @property
+    def why_no_posterior(self) -> str | None:
+        """Sentence that says why no posterior is drawn: not built yet, or the model file asks for none."""
+        return self.unbuilt or self.moments_only
 
     @classmethod
     def from_toml(cls, text: str) -> "CausalModel":

@@ -85,7 +85,7 @@ def parse_toml(text: str, *, default_name: str = "model") -> CausalModel:
     if unknown := [key for key in roles if key not in ROLE_KEYS]:
         raise ModelError(f"roles.{unknown[0]}: unknown key; allowed are {', '.join(ROLE_KEYS)}")
     for key in ("classes", "variables"):
-        if key not in tree:
+        if key not in tree and (key != "classes" or "interventions" not in tree):
             raise ModelError(f"{key}: missing; every model file needs it")
     misplaced = [key for key in ROLE_KEYS if key in tree]
     if misplaced:
@@ -99,6 +99,10 @@ def format_toml(model: CausalModel) -> str:
     fields = model.model_dump(exclude_none=True, exclude_defaults=True)
     roles = {key: fields.pop(key) for key in ROLE_KEYS if key in fields}
     fields["name"] = model.name
+    if model.interventions is not None:
+        fields.setdefault("interventions", {})
+        for var in fields["variables"].values():
+            del var["latent"]  # the interventions say so
     if roles:
         fields["roles"] = roles
     return tomli_w.dumps(_plain(fields))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pymc_mte.families import binomial_table
 from pymc_mte.model import CausalModel, Parameters
 
 Array = NDArray[np.float64]
@@ -25,6 +26,12 @@ def with_class_axis(model: CausalModel, name: str, value: Array) -> Array:
     if "class" in dims:
         return value
     return np.expand_dims(value, value.ndim - len(dims))
+
+
+def table_of(model: CausalModel, variable: str, parameters: Parameters) -> Array:
+    """P(level | class, parents) of a discrete variable: (..., class if latent, *parents, level)."""
+    value, trials = parameters[f"p_{variable}"], model.variables[variable].trials
+    return value if trials is None else binomial_table(value, trials)
 
 
 def _gathered(
@@ -52,7 +59,9 @@ def log_density(model: CausalModel, variable: str, parameters: Parameters, colum
     var = model.variables[variable]
     column = np.asarray(columns[variable])
     if var.discrete:
-        table = with_class_axis(model, f"p_{variable}", parameters[f"p_{variable}"])
+        table = table_of(model, variable, parameters)
+        if not var.latent:
+            table = np.expand_dims(table, table.ndim - len(var.parents) - 1)
         index: tuple[Any, ...] = tuple(np.asarray(columns[p]) for p in var.parents)
         log_p = np.log(np.maximum(table, TINY))[(..., slice(None), *index, column)]
         missing = column < 0
@@ -90,9 +99,16 @@ def cell_columns(model: CausalModel) -> dict[str, NDArray[np.int64]]:
 
 
 def draw_rows(
-    model: CausalModel, parameters: Parameters, n: int, rng: np.random.Generator
+    model: CausalModel,
+    parameters: Parameters,
+    n: int,
+    rng: np.random.Generator,
+    targets: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
-    """Draw latent classes and rows (level numbers or values) from one set of parameters."""
+    """Draw latent classes and rows (level numbers or values) from one set of parameters.
+
+    ``targets`` (classes, variables) are level numbers that a class forces, -1 where it forces none.
+    """
     weight = parameters["class_weight"]
     latent = rng.choice(model.classes, size=n, p=weight / weight.sum())
     columns: dict[str, NDArray[Any]] = {}
@@ -101,6 +117,8 @@ def draw_rows(
         gathered = {}
         for parameter, scope in var.spec.parameters.items():
             value = parameters[f"{parameter}_{variable}"]
+            if var.discrete:
+                value = table_of(model, variable, parameters)
             index: tuple[Any, ...] = (latent,) if var.latent else ()
             if scope != "shared" and (scope != "scale" or var.scale_parents):
                 index += tuple(columns[p] for p in var.parents)
@@ -111,4 +129,7 @@ def draw_rows(
             else:
                 gathered[parameter] = np.broadcast_to(value, (n, *value.shape))
         columns[variable] = var.spec.draw(rng, **gathered)
+        if targets is not None:
+            forced = targets[latent, list(model.variables).index(variable)]
+            columns[variable] = np.where(forced < 0, columns[variable], forced)
     return latent, columns

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
 from pymc_mte.functionals import functional_dims, functionals
+from pymc_mte.interventions import target_array, target_label
 from pymc_mte.model import CausalModel
-from pymc_mte.network import cell_columns, draw_rows, log_joint
+from pymc_mte.network import cell_columns, draw_rows, log_density, log_joint
 from pymc_mte.results import sorted_classes
 from pymc_mte.status import dump_notes
 
@@ -40,12 +42,20 @@ def simulate(model: CausalModel, n: int, *, rng: int | np.random.Generator = 0) 
     """
     if n < 1:
         raise ModelError(f"n must be at least 1, got {n}")
-    latent, columns = draw_rows(model, model.true_parameters(), int(n), np.random.default_rng(rng))
+    generator = np.random.default_rng(rng)
+    latent, columns = draw_rows(model, model.true_parameters(), int(n), generator, true_targets(model))
     out: dict[str, Any] = {"latent_class": ("row", latent)}
     for name, var in model.variables.items():
         values = np.asarray(var.labels)[columns[name]] if var.discrete else columns[name]
         out[name] = ("row", values)
     return xr.Dataset(out)
+
+
+def true_targets(model: CausalModel) -> NDArray[np.int64] | None:
+    """Level numbers that each class of the truth forces; None without interventions."""
+    if model.interventions is None or model.truth is None:
+        return None
+    return target_array(model, model.truth["targets"])
 
 
 def population(model: CausalModel) -> xr.Dataset:
@@ -66,7 +76,15 @@ def population(model: CausalModel) -> xr.Dataset:
             f"{model.continuous_variables[0]!r} is continuous: there is no finite population table"
         )
     cells = cell_columns(model)
-    p = np.exp(log_joint(model, model.true_parameters(), cells)).sum(axis=0)
+    parameters, targets = model.true_parameters(), true_targets(model)
+    if targets is None:
+        p = np.exp(log_joint(model, parameters, cells)).sum(axis=0)
+    else:
+        p = np.full((model.classes, model.n_cells), parameters["class_weight"][:, None])
+        for name, forced in zip(model.variables, targets.T, strict=True):
+            free = np.exp(log_density(model, name, parameters, cells))
+            p *= np.where(forced[:, None] < 0, free, cells[name] == forced[:, None])
+        p = p.sum(axis=0)
     table = xr.Dataset(
         {name: ("pattern", column) for name, column in cells.items()} | {"count": ("pattern", p)}
     )
@@ -96,4 +114,8 @@ def truth(model: CausalModel) -> xr.Dataset:
         values |= functionals(model, parameters)
         dims |= functional_dims(model)
     coords = {d: c for d, c in model.coords.items() if any(d in dims[v] for v in values)}
-    return sorted_classes(xr.Dataset({v: (dims[v], values[v]) for v in values}, coords=coords), model)
+    known = sorted_classes(xr.Dataset({v: (dims[v], values[v]) for v in values}, coords=coords), model)
+    if (targets := true_targets(model)) is None:
+        return known
+    labels = [target_label(model, target) for target in targets]
+    return known.assign(target_weight=("target", values["class_weight"])).assign_coords(target=labels)

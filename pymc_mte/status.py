@@ -134,6 +134,59 @@ class Status(StrEnum):
         "The iterations stopped before they settled; the likelihood is flat. "
         "Treat the class-level answers as weakly identified."
     )
+    WEAK_DESIGN = (
+        "The design says too little about so many classes: their sampling errors are as large as what "
+        "tells them apart. Take more draws per row, more variables or fewer classes; more rows help slowly."
+    )
+    RUNS_LOST = (
+        "Slices of the data that are too thin or do not separate the classes were left out of the moment "
+        "estimate, whose tables then rest on the rest of the rows. Prefer method='polished'."
+    )
+    MISFIT = (
+        "The fitted table differs from the observed one by more than chance: the graph lacks an edge, or "
+        "there are more classes. Check the graph before the number of classes is raised."
+    )
+    OTHER_CLASSES = (
+        "The data speak for another number of classes. Compare the models; the number is an assumption "
+        "that only you can make."
+    )
+    SECOND_OPTIMUM = (
+        "Another optimum of the likelihood fits almost as well, with other classes. Report both, or use "
+        "label-free quantities."
+    )
+    NO_PLAN = (
+        "No slice of the data is a product of three groups that separate the classes, so moments give no "
+        "start and no check; the likelihood was climbed from random starts alone."
+    )
+    PROBABILITY_OUTSIDE = (
+        "A probability from moments lies outside [0, 1]: sampling error or a violated assumption. "
+        "Prefer method='polished', which cannot leave it."
+    )
+    OVERLAP = (
+        "Some class almost never gets this value where others do, so what would happen to it is "
+        "extrapolated. Ask for another value, or for the classes that do get it."
+    )
+    EXCLUSION_ASSUMED = (
+        "The shares rest on the assumption that no target forces a certain value of each variable. A "
+        "perfect fit is no evidence for it; without it each share may be anywhere within its bounds."
+    )
+    EXCLUSION_UNCLEAR = (
+        "Another choice of the value that no target forces fits almost as well: the variable is hardly "
+        "ever forced, or the data cannot tell. Compare the targets under the other choice."
+    )
+    RARE_BASE = (
+        "The untouched network has values or parents' values that (almost) never occur, so targets "
+        "seen only there rest on the prior of its tables. Collect more rows of the untouched system."
+    )
+    MECHANISM_MISFIT = (
+        "Rows that left this variable alone do not follow its mechanism: an intervention changed the "
+        "mechanism without forcing a value, an edge is wrong, or the base rows come from another system. "
+        "Do not trust targets at or below it."
+    )
+    NOT_SEPARABLE = (
+        "The targets' distributions coincide on these rows, so their shares cannot be told apart. "
+        "List fewer candidate targets, or collect more rows."
+    )
     NO_MOMENT_METHOD = (
         "The graph does not satisfy the independences that a moment method needs; "
         "only likelihood answers are available."

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pymc_mte.errors import ModelError
+from pymc_mte.interventions import check_base, stated_parameters
 
 if TYPE_CHECKING:
     from pymc_mte.model import CausalModel
@@ -57,6 +58,9 @@ RESERVED = frozenset(
     ]
 )
 
+RESERVED_BY_TARGETS = frozenset(["target", "targets", "target_weight", "candidate", "variable"])
+"""Names of results of models with interventions."""
+
 CONTINUOUS_TREATMENT = (
     "roles.treatment: {!r} is continuous; a continuous treatment is not supported, so name a "
     "treatment with listed arms"
@@ -91,7 +95,8 @@ def check_variables(model: "CausalModel") -> None:
     if not model.variables:
         raise ValueError("variables: at least one variable is needed")
     for name, var in model.variables.items():
-        if name in RESERVED or not name:
+        taken = RESERVED | (RESERVED_BY_TARGETS if model.interventions is not None else frozenset())
+        if name in taken or not name:
             raise ValueError(f"variables.{name}: this name is used for results; rename the variable")
         for parent in var.parents:
             if parent not in model.variables:
@@ -192,16 +197,18 @@ def _check_proxy_edges(model: "CausalModel", t: str, y: str) -> None:
 
 
 def check_truth(model: "CausalModel") -> None:
-    """Refuse a truth that lacks parameters or has impossible ones."""
+    """Refuse a truth, or a known base network, that lacks parameters or has impossible ones."""
+    check_base(model)
     if model.truth is None:
         return
-    known = {"class_weight", *model.variables}
+    known = {"class_weight", *model.variables} | ({"targets"} if model.interventions else set())
+    stated = stated_parameters(model)
     if unknown := set(model.truth) - known:
         raise ModelError(f"truth: unknown keys {sorted(unknown)}; allowed are {sorted(known)}")
     if model.classes > 1 and "class_weight" not in model.truth:
         raise ModelError(f"truth.class_weight: missing; list {model.classes} weights that sum to 1")
     for name, (variable, parameter) in model.owners.items():
-        entry = model.truth.get(variable)
+        entry = stated.get(variable)
         if not isinstance(entry, dict) or parameter not in entry:
             raise ModelError(
                 f"truth.{variable}.{parameter}: missing; it needs the shape {model.shapes[name]}"
@@ -225,14 +232,12 @@ def _check_truth_values(model: "CausalModel") -> None:
             raise ModelError(f"{key}: expected the shape {wanted} ({axes}), got {value.shape}")
         if not np.isfinite(value).all():
             raise ModelError(f"{key}: every number must be finite")
-        scope = "table" if name == "class_weight" else _scope(model, name)
+        scope = model.scope(name)
         if scope == "table":
             if (value < 0).any() or not np.allclose(value.sum(axis=-1), 1):
                 raise ModelError(f"{key}: probabilities must lie in [0, 1] and sum to 1")
+        elif scope == "rate":
+            if (value < 0).any() or (value > 1).any():
+                raise ModelError(f"{key}: probabilities must lie in [0, 1]")
         elif scope in ("scale", "shared") and not (value > 0).all():
             raise ModelError(f"{key}: must be positive")
-
-
-def _scope(model: "CausalModel", name: str) -> str:
-    variable, parameter = model.owners[name]
-    return model.variables[variable].spec.parameters[parameter]

@@ -22,7 +22,7 @@ class Variable(Part):
     Attributes
     ----------
     family : str
-        ``bernoulli``, ``categorical``, ``ordinal``, ``normal`` or ``student_t``.
+        ``bernoulli``, ``categorical``, ``ordinal``, ``binomial``, ``normal`` or ``student_t``.
     parents : tuple of str
         Observed parents, all discrete. The latent class is a parent too, unless ``latent`` is off.
     levels : tuple, optional
@@ -32,6 +32,8 @@ class Variable(Part):
         Whether the variable's mechanism varies with the latent class.
     scale_parents : bool
         Whether the scale of a continuous variable varies with its parents too.
+    trials : int, optional
+        For a binomial variable: how often one mechanism was repeated; its levels are 0 to ``trials``.
     """
 
     family: str
@@ -39,6 +41,7 @@ class Variable(Part):
     levels: tuple[Level, ...] | None = Field(default=None)
     latent: bool = True
     scale_parents: bool = False
+    trials: int | None = Field(default=None, ge=1, lt=MAX_LEVELS)
 
     @property
     def spec(self) -> Family:
@@ -53,13 +56,17 @@ class Variable(Part):
     @property
     def labels(self) -> tuple[Level, ...]:
         """Levels with the default filled in."""
+        if self.trials is not None:
+            return tuple(range(self.trials + 1))
         return self.levels if self.levels is not None else (0, 1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.family not in FAMILIES:
             raise ValueError(f"family {self.family!r} is unknown; choose one of {', '.join(FAMILIES)}")
-        if not self.discrete:
+        if (self.family == "binomial") != (self.trials is not None):
+            raise ValueError("trials: a binomial variable needs it, and no other family has it")
+        if not self.discrete or self.family == "binomial":
             if self.levels is not None:
                 raise ValueError(f"levels: a {self.family} variable has none; remove the key")
             return self

@@ -60,8 +60,8 @@ def build_model(
     >>> [v.name for v in build_model(level3, simulate(level3, 100)).free_RVs]
     ['class_weight', 'p_z', 'p_x', 'p_t', 'p_y']
     """
-    if model.covariates or model.strata:
-        raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
+    if model.unbuilt is not None:
+        raise RefusedError(f"no posterior for {model.name!r}: {model.unbuilt}")
     model, table = resolve(model, data)
     if table["count"].dtype.kind != "i":
         raise DataError("the posterior needs whole counts; real-valued tables are for moment methods only")

@@ -247,16 +247,7 @@ def _needs_shape(model: CausalModel, rng: np.random.Generator) -> bool:
 
 def n_free(model: CausalModel) -> int:
     """Count the free parameters of a model, class weights included."""
-    total = 0
-    for name, shape in model.shapes.items():
-        table = _is_table(model, name)
-        total += int(np.prod(shape[:-1])) * (shape[-1] - 1) if table else int(np.prod(shape))
-    return total
-
-
-def _is_table(model: CausalModel, name: str) -> bool:
-    """Whether a parameter's last axis holds probabilities that sum to 1."""
-    return name == "class_weight" or model.owners[name][1] == "p"
+    return sum(int(np.prod(model.free_shape(name))) for name in model.dims)
 
 
 def all_cells(model: CausalModel) -> bool:
@@ -278,11 +269,14 @@ def interior_point(model: CausalModel, rng: np.random.Generator) -> Parameters:
     """Draw parameters away from every boundary, with a batch axis of length 1."""
     out: Parameters = {}
     for name, shape in model.shapes.items():
-        if _is_table(model, name):
+        scope = model.scope(name)
+        if scope == "table":
             share = 0.5 if name == "class_weight" else 0.9
             table = rng.dirichlet(np.ones(shape[-1]), size=shape[:-1])
             out[name] = share * table + (1 - share) / shape[-1]
-        elif model.owners[name][1] == "mean":
+        elif scope == "rate":
+            out[name] = rng.uniform(0.05, 0.95, size=shape)
+        elif scope == "location":
             out[name] = rng.normal(0.0, 1.5, size=shape)
         else:
             low, high = (3.0, 8.0) if model.owners[name][1] == "nu" else (0.5, 1.5)
@@ -337,7 +331,7 @@ def _drawn(
     the law of a row is half of either, no weight exceeds 2 / n.
     """
     even = {
-        name: np.full_like(value, 1 / value.shape[-1]) if _is_table(model, name) else value
+        name: np.full_like(value, 1 / value.shape[-1]) if model.scope(name) == "table" else value
         for name, value in parameters.items()
     }
     laws = (parameters, even)
@@ -368,7 +362,7 @@ def block_labels(model: CausalModel) -> list[str]:
         if name == "class_weight":
             out += [f"{name}[class {u}]" for u in range(1, shape[0])]
             continue
-        inner = (*shape[:-1], shape[-1] - 1) if _is_table(model, name) else shape
+        inner = model.free_shape(name)
         by_class = "class" in model.dims[name]
         size = int(np.prod(inner))
         for u in range(inner[0] if by_class else 1):

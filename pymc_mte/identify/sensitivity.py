@@ -146,8 +146,8 @@ class _Allowed:
     def source(self) -> NDArray[np.int64]:
         """Place in the smaller model's free vector of every entry of the larger one's."""
         parts, start = [], 0
-        for name, shape in self.problem.model.shapes.items():
-            inner = _free_shape(name, shape)
+        for name in self.problem.model.dims:
+            inner = self.problem.model.free_shape(name)
             place = start + np.arange(int(np.prod(inner))).reshape(inner)
             start += place.size
             dims = self.model.dims[name]
@@ -167,8 +167,8 @@ class _Allowed:
         target = "p" if self.model.variables[self.child].discrete else "mean"
         unit = 1.0 if target == "p" else self._child_sd()
         parts = []
-        for name, shape in self.model.shapes.items():
-            part = np.zeros(_free_shape(name, shape))
+        for name in self.model.dims:
+            part = np.zeros(self.model.free_shape(name))
             if name == f"{target}_{self.child}":
                 dims = self.model.dims[name]
                 step_axis = [1] * part.ndim
@@ -231,12 +231,6 @@ class _Allowed:
 
 def _standard_error(slope: Array, spread: Array) -> Array:
     return np.asarray(np.sqrt(np.maximum(np.einsum("...i,ij,...j->...", slope, spread, slope), 0.0)))
-
-
-def _free_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of a parameter in the free vector: tables lose their first level."""
-    table = name == "class_weight" or name.startswith("p_")
-    return (*shape[:-1], shape[-1] - 1) if table else shape
 
 
 def _check_edge(model: CausalModel, parent: str, child: str) -> None:

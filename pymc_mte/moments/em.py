@@ -72,7 +72,9 @@ class Maximiser:
         out: Parameters = {"class_weight": total / total.sum(axis=-1, keepdims=True)}
         for name, var in self.model.variables.items():
             part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
-            if var.discrete:
+            if var.trials is not None:
+                out[f"p_{name}"] = self._rate(part, name, var.trials)
+            elif var.discrete:
                 shape = self.model.shapes[f"p_{name}"]
                 table = self.sums(part, name).reshape(len(mass), *shape) + self.penalty
                 whole = table.sum(axis=-1, keepdims=True)
@@ -83,6 +85,14 @@ class Maximiser:
                 out |= self._continuous(part, name, previous)
         return out
 
+    def _rate(self, part: Array, name: str, trials: int) -> Array:
+        """Success probability of a binomial variable."""
+        shape = self.model.shapes[f"p_{name}"]
+        table = self.sums(part, name).reshape(len(part), *shape, trials + 1)
+        hits = table @ np.arange(trials + 1.0) + self.penalty
+        whole = trials * table.sum(axis=-1) + 2 * self.penalty
+        return np.asarray(np.where(whole > 0, hits / np.where(whole > 0, whole, 1.0), 0.5))
+
     def log_penalty(self, parameters: Parameters) -> Array:
         """Log-density of the pseudo-counts: (batch,); zero without a penalty."""
         total = np.zeros(len(parameters["class_weight"]))
@@ -90,7 +100,10 @@ class Maximiser:
             return total
         tables = ["class_weight", *(f"p_{v}" for v in self.model.discrete_variables)]
         for name in tables:
-            log_p = np.log(np.maximum(parameters[name], 1e-300))
+            p = parameters[name]
+            if name != "class_weight" and self.model.variables[name.removeprefix("p_")].trials is not None:
+                p = np.stack([1 - p, p], axis=-1)
+            log_p = np.log(np.maximum(p, 1e-300))
             total = total + self.penalty * log_p.reshape(len(total), -1).sum(axis=1)
         return total
 

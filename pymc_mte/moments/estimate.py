@@ -14,9 +14,13 @@ from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.answers import class_answers
 from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
 from pymc_mte.moments.bootstrap import RESAMPLES, Resample, robust_se
+from pymc_mte.moments.checks import Check
+from pymc_mte.moments.classes import choose_class_method, lacks_proxies
 from pymc_mte.moments.groups import causal_groups, equal_effects
+from pymc_mte.moments.interventions.estimate import estimate_targets
 from pymc_mte.moments.joint import Proxies, with_proxies
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values
 from pymc_mte.moments.positivity import PER_ARM, ArmSupport, failing_arms, refused_mask
@@ -45,23 +49,31 @@ def estimate(
     bridge: Bridge = "outcome",
     interactions: bool = False,
     proxies: Proxies = "independent",
+    base: Any = None,
     n_boot: int = 400,
     resample: Resample = "multinomial",
     rng: int | np.random.Generator = 0,
 ) -> xr.DataTree:
-    """Estimate the mixture of treatment effects, or average effects, from moments.
+    """Estimate the mixture of treatment effects, average effects, or a mixture without treatment.
+
+    For a model with interventions: the targets and their shares, see
+    `pymc_mte.moments.interventions.estimate.estimate_targets`.
 
     Parameters
     ----------
     model : CausalModel
-        A model that names treatment, outcome and (for more than one class) proxies on both sides.
+        A model that names treatment, outcome and proxies on both sides; or one without proxies or
+        treatment, which is a mixture of repeated draws (one binomial variable), of products (no
+        edges) or of networks.
     data : tabulated Dataset, dataframe, mapping or path, optional
         The rows; the model's own data file by default.
-    method : {"auto", "bridge", "pencil", "prony", "spectral", "polished"}
+    method : {"auto", "bridge", "pencil", "prony", "spectral", "network", "unzip", "polished"}
         ``bridge`` gives averages only; ``pencil`` and ``prony`` are the papers'; ``spectral`` truncates
         to the rank K first; ``polished`` climbs the graph's likelihood from there. ``auto`` takes
         the bridge when the graph reaches averages only or an arm lacks positivity, ``polished``
-        when all variables are discrete (or there is one class), else ``spectral``.
+        when all variables are discrete (or there is one class), else ``spectral``. Without
+        proxies: ``pencil`` and ``prony`` for repeated draws, ``spectral`` for products, ``network``
+        (total probability) and ``unzip`` for networks, ``polished`` (``auto``) for all.
     bridge : {"outcome", "treatment", "both", "two-stage"}
         For ``method="bridge"``: the outcome bridge, the treatment bridge, the doubly robust
         combination (all at rank K), or two-stage least squares, which assumes one effect for
@@ -72,6 +84,8 @@ def estimate(
     proxies : {"independent", "joint"}
         For ``method="polished"``: discrete proxies of a side are independent given the class (and their
         parents), or have any joint distribution; the attribute ``model`` then has the added edges.
+    base : tabulated Dataset, dataframe, mapping or path, optional
+        For a model with interventions: rows of the untouched network.
     n_boot : int
         Bootstrap replicates, a multiple of 4; 0 for none.
     resample : {"multinomial", "bayesian"}
@@ -87,7 +101,8 @@ def estimate(
         weak proxies do not spoil (two classes and arms; intervals as JSON, ends may be infinite). Group
         ``posterior``: replicates (chain, draw), aligned to the point. Attributes: ``method``,
         ``notes`` (statuses with advice, as JSON), shares of replicates that failed, ``feature_maps``
-        (how each proxy entered the moments, as JSON).
+        (how each proxy entered the moments, as JSON). Without proxies the group ``checks`` holds rank,
+        runs, fit, optima and information, line by line.
 
     Raises
     ------
@@ -108,9 +123,18 @@ def estimate(
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
     if resample not in RESAMPLES:
         raise ModelError(f"resample is one of {', '.join(RESAMPLES)}, got {resample!r}")
-    choose_method(model, method)
+    if model.interventions is not None:
+        return estimate_targets(model, data, base=base, method=method, n_boot=n_boot, rng=rng)
+    if base is not None:
+        raise ModelError("base: only a model with interventions has base rows; leave it out")
+    (choose_class_method if lacks_proxies(model) else choose_method)(model, method)
     model, table = resolve(model, data)
     generator = np.random.default_rng(rng)
+    if lacks_proxies(model):
+        found = class_answers(model, table, method=method, n_boot=n_boot, rng=generator)
+        spread = {name: robust_se(value) for name, value in found.draws.items()}
+        tree = _tree(model, found.values, found.draws, {"se_": spread}, {}, found.attrs)
+        return tree.assign(checks=_checks(found.checks))
     seed, linear = int(generator.integers(2**31)), bridge == "two-stage"
     problem = problem_of(model, table, seed, interactions=interactions, linear=linear, resample=resample)
     support = support_by_stratum(problem, split(problem, table))
@@ -183,6 +207,14 @@ def _rank(
     return attrs
 
 
+def _checks(checks: list[Check]) -> xr.DataTree:
+    """Lay the checks of a mixture without proxies out as columns."""
+    columns = ("check", "where", "value", "verdict", "advice")
+    found = {name: [getattr(line, name) for line in checks] for name in columns}
+    kinds = {name: float if name == "value" else str for name in columns}
+    return xr.DataTree(xr.Dataset({n: ("line", np.array(v, dtype=kinds[n])) for n, v in found.items()}))
+
+
 def _robust_set(problem: Problem, notes: list[Note]) -> dict[str, str]:
     """Write down the confidence set that weak proxies do not spoil, and what it says by its form."""
     found = robust_set(problem)
@@ -226,8 +258,6 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
     """Resolve ``auto`` and refuse what the graph does not carry."""
     if method not in ("auto", *METHODS):
         raise ModelError(f"method {method!r} is unknown; choose auto, {', '.join(METHODS)}")
-    if model.treatment is None:
-        raise ModelError("roles: `estimate` needs a treatment and an outcome; name both in the model")
     found = hierarchy(model)
     if model.covariates:
         return _averages_only(method, found.level)

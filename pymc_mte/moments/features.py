@@ -160,7 +160,7 @@ def _main_effects(
     var: Variable, proxy: str, column: NDArray[Any], share: Array, classes: int
 ) -> tuple[MapName, dict[str, Array]]:
     """Features of one proxy by name, and how they were made."""
-    if var.family == "ordinal":
+    if var.family in ("ordinal", "binomial"):
         return "scores", _scores(proxy, column, share, classes)
     if var.discrete:
         labels = enumerate(var.labels)

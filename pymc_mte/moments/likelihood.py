@@ -51,7 +51,7 @@ def fit_likelihood(problem: Problem, *, penalty: float = 0.0) -> tuple[Parameter
         tolerance=1e-10,
         max_iterations=5_000,
     )
-    return (final.parameters if penalty else _sharpen(problem, final.parameters)), reached[0]
+    return (final.parameters if penalty else sharpen(problem, final.parameters)), reached[0]
 
 
 def ordered_fit(problem: Problem) -> Parameters:
@@ -64,7 +64,7 @@ def ordered_fit(problem: Problem) -> Parameters:
     return {n: v[:, order] if model.dims[n][:1] == ("class",) else v for n, v in best.items()}
 
 
-def _sharpen(problem: Problem, point: Parameters) -> Parameters:
+def sharpen(problem: Problem, point: Parameters) -> Parameters:
     """Finish a climb by scoring steps for as long as they gain: EM slows down before the top."""
     counts = problem.counts[None]
     if _n_scores(problem) > MAX_SCORES:
@@ -183,6 +183,8 @@ def _outcome_parameters(problem: Problem, outcomes: Array) -> Parameters:
     var = problem.model.variables[y]
     if var.parents != (problem.model.treatment,) or not var.latent:
         return {}
+    if var.trials is not None:
+        return {}
     if var.discrete:
         p = np.clip(outcomes, FLOOR, 1 - FLOOR)
         return {f"p_{y}": np.stack([1 - p, p], axis=-1)}
@@ -206,7 +208,7 @@ def proxy_tables(problem: Problem, raw: Array) -> Parameters:
     out: Parameters = {}
     for name, place in problem.x.places.items():
         var, own = problem.model.variables[name], raw[..., place]
-        if not var.discrete or var.parents or not var.latent:
+        if not var.discrete or var.trials is not None or var.parents or not var.latent:
             continue
         if problem.x.maps[name] == "scores":
             table = _table_of_scores(problem, name, own)

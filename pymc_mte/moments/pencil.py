@@ -62,8 +62,8 @@ def pencil(
         krylov.append(step @ krylov[-1])
     rows = np.stack(krylov, axis=-3)[..., 0]
     moment = np.einsum("...lj,...j->...l", rows, moments.mean_x)
-    companion, flat = _companion(moment, classes, roots)
-    effect, _, complex_roots = eig_real(companion)
+    matrix, flat = companion(moment, classes, roots)
+    effect, _, complex_roots = eig_real(matrix)
     vandermonde = effect[..., None, :] ** np.arange(classes)[:, None]
     right = [moment[..., :classes]]
     right += [
@@ -94,14 +94,14 @@ def pencil(
     )
 
 
-def _companion(moment: Array, classes: int, roots: str) -> tuple[Array, NDArray[np.bool_]]:
+def companion(moment: Array, classes: int, roots: str) -> tuple[Array, NDArray[np.bool_]]:
     """Return the matrix whose eigenvalues are the effects: the pencil's, or of Prony's polynomial."""
     index = np.add.outer(np.arange(classes), np.arange(classes))
     if roots == "pencil":
         return solve_batched(moment[..., index], moment[..., index + 1])
     shifted = moment[..., classes : 2 * classes, None]
     coefficients, flat = solve_batched(moment[..., index], shifted)
-    companion = np.zeros((*moment.shape[:-1], classes, classes))
-    companion[..., np.arange(1, classes), np.arange(classes - 1)] = 1.0
-    companion[..., :, -1] = coefficients[..., 0]
-    return companion, flat
+    matrix = np.zeros((*moment.shape[:-1], classes, classes))
+    matrix[..., np.arange(1, classes), np.arange(classes - 1)] = 1.0
+    matrix[..., :, -1] = coefficients[..., 0]
+    return matrix, flat

@@ -35,11 +35,13 @@ def to_free(model: CausalModel, parameters: Parameters) -> Array:
     parts = []
     for name in model.dims:
         value = np.asarray(parameters[name], dtype=float)
-        kind = _kind(model, name)
-        if kind == "p":
+        scope = model.scope(name)
+        if scope == "table":
             log_p = np.log(np.clip(value, MIN_P, None))
             value = log_p[..., 1:] - log_p[..., :1]
-        elif kind != "mean":
+        elif scope == "rate":
+            value = special.logit(np.clip(value, MIN_P, 1 - MIN_P))
+        elif scope != "location":
             value = np.log(value)
         parts.append(value.reshape(len(value), -1))
     return np.concatenate(parts, axis=1)
@@ -49,22 +51,19 @@ def from_free(model: CausalModel, free: Array) -> Parameters:
     """Invert `to_free`."""
     out: Parameters = {}
     place = 0
-    for name, shape in model.shapes.items():
-        kind = _kind(model, name)
-        inner = (*shape[:-1], shape[-1] - 1) if kind == "p" else shape
+    for name in model.dims:
+        scope, inner = model.scope(name), model.free_shape(name)
         size = int(np.prod(inner))
         value = free[:, place : place + size].reshape(len(free), *inner)
         place += size
-        if kind == "p":
+        if scope == "table":
             logits = np.concatenate([np.zeros((*value.shape[:-1], 1)), value], axis=-1)
             out[name] = special.softmax(logits, axis=-1)
+        elif scope == "rate":
+            out[name] = special.expit(value)
         else:
-            out[name] = value if kind == "mean" else np.exp(value)
+            out[name] = value if scope == "location" else np.exp(value)
     return out
-
-
-def _kind(model: CausalModel, name: str) -> str:
-    return "p" if name == "class_weight" else model.owners[name][1]
 
 
 class Scores:
@@ -101,7 +100,12 @@ class Scores:
         parts = [(total - weight * total.sum(axis=1, keepdims=True))[:, 1:]]
         for name, var in model.variables.items():
             part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
-            if var.discrete:
+            if var.trials is not None:
+                p = parameters[f"p_{name}"]
+                table = by_cell(part, name).reshape(batch, *model.shapes[f"p_{name}"], var.trials + 1)
+                score = table @ np.arange(var.trials + 1.0) - var.trials * p * table.sum(axis=-1)
+                parts.append(score.reshape(batch, -1))
+            elif var.discrete:
                 p = parameters[f"p_{name}"]
                 table = by_cell(part, name).reshape(batch, *model.shapes[f"p_{name}"])
                 parts.append((table - p * table.sum(axis=-1, keepdims=True))[..., 1:].reshape(batch, -1))

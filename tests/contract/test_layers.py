@@ -24,7 +24,7 @@ MAY_IMPORT = {  # layer -> third-party roots it may import, at any depth
     "identify": NUMBERS | {"pandas"},
     "plots": {"numpy", "pandas", "xarray", "matplotlib"},
 }
-ALSO = {"moments/estimate.py": {"xarray"}}
+ALSO = {"moments/estimate.py": {"xarray"}, "moments/interventions/estimate.py": {"xarray"}}
 BELOW = {  # may not import from these layers of the package, at any depth
     "moments": {"bayes", "identify", "plots", "compare", "fit", "cli", "summary"},
     "identify": {"bayes", "plots", "compare", "fit", "cli"},
@@ -40,6 +40,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "network.py",
     "data.py",
     "functionals.py",
+    "interventions.py",
     "simulate.py",
     "results.py",
     "status.py",

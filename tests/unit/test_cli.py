@@ -151,12 +151,12 @@ def test_refused_graph_is_one(tmp_path, capsys, level3):
     assert "independent of" in " ".join(caught.err.split())
 
 
-def test_a_model_without_roles_is_refused(tmp_path, capsys):
-    (tmp_path / "m.toml").write_text('classes = 2\n[variables.z]\nfamily = "bernoulli"\n')
-    (tmp_path / "rows.csv").write_text("z\n0\n1\n")
-    command = ["run", str(tmp_path / "m.toml"), "--data", str(tmp_path / "rows.csv")]
-    assert main([*command, "--out", str(tmp_path / "out")]) == 1
-    assert "treatment" in capsys.readouterr().err
+def test_a_model_without_roles_runs(tmp_path, capsys):
+    assert main(["run", "gallery:carcinoma_exchangeable", "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "weight, class 2" in shown
+    assert "lowest effect" not in shown
+    assert load(tmp_path / "out" / "result.nc").attrs["kind"] == "coins"
 
 
 def test_a_file_as_folder_is_refused_before_the_computation(tmp_path, capsys):

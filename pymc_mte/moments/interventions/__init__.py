@@ -1,0 +1,1 @@
+"""Mixtures of a known network under unknown do-interventions. NumPy and SciPy only."""
