@@ -34,7 +34,8 @@ class Identification:
         Per functional and parameter table: whether the likelihood identifies it, locally and at almost
         every parameter, and the data do not refuse it. May differ from ``level``; the report says why.
     checks : pandas.DataFrame
-        Columns check, where, value, se, p, verdict (ok, doubt, fail; "no test", "no power") and advice.
+        Columns check, where, value, se, p, verdict (ok, doubt, fail; "no test", "no power"; empty for a
+        mere number) and advice.
     supported : int or None
         Number of classes that the proxies tell from noise in every arm with positivity; None without
         data.
