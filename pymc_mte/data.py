@@ -271,7 +271,8 @@ def _without_missing(
     absent = {
         name: np.isnan(column) if column.dtype.kind == "f" else column < 0 for name, column in columns.items()
     }
-    per_column = {name: counts[gone].sum() for name, gone in absent.items() if gone.any()}
+    shown = {STRATUM: ", ".join(model.strata)}
+    per_column = {shown.get(name, name): counts[gone].sum() for name, gone in absent.items() if gone.any()}
     if not per_column:
         return columns, counts
     listed = ", ".join(f"{name} ({number:g})" for name, number in per_column.items())

@@ -275,7 +275,13 @@ def effect_grid(model: CausalModel, scale: float) -> Array:
 def functional_dims(model: CausalModel) -> dict[str, tuple[str, ...]]:
     """Axes of every functional, by name."""
     contrast = ("contrast",) if len(model.contrasts) > 1 else ()
+    by_stratum = {
+        "stratum_ate": ("stratum", *contrast),
+        "stratum_effect": ("stratum", "class", *contrast),
+        "stratum_weight": ("stratum", "class"),
+    }
     return {
+        **(by_stratum if model.strata else {}),
         "potential_outcome": ("class", "treatment"),
         "effect": ("class", *contrast),
         "arm_mean": ("treatment",),

@@ -22,6 +22,22 @@ class Status(StrEnum):
         "No row has this treatment arm, so nothing about it can be estimated. "
         "Remove the level from the model or collect data for it."
     )
+    EMPTY_ARM_IN_STRATUM = (
+        "No row of this stratum has this treatment arm, so nothing can be averaged over the strata. "
+        "Merge the stratum with one like it, or leave its rows out and say so."
+    )
+    FEW_ROWS = (
+        "An arm has few rows for so many covariates and proxy features: what is left of the proxies given "
+        "the covariates is mostly noise. Use fewer covariates or merge rare ones."
+    )
+    BRIDGE_INSTEAD = (
+        "Averages only: an arm lacks positivity, so classes were not estimated. "
+        "Ask for a class-level method by its name to see them all the same."
+    )
+    EFFECTS_VARY_WITHIN_CLASSES = (
+        "The effect of a class differs between strata, so the class averages hide part of what varies: "
+        "read `stratum_effect`; `effect_sd` and `weight_harmed` count strata and classes together."
+    )
     ROWS_DROPPED = (
         "Rows with missing values were left out. If missingness depends on the class or the "
         "outcome, every answer is shifted; compare with a model of complete columns."

@@ -14,10 +14,18 @@ from pymc_mte.identify.planning import class_gaps, plan_errors
 from pymc_mte.identify.splits import MAX_WORK, n_splits, split_notes, splits_table
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.likelihood import ordered_fit
-from pymc_mte.moments.positivity import MIN_PROPENSITY, ArmSupport, failing_arms, refused_mask
+from pymc_mte.moments.positivity import (
+    MIN_PROPENSITY,
+    PER_ARM,
+    ArmSupport,
+    empty_arms,
+    failing_arms,
+    refused_mask,
+)
 from pymc_mte.moments.problem import Problem
 from pymc_mte.moments.rank import N_BOOT, measure_ranks
 from pymc_mte.moments.rank_report import rank_notes, rank_rows
+from pymc_mte.moments.refusals import too_few_rows
 from pymc_mte.moments.strata import Stratum, support_by_stratum
 from pymc_mte.status import Note, Status
 
@@ -35,6 +43,8 @@ class Findings:
     ----------
     identified : dict of str to bool
         What can be answered; the data may take answers back.
+    partly : dict of str to str
+        Answers that exist for some arms or contrasts only, and for which they do not.
     rows : list of dict
         Rows of the checks table.
     notes : list of Note
@@ -48,6 +58,7 @@ class Findings:
     """
 
     identified: dict[str, bool]
+    partly: dict[str, str] = field(default_factory=dict)
     rows: list[dict[str, object]] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     tested: list[str] = field(default_factory=list)
@@ -83,6 +94,14 @@ def judge_data(
     """
     model, n = problem.model, float(problem.counts.sum())
     _positivity(out, model, support_by_stratum(problem, strata))
+    parts = [(s.problem, s.label) for s in strata] or [(problem, "")]
+    rows = [too_few_rows(part, label) for part, label in parts]
+    out.notes += [note for notes, _ in rows for note in notes]
+    incomplete = any(len(s.problem.arms) < len(problem.arms) for s in strata)
+    if incomplete or any(short for _, short in rows) or np.ptp(problem.outcome) == 0:
+        out.identified |= dict.fromkeys(out.identified, False)
+        out.tested = ["The data were not tested further: see what to doubt."]
+        return
     if model.classes == 1 or hierarchy(model).level == "none":
         return
     out.notes += [*problem.z.notes, *problem.x.notes]
@@ -91,8 +110,10 @@ def judge_data(
     out.tested = _test_assumptions(out, problem, strata, out.supported, rng, point)
     if point is not None:
         fitted = {name: value[0] for name, value in point.items()}
-        out.rows += class_gaps(model, fitted, n)
         out.planning = plan_errors(model, fitted, n)
+        out.planning.attrs["simple"] = problem.sampling.simple
+        if problem.sampling.simple:
+            out.rows += class_gaps(model, fitted, n)
     quick = n_splits(model) * len(problem.counts) * problem.n_given <= MAX_WORK
     form = splits if splits is not None else "bridge" if quick else "none"
     if not strata and form != "none":
@@ -107,7 +128,7 @@ def _quick_fit(
     model = problem.model
     work = len(problem.counts) * n_free(model) * model.classes
     whole = likelihood is not None and not strata and len(problem.arms) == len(model.arms)
-    if not whole or model.moments_only is not None or problem.counts.sum() <= 1 or work > MAX_FIT:
+    if not whole or model.moments_only is not None or problem.sampling.exact or work > MAX_FIT:
         return None
     return ordered_fit(problem)
 
@@ -147,7 +168,7 @@ def _positivity(out: Findings, model: CausalModel, support: tuple[ArmSupport, ..
         }
         out.rows.append(row)
         if arm.share == 0 and arm.stratum:
-            out.notes.append(Note(status, label, "0 rows"))
+            out.notes.append(Note(Status.EMPTY_ARM_IN_STRATUM, label, "0 rows"))
         if arm.share > 0 and model.classes > 1:
             row = {
                 "check": "rarest use of arm",
@@ -162,9 +183,15 @@ def _positivity(out: Findings, model: CausalModel, support: tuple[ArmSupport, ..
         if arm.arm in failing and arm.share > 0 and not arm.holds:
             detail = f"only {arm.lowest:.2%} of the rows with {arm.where} have it, below {MIN_PROPENSITY:.0%}"
             out.notes.append(Note(status, label, detail))
+    empty = empty_arms(support)
     for name in out.identified:
-        if refused_mask(model, name, failing).all():
+        mask = refused_mask(model, name, failing, empty)
+        if mask.all():
             out.identified[name] = False
+        elif mask.any():
+            labels = model.coords["treatment" if name in PER_ARM else "contrast"]
+            gone = [str(label) for label, lost in zip(labels, mask, strict=True) if lost]
+            out.partly[name] = f"not for {', '.join(gone)}"
 
 
 def _strength(out: Findings, problem: Problem, strata: tuple[Stratum, ...], rng: np.random.Generator) -> int:

@@ -1,7 +1,8 @@
 """`identify`: what a model and its data can answer, said before any estimate."""
 
 import html
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ class Identification:
         one more proxy (`plan_errors`); None without data, or where the fit would take long.
     helpful : tuple of str
         Which proxies would fix what the likelihood leaves open, in a sentence.
+    partly : mapping of str to str
+        Answers that the data allow for some arms or contrasts only, and for which not.
     """
 
     model: CausalModel
@@ -69,6 +72,7 @@ class Identification:
     splits: pd.DataFrame | None = None
     planning: pd.DataFrame | None = None
     helpful: tuple[str, ...] = ()
+    partly: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rank(self) -> int | None:
@@ -104,7 +108,7 @@ class Identification:
             edges = " and ".join(f"{a} -> {b}" for a, b in self.graph.costing)
             out.append(f"The next level would need a graph without {edges}.")
         out += likelihood_lines(model, self.graph, self.jacobian)
-        out += [*answer_lines(model, self.identified), *self.helpful]
+        out += [*answer_lines(model, self.identified, self.partly), *self.helpful]
         if self.supported is not None:
             out.append(
                 f"The proxies support {self.supported} class{'es' * (self.supported > 1)} "
@@ -127,8 +131,16 @@ class Identification:
     def _repr_html_(self) -> str:
         said = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines())
         doubts = "".join(f"<li>{html.escape(str(note))}</li>" for note in self.notes)
-        table = self.checks.to_html(index=False, float_format="{:.3g}".format, na_rep="")
-        return f"<h3>What can be learnt</h3>{said}<ul>{doubts}</ul>{table}"
+        out = f"<h3>What can be learnt</h3>{said}<ul>{doubts}</ul>{_table(self.checks)}"
+        if self.splits is not None:
+            out += f"<h4>Other roles of the proxies</h4>{_table(self.splits)}"
+        if self.planning is not None:
+            out += f"<h4>Standard errors to expect</h4>{_table(self.planning.reset_index())}"
+        return out
+
+
+def _table(frame: pd.DataFrame) -> str:
+    return str(frame.to_html(index=False, float_format="{:.3g}".format, na_rep=""))
 
 
 def identify(
@@ -172,7 +184,7 @@ def identify(
     likelihood = None if model.covariates else jacobian(model)
     found = Findings(identified=answerable(model, graph, likelihood))
     if model.covariates:
-        found.identified |= dict.fromkeys(CLASS_LEVEL, False)
+        found.identified |= dict.fromkeys(CLASS_LEVEL if graph.level != "HTE" else found.identified, False)
         found.notes.append(Note(Status.COVARIATES_ADJUSTED, f"{len(model.covariates)} covariates"))
     if graph.level == "none" and model.treatment is not None:
         found.notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
@@ -197,5 +209,6 @@ def identify(
         tested=tuple(found.tested),
         splits=found.splits,
         planning=found.planning,
+        partly=found.partly,
         helpful=tuple(helpful_proxies(model)) if likelihood is not None and likelihood.missing else (),
     )

@@ -1,5 +1,6 @@
 """What the likelihood identifies beside the moment methods: flags, and sentences for the report."""
 
+from collections.abc import Mapping
 from itertools import combinations
 
 from pymc_mte.hierarchy import MEANING, REACHED, Hierarchy
@@ -39,12 +40,13 @@ def few_features(model: CausalModel, interactions: bool = False) -> list[Note]:
     return notes
 
 
-def answer_lines(model: CausalModel, identified: dict[str, bool]) -> list[str]:
+def answer_lines(model: CausalModel, identified: dict[str, bool], partly: Mapping[str, str]) -> list[str]:
     """List what can and what cannot be answered; parameter tables are named only where some are lost."""
     tables = [name for name in identified if name in model.owners]
     whole = bool(tables) and all(identified[name] for name in tables)
     listed = {name: good for name, good in identified.items() if not whole or name not in tables}
-    yes = [name for name, good in listed.items() if good] + [TABLES] * whole
+    yes = [name + (f" ({partly[name]})" if name in partly else "") for name, good in listed.items() if good]
+    yes += [TABLES] * whole
     no = [name for name, good in listed.items() if not good]
     lines = ["Can be answered: " + (", ".join(yes) if yes else "nothing") + "."]
     return lines + (["Cannot be answered: " + ", ".join(no) + "."] if no else [])

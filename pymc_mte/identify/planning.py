@@ -184,6 +184,8 @@ def plan_lines(plan: pd.DataFrame) -> list[str]:
     if len(copies):
         best = copies.astype(float).idxmin()
         said += f"; with {best} {copies[best]:.2g}"
+    if not plan.attrs.get("simple", True):
+        said += "; as if rows were drawn alone and with equal weights"
     return [said + "."]
 
 

@@ -41,10 +41,10 @@ def average_values(problem: Problem, counts: Array, bridge: Bridge) -> Values:
         arm_mean = all_arms(problem, over_first, axis=-1)
         values = _contrasts(problem, arm_mean)
         return values | {"arm_mean": np.full_like(arm_mean, np.nan)}
-    if bridge != "outcome" and (problem.covariates is None or len(counts) == 1):
+    if bridge != "outcome" and problem.covariates is None:
         solved = np.stack([_solve(problem, row, bridge).arm_mean for row in counts])
         return _contrasts(problem, all_arms(problem, solved, axis=-1))
-    # Linear bridges in the same directions coincide, and this form is quick for many resamples.
+    # Linear bridges in the same directions coincide, so one form serves all three, point and resamples.
     solved, among = adjusted_averages(problem.grams(counts), problem.model.classes)
     values = _contrasts(problem, all_arms(problem, solved, axis=-1))
     if bridge == "outcome":

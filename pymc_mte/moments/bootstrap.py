@@ -49,6 +49,17 @@ class Sampling:
         return self.counts if self.weight is None else self.counts * self.weight
 
     @property
+    def whole(self) -> bool:
+        """Whether the counts are numbers of rows, which can be redrawn."""
+        return bool((self.counts == np.round(self.counts)).all())
+
+    @property
+    def exact(self) -> bool:
+        """Whether the counts are shares or percentages of a population, which carry no sampling error."""
+        total = float(self.counts.sum())
+        return not self.whole and (total < 2 or abs(total - 100) < 1)
+
+    @property
     def simple(self) -> bool:
         """Whether rows were drawn independently with equal weights."""
         return self.weight is None and self.cluster is None

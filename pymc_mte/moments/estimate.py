@@ -10,32 +10,30 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.data import data_notes, fingerprint, resolve
-from pymc_mte.errors import ModelError, RefusedError
+from pymc_mte.errors import ModelError
 from pymc_mte.functionals import effect_grid
-from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
+from pymc_mte.hierarchy import hierarchy
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.answers import class_answers
 from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
 from pymc_mte.moments.bootstrap import RESAMPLES, Resample, robust_se
 from pymc_mte.moments.checks import Check
+from pymc_mte.moments.choice import choose_method
 from pymc_mte.moments.classes import choose_class_method, lacks_proxies
-from pymc_mte.moments.groups import causal_groups, equal_effects
+from pymc_mte.moments.groups import LEVEL, causal_groups, equal_effects
 from pymc_mte.moments.interventions.estimate import estimate_targets
 from pymc_mte.moments.joint import Proxies, with_proxies
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values
-from pymc_mte.moments.positivity import PER_ARM, ArmSupport, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, problem_of
 from pymc_mte.moments.rank import measure_ranks
 from pymc_mte.moments.rank_report import rank_attrs, rank_notes
+from pymc_mte.moments.refusals import check_ranges, refuse_unsupported
 from pymc_mte.moments.replicates import point_and_replicates
 from pymc_mte.moments.strata import Stratum, split, support_by_stratum
-from pymc_mte.results import dataset, dims_of, provenance
+from pymc_mte.results import dataset, provenance
 from pymc_mte.status import Note, Status, dump_notes
 
 Array = NDArray[np.float64]
-
-MAX_POLISHED_CELLS = 100_000
-"""`auto` polishes when all variables are discrete and their table is no larger."""
 
 N_CHAINS = 4
 """Replicates are laid out in this many chains, as draws are."""
@@ -135,49 +133,72 @@ def estimate(
         spread = {name: robust_se(value) for name, value in found.draws.items()}
         tree = _tree(model, found.values, found.draws, {"se_": spread}, {}, found.attrs)
         return tree.assign(checks=_checks(found.checks))
-    seed, linear = int(generator.integers(2**31)), bridge == "two-stage"
-    problem = problem_of(model, table, seed, interactions=interactions, linear=linear, resample=resample)
+    if bridge not in BRIDGES:
+        raise ModelError(f"bridge {bridge!r} is unknown; choose one of {', '.join(BRIDGES)}")
+    problem = problem_of(
+        model,
+        table,
+        int(generator.integers(2**31)),
+        interactions=interactions,
+        linear=bridge == "two-stage",
+        resample=resample,
+    )
+    return _effects(problem, table, method, bridge, proxies, n_boot, generator)
+
+
+def _effects(
+    problem: Problem,
+    table: xr.Dataset,
+    method: str,
+    bridge: Bridge,
+    proxies: Proxies,
+    n_boot: int,
+    rng: np.random.Generator,
+) -> xr.DataTree:
+    """Estimate a model with treatment and proxies (or one class)."""
     support = support_by_stratum(problem, split(problem, table))
-    chosen = choose_method(model, method, all(arm.holds for arm in support))
-    if bridge not in BRIDGES or (bridge != "outcome" and chosen != "bridge"):
-        raise ModelError(f"bridge {bridge!r} goes with method='bridge' and is one of {', '.join(BRIDGES)}")
+    chosen = choose_method(problem.model, method, all(arm.holds for arm in support))
+    if bridge != "outcome" and chosen != "bridge":
+        raise ModelError(f"bridge={bridge!r} has no meaning for method {chosen!r}; pass method='bridge' too")
     problem = with_proxies(problem, proxies, chosen)
     model, strata = problem.model, split(problem, table)
     notes = [*data_notes(table), *problem.z.notes, *problem.x.notes]
-    if n_boot and table["count"].dtype.kind != "i":
+    if method == "auto" and chosen != choose_method(model, method):
+        notes.append(Note(Status.BRIDGE_INSTEAD, "method"))
+    if n_boot and not problem.sampling.whole:
         n_boot = 0
         notes.append(Note(Status.SHARES_ONLY, "count"))
     method_values = partial(average_values, bridge=bridge) if chosen == "bridge" else METHODS[chosen]
-    values, draws, more = point_and_replicates(
-        problem, strata, chosen, method_values, n_boot, generator, notes
-    )
+    values, draws, shares = point_and_replicates(problem, strata, chosen, method_values, n_boot, rng, notes)
+    more: dict[str, str | int | float] = {**shares}
     errors: dict[str, Values] = {"se_": {name: robust_se(value) for name, value in draws.items()}}
-    plain = problem.sampling.simple and not strata and table["count"].dtype.kind == "i"
+    plain = problem.sampling.simple and not strata and problem.sampling.whole
     plain = plain and len(problem.arms) == len(model.arms)
     if chosen == "bridge" and plain and np.isfinite(values["ate"]).all():
         errors["se_delta_"] = average_errors(problem, bridge)
-    notes += _refuse_unsupported(model, support, [values, draws, *errors.values()])
-    notes += _check_ranges(problem, values, draws)
-    more |= _add_groups(model, values, draws)
-    ranked = _rank(problem, strata, values, n_boot, notes, bridge == "two-stage")
-    delta = "se_delta_" in errors and bridge != "two-stage" and np.isfinite(values["ate"]).all()
-    said = _robust_set(problem, notes) if delta else {}
+    notes += refuse_unsupported(model, support, [values, draws, *errors.values()])
+    notes += check_ranges(problem, values, draws)
+    more |= _add_groups(model, values, draws, notes)
+    more |= _rank(problem, strata, values, n_boot, notes, bridge == "two-stage")
+    if "se_delta_" in errors and bridge != "two-stage" and np.isfinite(values["ate"]).all():
+        more |= _robust_set(problem, notes)
+    for name, error in errors["se_"].items():
+        errors["se_"][name] = np.where(np.isfinite(values[name]), error, np.nan)
     attrs = provenance(
         model,
         method=chosen,
         proxies=proxies,
-        interactions=int(interactions),
+        interactions=int(bool(problem.interactions)),
         feature_maps=json.dumps({**problem.z.maps, **problem.x.maps}),
         n=float(problem.sampling.counts.sum()),
         n_boot=n_boot,
-        resample=resample,
+        resample=problem.sampling.resample,
         fingerprint=fingerprint(model, table),
         notes=dump_notes(notes),
         **more,
-        **ranked,
-        **said,
     )
-    return _tree(model, values, draws, errors, _coords(problem), attrs)
+    coords = _coords(problem) | {"stratum": [s.label for s in strata]}
+    return _tree(model, values, draws, errors, coords, attrs)
 
 
 def _rank(
@@ -187,14 +208,14 @@ def _rank(
     n_boot: int,
     notes: list[Note],
     every_direction: bool,
-) -> dict[str, str | int]:
+) -> dict[str, str | int | float]:
     """Count supported classes and distinct effects, and say where they disagree with the model."""
     narrow = min(problem.z.values.shape[1], problem.x.values.shape[1])
     with_proxies = hierarchy(problem.model).level not in ("HTE", "none")
     if not with_proxies or narrow < problem.model.classes or len(problem.arms) < 2:
         return {}
     needed = narrow if every_direction else problem.model.classes
-    attrs: dict[str, str | int] = {}
+    attrs: dict[str, str | int | float] = {}
     for part, label in [(s.problem, s.label) for s in strata] or [(problem, "")]:
         # a stream of its own, so that the replicates of the estimates do not depend on this test
         ranks = measure_ranks(part, n_boot, np.random.default_rng(problem.seed))
@@ -203,7 +224,7 @@ def _rank(
         groups = int(values["causal_groups"].max()) + 1 if "causal_groups" in values and not strata else None
         notes += [note.within(label) for note in rank_notes(part, ranks, groups, needed)]
         if not attrs or ranks.supported < int(attrs["supported_classes"]):
-            attrs = rank_attrs(part, ranks)
+            attrs = {**rank_attrs(part, ranks)}
     return attrs
 
 
@@ -215,7 +236,7 @@ def _checks(checks: list[Check]) -> xr.DataTree:
     return xr.DataTree(xr.Dataset({n: ("line", np.array(v, dtype=kinds[n])) for n, v in found.items()}))
 
 
-def _robust_set(problem: Problem, notes: list[Note]) -> dict[str, str]:
+def _robust_set(problem: Problem, notes: list[Note]) -> dict[str, str | int | float]:
     """Write down the confidence set that weak proxies do not spoil, and what it says by its form."""
     found = robust_set(problem)
     if found is None:
@@ -239,127 +260,35 @@ def _coords(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _add_groups(model: CausalModel, values: Values, draws: Values) -> dict[str, float]:
-    """Merge classes with equal effects, and test whether all are equal."""
-    if "effect" not in values or model.classes == 1 or not np.isfinite(values["effect"]).all():
+def _add_groups(
+    model: CausalModel, values: Values, draws: Values, notes: list[Note]
+) -> dict[str, str | int | float]:
+    """Merge classes with equal effects, and test whether all are equal, over strata too."""
+    if "effect" not in values or not np.isfinite(values["effect"]).all():
         return {}
-    effect = values["effect"].reshape(model.classes, -1)
-    replicates = draws["effect"].reshape(-1, *effect.shape) if draws else np.zeros((0, *effect.shape))
-    values["causal_groups"] = causal_groups(effect[:, 0], replicates[..., 0]).astype(float)
+    name = "stratum_effect" if model.strata else "effect"
+    shape = (*values[name].shape[: 2 if model.strata else 1], len(model.contrasts))
+    effect = values[name].reshape(shape)
+    replicates = draws[name].reshape(len(draws[name]), *shape) if draws else np.zeros((0, *shape))
+    if model.strata:
+        p = [equal_effects(effect[:, k], replicates[:, :, k]).p_value for k in range(model.classes)]
+        if np.nanmin([*p, 1.0]) * model.classes < LEVEL:
+            detail = f"smallest p-value of {model.classes} {min(p):.2g}"
+            notes.append(Note(Status.EFFECTS_VARY_WITHIN_CLASSES, "effect", detail))
+        effect, replicates = (
+            effect.reshape(-1, shape[-1]),
+            replicates.reshape(len(replicates), len(effect) * model.classes, shape[-1]),
+        )
+    elif model.classes == 1:
+        return {}
+    else:
+        values["causal_groups"] = causal_groups(effect[:, 0], replicates[..., 0]).astype(float)
     test = equal_effects(effect, replicates)
     return {
         "equal_effects_statistic": test.statistic,
         "equal_effects_df": test.df,
         "equal_effects_p": test.p_value,
     }
-
-
-def choose_method(model: CausalModel, method: str, positive: bool = True) -> str:
-    """Resolve ``auto`` and refuse what the graph does not carry."""
-    if method not in ("auto", *METHODS):
-        raise ModelError(f"method {method!r} is unknown; choose auto, {', '.join(METHODS)}")
-    found = hierarchy(model)
-    if model.covariates:
-        return _averages_only(method, found.level)
-    if found.level == "HTE":
-        if method in ("auto", "polished"):
-            return "polished"
-        raise RefusedError(
-            f"method {method!r} uses proxies of a latent class, and this model has classes = 1; "
-            "use method='polished', which averages over the observed variables"
-        )
-    if method == "auto":
-        if found.level == "ATE" or (found.level != "none" and not positive):
-            return "bridge"
-        small = not model.continuous_variables and model.n_cells <= MAX_POLISHED_CELLS
-        method = "polished" if small and found.level != "none" else "spectral"
-    if method == "polished" or (method == "bridge" and found.level != "none"):
-        return method
-    if not REACHED[found.level] >= {"effect"}:
-        failing = "; ".join(str(item) for item in found.needed if not item.holds)
-        edges = ", ".join(f"{a} -> {b}" for a, b in found.costing)
-        raise RefusedError(
-            f"method {method!r} is refused: the graph reaches {MEANING[found.level]}. "
-            + (f"It lacks: {failing}. " if failing else "It lacks proxies on both sides of the class. ")
-            + (f"Without the edge {edges} it would reach more. " if edges else "")
-            + (
-                "Use method='bridge' for averages."
-                if found.level == "ATE"
-                else "Change the roles or add proxies."
-            )
-        )
-    return method
-
-
-def _averages_only(method: str, level: str) -> str:
-    """Methods for models with covariates: these are partialled out, which leaves averages only."""
-    if level in ("HTE", "none"):
-        raise RefusedError(
-            "covariates are partialled out by the bridge, which needs proxies of a latent class on both "
-            "sides; name them, or list the covariates as strata"
-        )
-    if method not in ("auto", "bridge"):
-        raise RefusedError(
-            f"method {method!r} is refused: classes given covariates cannot be told apart by moments; use "
-            "method='bridge' for averages, or list discrete covariates as strata"
-        )
-    return "bridge"
-
-
-def _refuse_unsupported(
-    model: CausalModel, support: tuple[ArmSupport, ...], groups: list[Values]
-) -> list[Note]:
-    """Blank whatever extrapolates an arm to a class that (almost) never gets it."""
-    failing = failing_arms(model, support)
-    notes = []
-    for arm in support:
-        label = f"{model.treatment} = {model.arms[arm.arm]}"
-        if arm.arm in failing and arm.share > 0 and not arm.holds:
-            detail = f"only {arm.lowest:.2%} of the rows with {arm.place} have it"
-            notes.append(Note(Status.POSITIVITY, label, detail))
-        elif arm.share == 0 and arm.stratum:
-            notes.append(Note(Status.EMPTY_ARM, f"{label}, {arm.stratum}", "0 rows"))
-    if failing:
-        for group in groups:
-            for name in group:
-                group[name] = _blanked(model, name, group[name], failing)
-    return notes
-
-
-def _blanked(model: CausalModel, name: str, value: Array, failing: set[int]) -> Array:
-    """Put NaN where `refused_mask` says so, along the axis that the mask belongs to."""
-    mask, dims = refused_mask(model, name, failing), dims_of(model)[name]
-    axis = "treatment" if name in PER_ARM else "contrast"
-    if mask.ndim and axis in dims:
-        after = len(dims) - dims.index(axis) - 1
-        mask = mask.reshape(-1, *(1,) * after)
-    elif mask.ndim:
-        mask = np.asarray(mask.any())
-    return np.where(mask, np.nan, value)
-
-
-def _check_ranges(problem: Problem, values: Values, draws: Values) -> list[Note]:
-    notes = []
-    if "class_weight" in values:
-        weight = values["class_weight"]
-        if (weight < -1e-9).any() or (weight > 1 + 1e-9).any():
-            notes.append(Note(Status.WEIGHT_OUTSIDE, "class_weight", f"{np.round(weight, 3).tolist()}"))
-    if "potential_outcome" in values:
-        low, high = problem.outcome.min(), problem.outcome.max()
-        mean = values["potential_outcome"]
-        slack = 1e-9 * max(abs(low), abs(high), 1.0)
-        if (mean < low - slack).any() or (mean > high + slack).any():
-            detail = f"{np.round(mean, 3).tolist()} against [{low:.4g}, {high:.4g}]"
-            notes.append(Note(Status.EFFECT_OUTSIDE, "potential_outcome", detail))
-    if "effect" in draws and problem.model.classes > 1:
-        effect = draws["effect"].reshape(len(draws["effect"]), problem.model.classes, -1)[:, :, 0]
-        point = np.asarray(values["effect"]).reshape(problem.model.classes, -1)[:, 0]
-        gaps, se = np.diff(point), robust_se(np.diff(effect, axis=1))
-        if np.isfinite(gaps).all() and (gaps < 2 * se).any():
-            pair = int(np.argmin(gaps / se))
-            detail = f"gap {gaps[pair]:.3g}, standard error {se[pair]:.3g}"
-            notes.append(Note(Status.CLASSES_TIED, f"classes {pair} and {pair + 1}", detail))
-    return notes
 
 
 def _tree(

@@ -94,7 +94,14 @@ def failing_arms(model: CausalModel, support: tuple[ArmSupport, ...]) -> set[int
     return {arm.arm for arm in support if not arm.holds and (model.classes > 1 or arm.share == 0)}
 
 
-def refused_mask(model: CausalModel, name: str, failing: set[int]) -> NDArray[np.bool_]:
+def empty_arms(support: tuple[ArmSupport, ...]) -> frozenset[int]:
+    """Arms that nobody got, in some stratum if there are strata."""
+    return frozenset(arm.arm for arm in support if arm.share == 0)
+
+
+def refused_mask(
+    model: CausalModel, name: str, failing: set[int], empty: frozenset[int] = frozenset()
+) -> NDArray[np.bool_]:
     """Entries of a functional that would extrapolate an arm to a class that (almost) never gets it.
 
     Parameters
@@ -105,6 +112,8 @@ def refused_mask(model: CausalModel, name: str, failing: set[int]) -> NDArray[np
         Functional or parameter.
     failing : set of int
         Arms without positivity.
+    empty : frozenset of int
+        Arms that nobody got: there is no effect among those who got them.
 
     Returns
     -------
@@ -117,7 +126,7 @@ def refused_mask(model: CausalModel, name: str, failing: set[int]) -> NDArray[np
     if name in PER_ARM:
         return np.array([arm in failing for arm in range(len(model.arms))])
     if name in AMONG_TREATED:
-        return np.array([a in failing for _, a in model.contrasts])
+        return np.array([a in failing or b in empty for b, a in model.contrasts])
     pairs = np.array([bool(failing & {a, b}) for b, a in model.contrasts])
     return np.asarray(pairs[0]) if name in FIRST_CONTRAST else pairs
 

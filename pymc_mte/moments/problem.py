@@ -42,6 +42,8 @@ class Problem:
         Whitened features of the two sides.
     covariates : ndarray of shape (patterns, p), optional
         Observed covariates, in their units.
+    interactions : bool
+        Whether the features include products of two proxies of a side.
     seed : int
         Seed of random starts.
     cache : dict
@@ -56,6 +58,7 @@ class Problem:
     z: Features
     x: Features
     covariates: Array | None = None
+    interactions: bool = False
     seed: int = 0
     cache: dict[str, Parameters] = field(default_factory=dict)
 
@@ -240,5 +243,6 @@ def make_problem(
         z=z,
         x=x,
         covariates=covariates,
+        interactions=interactions,
         seed=seed,
     )

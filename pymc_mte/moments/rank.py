@@ -168,9 +168,7 @@ def measure_ranks(problem: Problem, n_boot: int, rng: np.random.Generator) -> Ra
     .. [2] Kleibergen, F. and Paap, R. (2006). Generalized reduced rank tests using the singular value
        decomposition. Journal of Econometrics 133, 97-126.
     """
-    counts = problem.sampling.counts
-    whole = bool((counts == np.round(counts)).all())
-    exact = not whole and float(counts.sum()) < 2  # shares of a population
+    exact, whole = problem.sampling.exact, problem.sampling.whole
     evidence: Evidence = "exact" if exact else "bootstrap" if whole and n_boot >= MIN_BOOT else "bartlett"
     effects = _EffectMoments.of(problem) if evidence != "bartlett" and _reaches_effects(problem) else None
 
@@ -194,6 +192,7 @@ def measure_ranks(problem: Problem, n_boot: int, rng: np.random.Generator) -> Ra
                 point["cross"][0, i],
                 draws["cross"][:, i] if draws else None,
                 exact,
+                problem.n_given,
             )
             for i in range(len(problem.arms))
         ),
@@ -202,7 +201,7 @@ def measure_ranks(problem: Problem, n_boot: int, rng: np.random.Generator) -> Ra
     )
 
 
-def _arm_rank(arm: int, n: float, cross: Array, draws: Array | None, exact: bool) -> ArmRank:
+def _arm_rank(arm: int, n: float, cross: Array, draws: Array | None, exact: bool, n_given: int) -> ArmRank:
     left, correlation, right = np.linalg.svd(cross)
     correlation = np.clip(correlation, 0.0, 1.0)
     k = len(correlation)
@@ -211,7 +210,7 @@ def _arm_rank(arm: int, n: float, cross: Array, draws: Array | None, exact: bool
     if exact:
         statistic, df, p = _exact_tests(correlation)
     elif draws is None:
-        statistic, df, p = bartlett(correlation, n, *cross.shape)
+        statistic, df, p = bartlett(correlation, n - n_given + 1, *cross.shape)
         spread[:] = 1 / max(n, 1.0)
     else:
         turned = left.T @ draws @ right.T

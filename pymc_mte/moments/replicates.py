@@ -11,6 +11,7 @@ from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import replicate
 from pymc_mte.moments.methods import Values, align_values, bridge_values
 from pymc_mte.moments.problem import Problem
+from pymc_mte.moments.refusals import too_few_rows
 from pymc_mte.moments.strata import Stratified, Stratum
 from pymc_mte.results import class_order, dims_of
 from pymc_mte.status import Note, Status
@@ -58,6 +59,9 @@ def point_and_replicates(
         if "profile" in draws:
             draws, shares["ambiguous_share"] = align_values(model, draws, point["profile"][0], axes)
     shares |= _judge_replicates(method, point, draws, shares, notes)
+    for place, stratum in enumerate(strata):
+        if not np.isfinite(point["stratum_ate"][0, place]).all():
+            notes.append(Note(Status.SINGULAR, stratum.label, "the stratum's equations have no solution"))
     shares |= _failed(method, point, draws, notes)
     return (
         {n: np.array(v[0]) for n, v in point.items() if n in known},
@@ -93,7 +97,12 @@ def _unanswerable(
         detail = f"{narrow} features on one side for {k} classes"
         notes.append(Note(Status.TOO_FEW_FEATURES, "proxies", detail))
     incomplete = any(len(s.problem.arms) < len(problem.arms) for s in strata)
-    return (narrow < k and with_bridge) or len(problem.arms) < 2 or incomplete
+    short = False
+    for part, label in [(s.problem, s.label) for s in strata] or [(problem, "")]:
+        said, too_few = too_few_rows(part, label)
+        notes += said
+        short |= too_few
+    return (narrow < k and with_bridge) or len(problem.arms) < 2 or incomplete or short
 
 
 def _failed(method: str, point: Values, draws: Values, notes: list[Note]) -> dict[str, float]:

@@ -99,6 +99,7 @@ class Stratified:
         size = np.stack([counts[:, s.rows].sum(axis=1) for s in self.strata])
         share = size / size.sum(axis=0)
         out = self._class_level(parts, share) if "class_weight" in parts[0] else {}
+        out["stratum_ate"] = np.stack([part["ate"] for part in parts], axis=1)
         for name in ("arm_mean", "ate", "ate_bridge"):
             if name in parts[0] and name not in out:
                 out[name] = _weighted([part[name] for part in parts], share)
@@ -121,8 +122,15 @@ class Stratified:
             mean = (joint[..., None] * outcomes).sum(axis=0) / weight[..., None]
         values: Values = {"class_weight": weight, "potential_outcome": mean}
         values |= effects_from_classes(model, weight, mean)
+        # What varies is counted over strata and classes: averages over strata would hide it.
+        effect = np.stack([part["effect"] for part in parts], axis=1)
+        cells = np.moveaxis(joint, 0, 1).reshape(len(weight), -1)
+        each = np.moveaxis(outcomes, 0, 1).reshape(*cells.shape, -1)
+        spread = effects_from_classes(model, cells, each)
+        values |= {name: spread[name] for name in ("effect_sd", "weight_harmed")}
         grid = effect_grid(model, self.problem.outcome_sd)
-        values["effect_cdf"] = effect_cdf(weight, values["effect"], grid)
+        values["effect_cdf"] = effect_cdf(cells, spread["effect"], grid)
+        values |= {"stratum_effect": effect, "stratum_weight": np.moveaxis(joint, 0, 1)}
         if "profile" in parts[0]:
             values["profile"] = np.concatenate([part["profile"] for part in parts], axis=-1)
         return values

@@ -269,3 +269,20 @@ def test_with_covariates_the_moments_answer(level3):
     assert found.identified["arm_mean"]
     assert not any(found.identified[name] for name in CLASS_LEVEL)
     assert set(found.identified) == {"ate", "att", "arm_mean", *CLASS_LEVEL}
+
+
+def test_an_arm_that_nobody_got_has_no_effect_on_the_treated(level3):
+    rows = {name: column.values for name, column in simulate(level3, 2_000, rng=1).data_vars.items()}
+    rows["t"] = np.zeros(2_000, dtype=int)
+    found = identify(level3, rows)
+    assert not found.identified["att"]
+    assert not found.identified["ate"]
+    assert any("arm_mean (not for 1)" in line for line in found.lines())
+    assert np.isnan(estimate(level3, rows, n_boot=0)["estimate"]["att"])
+
+
+def test_a_constant_outcome_answers_nothing(level3):
+    rows = {name: column.values for name, column in simulate(level3, 500, rng=1).data_vars.items()}
+    found = identify(level3, rows | {"y": np.ones(500, dtype=int)})
+    assert not any(found.identified.values())
+    assert found.planning is None

@@ -57,7 +57,7 @@ def test_the_robust_set_holds_the_estimate_and_opens_for_noise(rng):
 
 
 def test_other_bridges_go_with_the_bridge_only(level3):
-    with pytest.raises(ModelError, match="goes with method='bridge'"):
+    with pytest.raises(ModelError, match="pass method='bridge' too"):
         estimate(level3, simulate(level3, 100), method="spectral", bridge="both")
     with pytest.raises(ModelError, match="one of outcome, treatment, both"):
         estimate(level3, simulate(level3, 100), method="bridge", bridge="drawbridge")

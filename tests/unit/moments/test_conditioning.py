@@ -21,7 +21,9 @@ from pymc_mte import (
     truth,
 )
 from pymc_mte.moments.adjusted import adjusted_averages, adjusted_cross, adjusted_effect, arm_grams
+from pymc_mte.moments.problem import problem_of
 from pymc_mte.moments.proximal import outcome_bridge
+from pymc_mte.moments.rank import measure_ranks
 from pymc_mte.moments.twostage import two_stage
 from pymc_mte.status import Status, load_notes
 
@@ -152,7 +154,7 @@ def test_an_arm_missing_in_a_stratum_is_said_and_refused(rng):
     answer = estimate(described(strata=["site"]), frame, method="bridge", n_boot=8)
     assert np.isnan(answer["estimate"]["ate"])
     notes = load_notes(answer.attrs["notes"])
-    assert any(note.status is Status.EMPTY_ARM and "site = a" in note.where for note in notes)
+    assert any(note.status is Status.EMPTY_ARM_IN_STRATUM and "site = a" in note.where for note in notes)
     assert not identify(described(strata=["site"]), frame).identified["ate"]
 
 
@@ -173,6 +175,53 @@ def test_text_and_missing_values_of_covariates(rng):
         tabulate(frame, described(covariates=["many"]))
     with pytest.raises(DataError, match="300 combinations, more than 100; use fewer or coarser strata"):
         tabulate(frame, described(strata=["many"]))
+
+
+def test_effects_that_reverse_between_strata_are_not_averaged_away(rng):
+    """Class effects -0.6 and 0.6 in one stratum, the other way round in the other."""
+    n = 20_000
+    site, u = rng.integers(0, 2, n), rng.integers(0, 2, n)
+    z, x, t = ((rng.random(n) < np.where(u == 1, p, 1 - p)).astype(int) for p in (0.85, 0.85, 0.6))
+    effect = np.where((u == 1) == (site == 1), 0.6, -0.6)
+    frame = pd.DataFrame({"site": site, "z": z, "x": x, "t": t, "y": rng.normal(2.0 * u + effect * t)})
+    answer = estimate(described(strata=["site"]), frame, method="spectral", n_boot=100)
+    point = answer["estimate"]
+    assert abs(point["effect_sd"] - 0.6) < 0.1
+    assert answer.attrs["equal_effects_p"] < 1e-6
+    assert Status.EFFECTS_VARY_WITHIN_CLASSES in [n.status for n in load_notes(answer.attrs["notes"])]
+    assert point["stratum_effect"].dims == ("stratum", "class")
+    np.testing.assert_allclose(point["stratum_weight"].sum(), 1, atol=1e-9)
+    spread = (point["stratum_weight"] * (point["stratum_effect"] - point["ate"]) ** 2).sum() ** 0.5
+    np.testing.assert_allclose(point["effect_sd"], spread, atol=1e-9)
+
+
+def test_few_rows_for_many_covariates_are_said_and_too_few_refused(rng):
+    frame, _, _ = clinic(200, rng)
+    names = [f"c{i}" for i in range(90)]
+    frame = pd.concat([frame, pd.DataFrame(rng.normal(size=(200, 90)), columns=names)], axis=1)
+    for covariates, refused in ((names[:30], False), (names, True)):
+        model = described(covariates=covariates)
+        answer = estimate(model, frame, n_boot=0)
+        assert Status.FEW_ROWS in [note.status for note in load_notes(answer.attrs["notes"])]
+        assert bool(np.isnan(answer["estimate"]["ate"])) is refused
+        report = identify(model, frame)
+        assert report.identified["ate"] is not refused
+        assert Status.FEW_ROWS in [note.status for note in report.notes]
+
+
+def test_bartletts_fallback_counts_the_covariates(rng):
+    """Independent proxies given 60 covariates, 300 samples: a right test exceeds 9% once in 1,000."""
+    rejected = 0
+    for _ in range(300):
+        c, (z, x) = rng.normal(size=(150, 60)), rng.normal(size=(2, 150))
+        frame = pd.DataFrame(c, columns=[f"c{i}" for i in range(60)])
+        frame = frame.assign(z=z, x=x, t=np.arange(150) % 2, y=rng.normal(size=150))
+        variables = VARIABLES | {"z": {"family": "normal"}, "x": {"family": "normal"}}
+        variables |= {"t": {"family": "bernoulli"}}
+        model = CausalModel(classes=2, variables=variables, covariates=list(frame.columns[:60]), **ROLES)
+        ranks = measure_ranks(problem_of(model, tabulate(frame, model)), 0, rng)
+        rejected += ranks.arms[0].p_value[0] < 0.05
+    assert 0.02 < rejected / 300 < 0.09
 
 
 def test_the_order_of_rows_does_not_matter(rng):
