@@ -253,7 +253,7 @@ def _answers(summary: "pd.DataFrame", title: str, absent: str = "no answer") -> 
     names = {"lower": "90% from", "upper": "to", "se": "std. error", "ess": "draws*"}
     shown = _shown(summary)
     known = shown["identified"].tolist() if "identified" in shown else [True] * len(shown)
-    shown = shown.drop(columns="identified", errors="ignore").rename(columns=names)
+    shown = shown.drop(columns=["identified", "diagnosis"], errors="ignore").rename(columns=names)
     rows: list[list[object]] = []
     for label, values, good in zip(shown.index, shown.values.tolist(), known, strict=True):
         first = absent if values[0] != values[0] else values[0]
