@@ -117,7 +117,7 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
         Columns mean, sd, lower, upper, r_hat, ess and identified: False where likelihood or data do
         not carry the answer, so that the prior decides it. ``contraction`` is the share of the prior's
         variance that the data removed (0: nothing learnt), ``diagnosis`` what ArviZ's power-scaling
-        says: ok, prior-data conflict, strong prior / weak likelihood, or not checked.
+        says: ok, prior-data conflict, strong prior / weak likelihood, weak likelihood, or not checked.
     """
     import arviz as az
 

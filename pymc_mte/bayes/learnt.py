@@ -38,6 +38,7 @@ MAX_DISAGREEMENT = 1.0
 
 WEAK = "strong prior / weak likelihood"
 CONFLICT = "prior-data conflict"
+UNMOVED = "weak likelihood"
 
 
 def what_was_learnt(
@@ -73,7 +74,7 @@ def what_was_learnt(
         ``diagnosis`` that ArviZ's limits give; ``chain_disagreement``, the largest distance of a
         chain's mean from the mean of all, in standard deviations within chains. Classes of prior draws
         are numbered as those of the posterior, from the lowest effect, so that naming the classes
-        does not count as learning.
+        does not count as learning. A prior without a variance (Cauchy) has no meaningful contraction.
     """
     prior = prior_draws(model, built, N_PRIOR, seed)
     names = [n for n in (*LABEL_FREE, *BY_CLASS) if n in posterior]
@@ -132,12 +133,15 @@ def power_scaling(drawn: Mapping[str, Array], log_prior: Array, log_likelihood: 
 
 
 def diagnosis(prior: float, likelihood: float) -> str:
-    """Say what two sensitivities mean together, by ArviZ's limits."""
+    """Say what two sensitivities mean together, by ArviZ's limits.
+
+    Where both are small ArviZ sees no fault in the prior; the likelihood is weak all the same.
+    """
     if not np.isfinite(prior + likelihood):
         return "not checked"
-    if prior < SENSITIVE:
-        return "ok"
-    return CONFLICT if likelihood >= SENSITIVE else WEAK
+    if likelihood < SENSITIVE:
+        return WEAK if prior >= SENSITIVE else UNMOVED
+    return CONFLICT if prior >= SENSITIVE else "ok"
 
 
 def prior_draws(model: CausalModel, built: pm.Model, n: int, seed: int) -> Parameters:

@@ -1,4 +1,4 @@
-"""What is learnt beyond the prior: against exact posteriors and densities written out here; no compilation."""
+"""What is learnt beyond the prior: against exact posteriors and densities written out here."""
 
 import arviz as az
 import numpy as np
@@ -11,6 +11,7 @@ from pymc_mte import CausalModel, build_model, identify, load_model, simulate, t
 from pymc_mte.bayes.groups import total_log_likelihood
 from pymc_mte.bayes.learnt import (
     CONFLICT,
+    UNMOVED,
     WEAK,
     agreement,
     diagnosis,
@@ -52,6 +53,16 @@ def exact(model, rng, a):
     return dataset(model, values | functionals(model, values)), log_likelihood
 
 
+def draws_of(values):
+    axes = {n: ("chain", "draw", *(f"{n}{i}" for i in range(v.ndim - 2))) for n, v in values.items()}
+    return xr.Dataset({n: (axes[n], v) for n, v in values.items()})
+
+
+def dataset_of_rvs(model, values):
+    """Draws of the model's random variables: bernoulli tables by their second level."""
+    return draws_of(without_first_levels(model, {n: np.asarray(values[n]) for n in model.dims}))
+
+
 def trial_rows():
     t = np.repeat([1, 0], [sum(TREATED), sum(CONTROLS)])
     return {"t": t, "y": np.repeat([1, 0, 1, 0], [*TREATED, *CONTROLS])}
@@ -61,23 +72,12 @@ def learnt_of(model, rng, a):
     prior = {"p_t": a, "p_y": a}
     built = build_model(model, trial_rows(), priors=prior)
     posterior, log_likelihood = exact(model, rng, a)
-    density = sum(
-        stats.beta(a, a).logpdf(posterior[n].values[..., 1]).sum((2, 3)[: posterior[n].ndim - 3])
-        for n in ("p_t", "p_y")
-    )
-    found = log_prior_density(
-        built,
-        xr.Dataset(
-            {n: posterior[n][..., 1] for n in ("p_t", "p_y")} | {"class_weight": posterior["class_weight"]}
-        ),
-    )
+    tables = {n: posterior[n].values[..., 1] for n in ("p_t", "p_y")}
+    density = sum(stats.beta(a, a).logpdf(p).reshape(*p.shape[:2], -1).sum(-1) for p in tables.values())
+    found = log_prior_density(built, dataset_of_rvs(model, posterior))
     np.testing.assert_allclose(found - found.mean(), density - density.mean(), atol=1e-9)
-    return (
-        what_was_learnt(model, built, posterior, found, log_likelihood, 1),
-        posterior,
-        density,
-        log_likelihood,
-    )
+    learnt = what_was_learnt(model, built, posterior, found, log_likelihood, 1)
+    return learnt, posterior, density, log_likelihood
 
 
 @pytest.mark.parametrize("a", [2.0, 1.0, 400.0])
@@ -127,7 +127,7 @@ def test_sensitivities_and_words_are_those_of_arviz(trial, rng, a):
     ("prior", "likelihood", "said"),
     [
         (0.01, 0.1, "ok"),
-        (0.01, 0.01, "ok"),
+        (0.01, 0.01, UNMOVED),
         (0.1, 0.1, CONFLICT),
         (0.1, 0.01, WEAK),
         (np.nan, 0.1, "not checked"),
@@ -137,49 +137,35 @@ def test_diagnosis(prior, likelihood, said):
     assert diagnosis(prior, likelihood) == said
 
 
-def gibbs(model, table, rng, chains=4, draws=4_000, warm=200):
-    """Draws of a binary model with Beta(2, 2) and Dirichlet(2) priors, the classes of rows drawn too."""
+def gibbs(model, table, rng, chains=60, draws=800, warm=200):
+    """Draws of level 4 with Beta(2, 2) and Dirichlet(2) priors, from its truth on, rows' classes drawn."""
     columns, counts = columns_of(table, model), table["count"].values
     z, x, t, y = (columns[v] for v in "zxty")
-    weight, pz, px = (
-        np.full((chains, 2), 0.5),
-        np.tile([0.25, 0.75], (chains, 1)),
-        np.tile([0.25, 0.75], (chains, 1)),
-    )
-    pt_, py = (
-        np.full((chains, 2, 2), [0.25, 0.75]),
-        np.tile(np.array([[[0.2, 0.5], [0.5, 0.8]]] * 2), (chains, 1, 1, 1)),
-    )
-    py[:, 0] = py[:, 0][..., ::-1]  # class 0 has the lower effect
-    pt_ = pt_.copy()
+    start = {n: np.tile(v, (chains, *(1,) * v.ndim)) for n, v in model.true_parameters().items()}
+    weight, (pz, px, pt, py) = start["class_weight"], (start[f"p_{v}"][..., 1] for v in "zxty")
     kept = []
 
-    def bern(p, v):
+    def of(p, v):
         return np.where(v == 1, p, 1 - p)
 
-    def beta(n, v, *by):
+    def drawn(rows, v, *by):
         out = np.empty((chains, 2, *(2,) * len(by)))
         for at in np.ndindex(*(2,) * len(by)):
-            here = (
-                np.all([b == level for b, level in zip(by, at, strict=True)], axis=0)
-                if by
-                else np.ones(len(v), bool)
-            )
-            out[(slice(None), slice(None), *at)] = rng.beta(
-                2 + n[..., here & (v == 1)].sum(-1), 2 + n[..., here & (v == 0)].sum(-1)
-            )
+            here = np.all([np.ones_like(v, bool), *(b == i for b, i in zip(by, at, strict=True))], axis=0)
+            yes, no = (rows[..., here & (v == level)].sum(-1) for level in (1, 0))
+            out[(slice(None), slice(None), *at)] = rng.beta(2 + yes, 2 + no)
         return out
 
     for step in range(warm + draws):
-        joint = weight[..., None] * bern(pz[..., None], z) * bern(px[..., None], x)
-        joint = joint * bern(pt_[:, :, z], t) * bern(py[:, :, x, t], y)
+        joint = weight[..., None] * of(pz[..., None], z) * of(px[..., None], x)
+        joint = joint * of(pt[:, :, z], t) * of(py[:, :, x, t], y)
         ones = rng.binomial(counts, joint[:, 1] / joint.sum(axis=1))
-        n = np.stack([counts - ones, ones], axis=1)
-        one = rng.beta(2 + n[:, 1].sum(-1), 2 + n[:, 0].sum(-1))
+        rows = np.stack([counts - ones, ones], axis=1)
+        one = rng.beta(2 + rows[:, 1].sum(-1), 2 + rows[:, 0].sum(-1))
         weight = np.stack([1 - one, one], axis=-1)
-        pz, px, pt_, py = beta(n, z), beta(n, x), beta(n, t, z), beta(n, y, x, t)
+        pz, px, pt, py = drawn(rows, z), drawn(rows, x), drawn(rows, t, z), drawn(rows, y, x, t)
         if step >= warm:
-            kept.append((weight, pz, px, pt_, py))
+            kept.append((weight, pz, px, pt, py))
     weight, *tables = (np.stack(v, axis=1) for v in zip(*kept, strict=True))
     names = ("p_z", "p_x", "p_t", "p_y")
     return {"class_weight": weight} | {
@@ -187,9 +173,9 @@ def gibbs(model, table, rng, chains=4, draws=4_000, warm=200):
     }
 
 
-@pytest.mark.parametrize("n", [2_000, 50_000])
-def test_level_4_averages_are_learnt_and_classes_are_the_priors(rng, n):
-    """However many rows there are, the class effects keep a share of the prior, and ArviZ says so."""
+def test_level_4_averages_are_learnt_and_classes_are_the_priors(rng):
+    """Contraction alone would not tell: the data cut the effects' range, and the prior rules inside it."""
+    n = 4_000
     model = load_model("gallery:level4")
     table = tabulate(simulate(model, n, rng=1), model)
     drawn = gibbs(model, table, rng)
@@ -204,23 +190,14 @@ def test_level_4_averages_are_learnt_and_classes_are_the_priors(rng, n):
     )
     assert said["ate"] == said["att"] == "ok"
     assert kept["ate"] < 50 / n
-    for label in ("effect[class 0]", "effect[class 1]", "class_weight[class 0]"):
-        assert said[label] == WEAK
+    assert said["class_weight[class 0]"] in (WEAK, UNMOVED)
     for label in ("effect[class 0]", "effect[class 1]"):
-        assert kept[label] > 0.25
+        assert said[label] == WEAK
+        assert kept[label] > 0.2
     flags = identify(model).identified
     assert Status.PRIOR_DOMINATED not in {note.status for note in learnt_notes(learnt, flags)}
-    wrong = learnt_notes(learnt, dict.fromkeys(flags, True))
-    assert [note.status for note in wrong if "effect[class 0]" in note.detail] == [Status.PRIOR_DOMINATED]
-
-
-def dataset_of_rvs(model, values):
-    return xr.Dataset(
-        {
-            n: (("chain", "draw", *(f"{n}_{i}" for i in range(v.ndim - 2))), v)
-            for n, v in without_first_levels(model, {n: values[n] for n in model.dims}).items()
-        }
-    )
+    wrong = {note.status: note.detail for note in learnt_notes(learnt, dict.fromkeys(flags, True))}
+    assert f"effect[class 1] {1 - kept['effect[class 1]']:.0%}, {WEAK}" in wrong[Status.PRIOR_DOMINATED]
 
 
 def test_prior_of_classes_is_sorted_by_effect(level3):
@@ -257,10 +234,7 @@ def test_hierarchical_priors(rng):
         "p_t": np.full((2, 3, 2), 0.5),
         "sd_y": np.ones((2, 3, 2)),
     }
-    drawn = xr.Dataset(
-        {n: (("chain", "draw", *(f"{n}{i}" for i in range(v.ndim - 2))), v) for n, v in value.items()}
-    )
-    got = log_prior_density(built, drawn)
+    got = log_prior_density(built, draws_of(value))
     wanted = stats.norm(0, 3).logpdf(value["centre"])
     wanted += stats.norm(value["centre"][..., None, None], 0.1).logpdf(value["mean_y"]).sum((2, 3))
     np.testing.assert_allclose(got - got.mean(), wanted - wanted.mean(), rtol=1e-9)
