@@ -253,7 +253,8 @@ def _answers(summary: "pd.DataFrame", title: str, absent: str = "no answer") -> 
     names = {"lower": "90% from", "upper": "to", "se": "std. error", "ess": "draws*"}
     shown = _shown(summary)
     known = shown["identified"].tolist() if "identified" in shown else [True] * len(shown)
-    shown = shown.drop(columns="identified", errors="ignore").rename(columns=names)
+    unshown = ["identified", "contraction", "diagnosis"]  # too wide for a terminal; notes say what matters
+    shown = shown.drop(columns=unshown, errors="ignore").rename(columns=names)
     rows: list[list[object]] = []
     for label, values, good in zip(shown.index, shown.values.tolist(), known, strict=True):
         first = absent if values[0] != values[0] else values[0]

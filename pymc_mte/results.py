@@ -58,17 +58,18 @@ def dataset(
 
 
 def class_order(model: CausalModel, values: Mapping[str, Array]) -> NDArray[np.int64]:
-    """Order of the classes: ascending in the first contrast's effect, else in the first variable."""
-    if "effect" in values:
-        key = np.asarray(values["effect"])
-        key = key if key.ndim == 1 else key[:, 0]
-    else:
-        first = next(iter(model.variables))
-        key = np.asarray(values[f"p_{first}" if f"p_{first}" in values else f"mean_{first}"])
-        if "class" not in model.dims[f"p_{first}" if f"p_{first}" in values else f"mean_{first}"]:
-            return np.arange(model.classes)
-        key = key.reshape(model.classes, -1)[:, -1]
-    return np.argsort(key, kind="stable")
+    """Order of the classes: ascending in the first contrast's effect, else in the first variable.
+
+    Leading axes are carried along: (..., class).
+    """
+    name, at, first = "effect", 0, next(iter(model.variables))
+    if name not in values:
+        name, at = f"p_{first}" if f"p_{first}" in values else f"mean_{first}", -1
+    key, dims = np.asarray(values[name]), dims_of(model)[name]
+    lead = key.shape[: key.ndim - len(dims)]
+    if "class" not in dims:
+        return np.broadcast_to(np.arange(model.classes), (*lead, model.classes))
+    return np.argsort(key.reshape(*lead, model.classes, -1)[..., at], axis=-1, kind="stable")
 
 
 def reorder(model: CausalModel, values: Mapping[str, Array], order: NDArray[np.int64]) -> dict[str, Array]:

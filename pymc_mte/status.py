@@ -138,6 +138,16 @@ class Status(StrEnum):
         "The chains do not agree after alignment. Draw longer, or treat the class-level answers as "
         "weakly identified: several explanations of the data may fit alike."
     )
+    CHAINS_APART = (
+        "A chain's mean lies far from that of all chains: they found different answers, and the pooled "
+        "interval only lists them. Draw longer; if it stays, several explanations fit alike, so use stronger "
+        "proxies or fewer classes."
+    )
+    PRIOR_DOMINATED = (
+        "The graph identifies these, but these rows add little to the prior: the posterior is hardly "
+        "narrower, or moves with the prior more than with the data. Do not read it as a finding: get more "
+        "rows or stronger proxies, and see how far another prior (`priors=`) moves it."
+    )
     LABEL_SWITCHING = (
         "Classes change places inside chains, so class-level answers mix them up: the classes are "
         "weakly identified. Read label-free quantities only."

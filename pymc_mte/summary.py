@@ -1,5 +1,6 @@
 """Tables of answers: label-free quantities first, 90% intervals throughout."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -44,7 +45,11 @@ def words(label: str) -> str:
 
 def is_identified(tree: xr.DataTree, label: str) -> bool:
     """Whether likelihood and data carry an entry, by the identification report that is kept with draws."""
-    known = identified_functionals(tree)
+    return carried(identified_functionals(tree), label)
+
+
+def carried(known: Mapping[str, bool], label: str) -> bool:
+    """Whether an entry counts as identified, given the flags of the functionals."""
     name = label.partition("[")[0]
     needed = ("arm_mean", "ate") if name == "arm_mean" else (name,)  # an arm without positivity costs the ATE
     return all(known.get(part, True) for part in needed)
@@ -110,7 +115,9 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns mean, sd, lower, upper, r_hat, ess and identified: False where likelihood or data do
-        not carry the answer, so that the prior decides it.
+        not carry the answer, so that the prior decides it. ``contraction`` is the share of the prior's
+        variance that the data removed (0: nothing learnt), ``diagnosis`` what ArviZ's power-scaling
+        says: ok, prior-data conflict, strong prior / weak likelihood, weak likelihood, or not checked.
     """
     import arviz as az
 
@@ -119,6 +126,7 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     if model_of(tree).treatment is None:
         names = ["class_weight"]
     varying = [n for n in names if np.ptp(draws[n].values) > 0]
+    learnt = _learnt(tree)
     rhat, ess = az.rhat(draws[varying]), az.ess(draws[varying])
     rows = []
     for name in names:
@@ -130,5 +138,15 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
             for key, found in (("r_hat", rhat), ("ess", ess)):
                 row[key] = float(found[name].values[index]) if name in varying else np.nan
             row["identified"] = is_identified(tree, label)
+            row["contraction"], row["diagnosis"] = learnt.get(label, (np.nan, "not checked"))
             rows.append(row)
     return pd.DataFrame(rows).set_index("functional")
+
+
+def _learnt(tree: xr.DataTree) -> dict[str, tuple[float, str]]:
+    """Contraction and diagnosis of every entry that `sample` has compared with its prior."""
+    if "identification" not in tree or "contraction" not in tree["identification"]:
+        return {}
+    kept = tree["identification"].to_dataset()
+    columns = (kept[n].values.tolist() for n in ("entry", "contraction", "diagnosis"))
+    return {label: (removed, said) for label, removed, said in zip(*columns, strict=True)}

@@ -3,6 +3,7 @@
 import arviz as az
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from pymc_mte.model import CausalModel
 from pymc_mte.status import Note, Status
@@ -36,15 +37,19 @@ def convergence(model: CausalModel, posterior: xr.Dataset, stats: xr.Dataset, sw
     rhat, ess, worst = worst_mixing(posterior)
     if rhat > MAX_RHAT or ess < MIN_ESS:
         notes.append(Note(Status.NOT_MIXED, worst, f"R-hat {rhat:.3f}, effective draws {ess:.0f}"))
-    density = stats["logp"] if "logp" in stats else stats.get("lp")
-    if density is not None and posterior.sizes["chain"] > 1:
-        level = density.mean("draw").values
-        if level.max() - level.min() > STUCK:
-            gap = f"a chain lies {level.max() - level.min():.1f} log units below the best"
-            notes.append(Note(Status.NOT_MIXED, "chains", gap))
+    level = chain_levels(stats)
+    if level is not None and level.max() - level.min() > STUCK:
+        gap = f"a chain lies {level.max() - level.min():.1f} log units below the best"
+        notes.append(Note(Status.NOT_MIXED, "chains", gap))
     if switching > MAX_SWITCHING and model.classes > 1:
         notes.append(Note(Status.LABEL_SWITCHING, "classes", f"in {switching:.0%} of the draws"))
     return notes
+
+
+def chain_levels(stats: xr.Dataset) -> NDArray[np.float64] | None:
+    """Mean log-density of every chain; None if the sampler kept none."""
+    density = stats["logp"] if "logp" in stats else stats.get("lp")
+    return None if density is None else np.asarray(density.mean("draw").values, dtype=float)
 
 
 def worst_mixing(posterior: xr.Dataset) -> tuple[float, float, str]:

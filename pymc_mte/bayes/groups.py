@@ -1,6 +1,7 @@
 """The groups of a posterior's DataTree beside the draws: predictive data, patterns, identification."""
 
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 import pymc as pm
@@ -89,17 +90,32 @@ def add_observed(tree: xr.DataTree, model: CausalModel, table: xr.Dataset) -> No
 
 def pattern_log_likelihood(model: CausalModel, posterior: xr.Dataset, table: xr.Dataset) -> xr.DataArray:
     """Log p of ONE row of each pattern, per draw: (chain, draw, pattern)."""
-    parameters = {n: posterior[n].values for n in model.dims}
-    columns = columns_of(table, model)
-    chains = []
-    for c in range(posterior.sizes["chain"]):
-        blocks = np.array_split(np.arange(posterior.sizes["draw"]), max(1, posterior.sizes["draw"] // 100))
-        parts = [
-            log_sum_classes(log_joint(model, {n: v[c, block] for n, v in parameters.items()}, columns))
-            for block in blocks
-        ]
-        chains.append(np.concatenate(parts))
+    chains = [np.concatenate(list(_log_p(model, chain, table))) for chain in _chains(model, posterior)]
     return xr.DataArray(np.stack(chains), dims=("chain", "draw", "pattern"))
+
+
+def total_log_likelihood(tree: xr.DataTree, model: CausalModel, table: xr.Dataset) -> Array:
+    """Log-likelihood of all rows, per draw: (chain, draw)."""
+    count = table["count"].values.astype(float)
+    seen = count > 0
+    if "log_likelihood_pattern" in tree:
+        log_p = tree["log_likelihood_pattern"].to_dataset()["log_p"].values
+        return np.asarray(log_p[..., seen] @ count[seen])
+    chains = _chains(model, tree["posterior"].to_dataset())
+    return np.stack(
+        [np.concatenate([log_p[:, seen] @ count[seen] for log_p in _log_p(model, c, table)]) for c in chains]
+    )
+
+
+def _chains(model: CausalModel, posterior: xr.Dataset) -> list[Parameters]:
+    return [{n: posterior[n].values[c] for n in model.dims} for c in range(posterior.sizes["chain"])]
+
+
+def _log_p(model: CausalModel, parameters: Parameters, table: xr.Dataset) -> Iterator[Array]:
+    """Log p of one row of each pattern, about 100 draws at a time: (draw, pattern)."""
+    columns, draws = columns_of(table, model), len(parameters["class_weight"])
+    for block in np.array_split(np.arange(draws), max(1, draws // 100)):
+        yield log_sum_classes(log_joint(model, {n: v[block] for n, v in parameters.items()}, columns))
 
 
 def identification_dataset(found: Identification) -> xr.Dataset:

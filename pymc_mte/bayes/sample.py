@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.bayes.build import build_model
 from pymc_mte.bayes.checks import convergence
-from pymc_mte.bayes.groups import add_observed, add_predictive, clean_stats, identification_dataset
+from pymc_mte.bayes.groups import (
+    add_observed,
+    add_predictive,
+    clean_stats,
+    identification_dataset,
+    total_log_likelihood,
+)
+from pymc_mte.bayes.learnt import agreement, learnt_notes, log_prior_density, what_was_learnt
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import run_nutpie, run_pymc
 from pymc_mte.bayes.start import (
@@ -24,7 +31,7 @@ from pymc_mte.bayes.start import (
 from pymc_mte.data import CLUSTER, columns_of, data_notes, fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
-from pymc_mte.identify.identification import identify
+from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile, pooled_scales
 from pymc_mte.moments.problem import make_problem
@@ -85,25 +92,21 @@ def sample(
         Groups ``posterior`` (parameters and functionals, classes aligned to the start),
         ``sample_stats``, ``prior``, ``prior_predictive``, ``posterior_predictive``,
         ``observed_data``, ``log_likelihood_pattern`` (log p of one row of each pattern),
-        ``identification`` and, if given, the start's ``estimate``.
+        ``identification`` (with what was learnt beyond the prior) and, if given, the start's
+        ``estimate``.
 
     Raises
     ------
     RefusedError
         If the model file says that its posterior must not be computed.
     """
-    if model.why_no_posterior is not None:
-        raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
-    if sampler not in ("nutpie", "pymc"):
-        raise ModelError(f"sampler {sampler!r} is unknown; choose nutpie or pymc")
-    for name, value in (("draws", draws), ("tune", tune), ("chains", chains)):
-        if not isinstance(value, int) or value < 1:
-            raise ModelError(f"{name} must be a whole number of at least 1, got {value!r}")
+    _check(model, sampler, {"draws": draws, "tune": tune, "chains": chains})
     model, table = resolve(model, data)
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     problem = make_problem(model, columns, counts, seed=random_seed)
     rng = np.random.default_rng(random_seed)
-    point = order_classes(model, starting_point(problem, start))
+    point, at_best = starting_point(problem, start)
+    point = order_classes(model, point)
     scales = pooled_scales(model, columns, counts)
     starts = [without_first_levels(model, jittered(model, point, scales, rng)) for _ in range(chains)]
     built = build_model(model, table, priors=priors)
@@ -117,21 +120,16 @@ def sample(
     if model.treatment is not None:
         values |= functionals(model, values)
     posterior = dataset(model, values)
-    found = identify(model, table)
-    notes = [
-        *data_notes(table),
-        *([Note(Status.CLUSTERS_IGNORED, CLUSTER)] if CLUSTER in table else []),
-        *convergence(model, posterior, stats, switching),
-    ]
-    known = {note.where for note in notes}
-    notes += [
-        note for note in found.notes if note.where not in known and note.status is not Status.CONSTANT_COLUMN
-    ]
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(stats)})
     tree["posterior"].attrs |= {"kind": "mcmc", "inference_library": sampler}
     add_predictive(tree, built, model, values, random_seed)
     add_observed(tree, model, table)
-    tree["identification"] = xr.DataTree(identification_dataset(found))
+    found = identify(model, table)
+    densities = log_prior_density(built, kept), total_log_likelihood(tree, model, table)
+    learnt = what_was_learnt(model, built, posterior, *densities, random_seed)
+    report = identification_dataset(found)
+    tree["identification"] = xr.DataTree(report.merge(learnt).assign_attrs(agreement(stats, at_best)))
+    notes = convergence(model, posterior, stats, switching) + learnt_notes(learnt, found.identified)
     if start is not None:
         tree["estimate"] = xr.DataTree(start["estimate"].to_dataset())
     tree.attrs = provenance(
@@ -143,9 +141,30 @@ def sample(
         fingerprint=fingerprint(model, table),
         tune=tune,
         switching_share=switching,
-        notes=dump_notes(notes),
+        notes=dump_notes(_with_known(notes, table, found)),
     )
     return tree
+
+
+def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:
+    """Refuse what cannot be sampled."""
+    if model.why_no_posterior is not None:
+        raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
+    if sampler not in ("nutpie", "pymc"):
+        raise ModelError(f"sampler {sampler!r} is unknown; choose nutpie or pymc")
+    for name, value in sizes.items():
+        if not isinstance(value, int) or value < 1:
+            raise ModelError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _with_known(notes: list[Note], table: xr.Dataset, found: Identification) -> list[Note]:
+    """Join what the draws say with what data and identification said before."""
+    clustered = [Note(Status.CLUSTERS_IGNORED, CLUSTER)] if CLUSTER in table else []
+    out = [*data_notes(table), *clustered, *notes]
+    known = {note.where for note in out}
+    return out + [
+        note for note in found.notes if note.where not in known and note.status is not Status.CONSTANT_COLUMN
+    ]
 
 
 def _aligned(

@@ -23,7 +23,11 @@ JITTER = 0.2
 """Spread of the chains' starts: standard deviation on the log or logit scale, and in pooled SDs."""
 
 
-def starting_point(problem: Problem, start: xr.DataTree | None) -> Parameters:
+SAME_OPTIMUM = 0.1
+"""Climbs that end within this many log units of each other are at one optimum, near enough."""
+
+
+def starting_point(problem: Problem, start: xr.DataTree | None) -> tuple[Parameters, float]:
     """Best penalised likelihood climb, from the given estimate and from the usual starts.
 
     Parameters
@@ -35,8 +39,10 @@ def starting_point(problem: Problem, start: xr.DataTree | None) -> Parameters:
 
     Returns
     -------
-    mapping of str to ndarray
-        One set of parameters, classes in the order of the package (ascending effect).
+    point : mapping of str to ndarray
+        One set of parameters, classes in no particular order.
+    at_best : float
+        Share of the climbs that ended at the best optimum.
     """
     model, columns, counts = problem.model, problem.columns, problem.counts
     best, reached = fit_likelihood(problem, penalty=PENALTY)
@@ -45,10 +51,11 @@ def starting_point(problem: Problem, start: xr.DataTree | None) -> Parameters:
         if partial is not None:
             begin = start_from_classes(model, columns, counts[None], {n: v[None] for n, v in partial.items()})
             climbed = em(model, columns, counts[None], begin, penalty=PENALTY)
-            if climbed.log_likelihood[0] > reached.max() - 1e-6:
+            if climbed.log_likelihood[0] > np.nanmax(reached) - 1e-6:
                 best = climbed.parameters
-    point = {name: value[0] for name, value in best.items()}
-    return point
+            reached = np.append(reached, climbed.log_likelihood)
+    at_best = float((reached > np.nanmax(reached) - SAME_OPTIMUM).mean())
+    return {name: value[0] for name, value in best.items()}, at_best
 
 
 def _partial(model: CausalModel, start: xr.DataTree) -> Parameters | None:

@@ -23,9 +23,11 @@ from pymc_mte import (
     tabulate,
     truth,
 )
+from pymc_mte.bayes.groups import total_log_likelihood
 from pymc_mte.data import columns_of, fingerprint
 from pymc_mte.network import log_joint
 from pymc_mte.results import model_of
+from pymc_mte.status import Status, load_notes
 from pymc_mte.summary import posterior_summary
 
 pytestmark = pytest.mark.statistical
@@ -233,6 +235,31 @@ def test_summary_is_of_ninety_percent(post):
     assert row["lower"] == pytest.approx(np.quantile(draws, 0.05))
     assert row["upper"] == pytest.approx(np.quantile(draws, 0.95))
     assert (summary["r_hat"].dropna() < 1.1).all()
+
+
+def test_what_was_learnt_is_kept_and_shown(post):
+    """An easy model: every variance falls by more than half, no word of doubt, one optimum."""
+    learnt, summary = post["identification"].to_dataset(), posterior_summary(post)
+    assert learnt["entry"].values.tolist() == summary.index.tolist()
+    np.testing.assert_array_equal(learnt["contraction"], summary["contraction"])
+    assert learnt["diagnosis"].values.tolist() == summary["diagnosis"].tolist()
+    assert (summary["contraction"] > 0.5).all()
+    assert not summary["diagnosis"].isin(["not checked", "strong prior / weak likelihood"]).any()
+    assert (learnt["chain_disagreement"] < 1).all()
+    assert learnt.attrs["chains_at_best"] == 1
+    assert 0 < learnt.attrs["starts_at_best"] <= 1
+    said = {note.status for note in load_notes(post.attrs["notes"])}
+    assert not said & {Status.PRIOR_DOMINATED, Status.CHAINS_APART}
+
+
+def test_total_log_likelihood_does_not_need_the_stored_one(post, level3):
+    without = post.copy()
+    del without["log_likelihood_pattern"]
+    table = post["observed_data"].to_dataset()
+    stored, anew = (total_log_likelihood(tree, level3, table) for tree in (post, without))
+    np.testing.assert_allclose(stored, anew, rtol=1e-12)
+    density = post["sample_stats"]["logp"].values  # adds the prior: by far the smaller part
+    assert np.corrcoef(stored.ravel(), density.ravel())[0, 1] > 0.5
 
 
 def test_figure_has_both_answers(post, start, table):

@@ -11,5 +11,6 @@ def test_an_estimate_of_another_graph_starts_what_fits():
     pair = load_model("gallery:paper_pair")
     model, table = resolve(pair, simulate(pair, 2_000, rng=1))
     start = estimate(model, table, proxies="joint", n_boot=0)
-    point = starting_point(problem_of(model, table), start)
+    point, at_best = starting_point(problem_of(model, table), start)
     assert {name: value.shape for name, value in point.items()} == model.shapes
+    assert 0 < at_best <= 1
