@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.data import data_notes, fingerprint
 from pymc_mte.model import CausalModel
-from pymc_mte.moments.bootstrap import replicate, robust_se
+from pymc_mte.moments.bootstrap import Resample, replicate, robust_se
 from pymc_mte.moments.checks import Check, run_checks
 from pymc_mte.moments.classes import ClassProblem, choose_class_method
 from pymc_mte.moments.methods import Values, align_values
@@ -51,7 +51,13 @@ class Answer:
 
 
 def class_answers(
-    model: CausalModel, table: Any, *, method: str, n_boot: int, rng: np.random.Generator
+    model: CausalModel,
+    table: Any,
+    *,
+    method: str,
+    n_boot: int,
+    resample: Resample = "multinomial",
+    rng: np.random.Generator,
 ) -> Answer:
     """Estimate a mixture of repeated draws, of products or of networks.
 
@@ -65,11 +71,13 @@ def class_answers(
         As `choose_class_method` takes it.
     n_boot : int
         Bootstrap replicates; none for shares.
+    resample : {"multinomial", "bayesian"}
+        How rows are redrawn.
     rng : numpy.random.Generator
         Source of the resamples.
     """
     chosen = choose_class_method(model, method)
-    problem = problem_of(model, table, seed=int(rng.integers(2**31)))
+    problem = problem_of(model, table, seed=int(rng.integers(2**31)), resample=resample)
     whole = table["count"].dtype.kind == "i"
     notes = data_notes(table)
     if n_boot and not whole:
@@ -101,6 +109,7 @@ def class_answers(
         kind=setup.kind,
         n=float(problem.sampling.counts.sum()),
         n_boot=n_boot,
+        resample=resample,
         fingerprint=fingerprint(model, table),
         notes=dump_notes(notes),
         **shares_and_plan,

@@ -121,7 +121,11 @@ def estimate(
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
     if resample not in RESAMPLES:
         raise ModelError(f"resample is one of {', '.join(RESAMPLES)}, got {resample!r}")
+    if bridge not in BRIDGES:
+        raise ModelError(f"bridge {bridge!r} is unknown; choose one of {', '.join(BRIDGES)}")
+    given = {"bridge": bridge != "outcome", "interactions": interactions, "proxies": proxies != "independent"}
     if model.interventions is not None:
+        _refuse_options("a model with interventions", given | {"resample": resample != "multinomial"})
         return estimate_targets(model, data, base=base, method=method, n_boot=n_boot, rng=rng)
     if base is not None:
         raise ModelError("base: only a model with interventions has base rows; leave it out")
@@ -129,12 +133,11 @@ def estimate(
     model, table = resolve(model, data)
     generator = np.random.default_rng(rng)
     if lacks_proxies(model):
-        found = class_answers(model, table, method=method, n_boot=n_boot, rng=generator)
+        _refuse_options("a model without proxies", given)
+        found = class_answers(model, table, method=method, n_boot=n_boot, resample=resample, rng=generator)
         spread = {name: robust_se(value) for name, value in found.draws.items()}
         tree = _tree(model, found.values, found.draws, {"se_": spread}, {}, found.attrs)
         return tree.assign(checks=_checks(found.checks))
-    if bridge not in BRIDGES:
-        raise ModelError(f"bridge {bridge!r} is unknown; choose one of {', '.join(BRIDGES)}")
     problem = problem_of(
         model,
         table,
@@ -144,6 +147,12 @@ def estimate(
         resample=resample,
     )
     return _effects(problem, table, method, bridge, proxies, n_boot, generator)
+
+
+def _refuse_options(kind: str, given: dict[str, bool]) -> None:
+    """Refuse options that would do nothing."""
+    if idle := [name for name, used in given.items() if used]:
+        raise ModelError(f"{', '.join(idle)}: no meaning for {kind}; leave it out")
 
 
 def _effects(

@@ -185,3 +185,13 @@ def test_one_class_and_continuous_variables():
         estimate(mixed, rows, method="network")
     one = estimate(mixed.with_classes(1), rows, n_boot=4)
     assert float(one["estimate"]["p_a"].values[0, 1]) == pytest.approx(float(rows["a"].mean()))
+
+
+def test_options_without_meaning_are_refused():
+    chain = load_model("gallery:chain5")
+    rows = simulate(chain, 500, rng=1)
+    for option in ({"bridge": "both"}, {"interactions": True}, {"proxies": "joint"}):
+        with pytest.raises(ModelError, match="no meaning for a model without proxies"):
+            estimate(chain, rows, **option)
+    smooth = estimate(chain, rows, n_boot=4, resample="bayesian")
+    assert smooth.attrs["resample"] == "bayesian"
