@@ -37,7 +37,7 @@ ANSWERS = ("ate", "att", "effect", "class_weight")
 FARTHEST = 12.0
 """Longest move of a free parameter: beyond, probabilities are 0 or 1 for any purpose."""
 
-N_RANDOM, WARM_UP = 3, 30
+N_RANDOM, WARM_UP = 2, 30
 """Random starts that look for other optima, and the steps of EM that each takes first."""
 
 GAIN = 1e-6
@@ -219,7 +219,7 @@ class ExtraEdge:
             np.zeros(half.shape[1]),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": 500, "gtol": 1e-9, "ftol": 1e-14},
+            options={"maxiter": 500, "gtol": 1e-9, "ftol": 1e-12},
         )
         return start + np.clip(half @ result.x, -FARTHEST, FARTHEST), -float(result.fun * total)
 

@@ -30,14 +30,18 @@ Shift = tuple[float, ...]
 FIRST_INTERVALS = {1: 8, 2: 4}
 """Intervals per side of the first grid of fits, by the number of shifts; 2 with more of them."""
 
-MAX_FITS = 729
-"""Largest grid of fits: six arms, or 27 points a side for two."""
+MAX_FITS, MAX_REFINED = 729, 100
+"""Largest first grid of fits (six arms), and largest one that a grid is refined to."""
 
 FINE = {1: 201, 2: 61, 3: 15, 4: 7}
 """Nodes per side of the quadrature over shifts, by their number; 5 with more of them."""
 
-MISSED = 0.1
-"""The grid is refined until the log-likelihood that it interpolates is as near as this at its peak."""
+MISSED, BENT = 0.1, 0.01
+"""The grid is refined until it foretells the log-likelihood at the posterior's peak to the first, and
+answers between its points to the second, a share of the range that they can have at all."""
+
+BETWEEN = 0.85
+"""Where answers are foretold: this share of the strength, on either side of every shift."""
 
 RESOLUTION = 1e-4
 """Ends of a range are pursued down to this share of the range that the answer can have at all."""
@@ -131,7 +135,7 @@ def sensitivity(
     if open_ones.any():
         names = ", ".join(label for (_, label, _), o in zip(allowed.answers, open_ones, strict=True) if o)
         notes.append(Note(Status.NOT_CONVERGED, names, "not fixed by the likelihood"))
-    blank = open_ones | _refused(allowed, failing_arms(model, support))
+    blank = open_ones | _refused(allowed, support)
     rows, fits = [], [none]
     for s in wanted:
         found = _explore(allowed, none, s)
@@ -177,12 +181,18 @@ def _not_fixed(problem: Problem, none: Fit) -> NDArray[np.bool_]:
     return np.asarray(~np.isfinite(none.error) | lacking)
 
 
-def _refused(allowed: ExtraEdge, failing: set[int]) -> NDArray[np.bool_]:
-    """Answers that would extrapolate an arm to a class that (almost) never gets it."""
-    masks = {name: np.ravel(refused_mask(allowed.model, name, failing)) for name, *_ in allowed.answers}
-    return np.array(
-        [bool(masks[name][index[-1] if masks[name].size > 1 else 0]) for name, _, index in allowed.answers]
-    )
+def _refused(allowed: ExtraEdge, support: tuple[ArmSupport, ...]) -> NDArray[np.bool_]:
+    """Answers that would extrapolate an arm to a class that (almost) never gets it, or use an empty one."""
+    model = allowed.model
+    failing, empty = failing_arms(model, support), {arm.arm for arm in support if arm.share == 0}
+    unseen = np.array([bool(empty & set(contrast)) for contrast in model.contrasts])
+    out = []
+    for name, _, index in allowed.answers:
+        mask = refused_mask(model, name, failing)
+        if name != "class_weight":
+            mask = mask | unseen
+        out.append(bool(np.ravel(mask)[index[-1] if mask.size > 1 else 0]))
+    return np.array(out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,11 +240,13 @@ def _explore(allowed: ExtraEdge, none: Fit, strength: float) -> _Explored:
     def fit(shift: Iterable[float]) -> Fit:
         key = tuple(float(v) for v in shift)
         if key not in fits:
-            fits[key] = allowed.fit(starts, np.array(key))
+            near = [_nearest(fits, key).free] if intervals > first else []
+            fits[key] = allowed.fit([*starts, *near], np.array(key))
         return fits[key]
 
     nodes, log_prior = _quadrature(strength, d)
-    intervals = FIRST_INTERVALS.get(d, 2)
+    first = intervals = FIRST_INTERVALS.get(d, 2)
+    width = np.diff(allowed.limits(), axis=1)[:, 0]
     while True:
         points = _chebyshev_points(strength, intervals)
         grid = [fit(shift) for shift in product(points, repeat=d)]
@@ -242,12 +254,16 @@ def _explore(allowed: ExtraEdge, none: Fit, strength: float) -> _Explored:
         smooth = _interpolate(packed.reshape(*[len(points)] * d, -1), points, strength, d)
         log_weight = smooth[:, 0] / none.inflation + log_prior
         peak = int(log_weight.argmax())
-        missed = abs(fit(nodes[peak]).log_likelihood - smooth[peak, 0]) / none.inflation
-        intervals *= 2
-        if missed < MISSED or (intervals + 1) ** d > MAX_FITS:
+        between = _between(strength, nodes)
+        checks = [fit(nodes[i]) for i in (peak, *between)]
+        missed = abs(checks[0].log_likelihood - smooth[peak, 0]) / none.inflation
+        found = np.array([check.value for check in checks])
+        bent = np.abs(found - smooth[[peak, *between], 1 : len(width) + 1]) / width
+        if (missed < MISSED and bent.max() < BENT) or (2 * intervals + 1) ** d > MAX_REFINED:
             break
+        intervals *= 2
     weight = np.exp(log_weight - log_weight.max())
-    q = len(none.value)
+    q = len(width)
     value, error = smooth[:, 1 : q + 1], np.maximum(smooth[:, q + 1 :], 0.0)
     for shift in _extreme_shifts(allowed, list(fits.values()), nodes, value, error):
         fit(shift)
@@ -265,6 +281,18 @@ def _explore(allowed: ExtraEdge, none: Fit, strength: float) -> _Explored:
 def _finite(allowed: ExtraEdge, error: Array) -> Array:
     """Errors no larger than the range that an answer can have at all."""
     return np.minimum(error, np.diff(allowed.limits(), axis=1)[:, 0])
+
+
+def _nearest(fits: dict[Shift, Fit], shift: Shift) -> Fit:
+    return min(fits.items(), key=lambda item: sum((a - b) ** 2 for a, b in zip(item[0], shift, strict=True)))[
+        1
+    ]
+
+
+def _between(strength: float, nodes: Array) -> list[int]:
+    """Places of the nodes nearest to the corners of a smaller box."""
+    corners = product((-BETWEEN * strength, BETWEEN * strength), repeat=nodes.shape[1])
+    return [int(((nodes - np.array(corner)) ** 2).sum(axis=1).argmin()) for corner in corners]
 
 
 def _chebyshev_points(strength: float, intervals: int) -> Array:

@@ -58,6 +58,10 @@ def assumed(level3, outcome="bernoulli"):
     return CausalModel(classes=2, variables=variables, treatment="t", outcome="y", **roles)
 
 
+def drawn(model, n, seed):
+    return simulate(model, n, rng=seed).to_dataframe()
+
+
 def true_answers(model):
     known = truth(model)
     return dict(zip(ANSWERS, [float(known["ate"]), *map(float, known["effect"])], strict=True))
@@ -70,7 +74,7 @@ def shifts_of(edge):
 
 @pytest.mark.parametrize("edge", EDGES)
 def test_no_strength_is_the_estimate_and_bounds_are_nested(level3, edge):
-    rows = simulate(level3, 4_000, rng=3)
+    rows = drawn(level3, 4_000, 3)
     table = sensitivity(level3, rows, edge=edge, strength=[0, 0.2, 0.5])
     point = estimate(level3, rows, method="polished", n_boot=0)["estimate"]
     for name, value in {
@@ -94,7 +98,7 @@ def test_no_strength_is_the_estimate_and_bounds_are_nested(level3, edge):
 
 
 def test_errors_without_a_shift_are_those_that_planning_expects(level3):
-    rows = simulate(level3, 5_000, rng=5)
+    rows = drawn(level3, 5_000, 5)
     table = sensitivity(level3, rows, edge=("x", "y"), strength=0)
     expected = expected_errors(level3, level3.true_parameters(), 5_000)["se"]
     for name in (*ANSWERS, "att", "class_weight[class 0]"):
@@ -155,43 +159,58 @@ def population_contains(seed):
     return bool(((own["low"] <= value + 1e-4) & (own["high"] >= value - 1e-4)).all())
 
 
-def test_population_bounds_of_random_truths():
-    assert all(population_contains(seed) for seed in range(3))
-
-
 @pytest.mark.slow
 def test_population_bounds_of_100_random_truths():
     assert sum(population_contains(seed) for seed in range(100)) == 100
 
 
 def test_no_strength_depends_on_the_others(level3):
-    rows = simulate(level3, 2_000, rng=8)
+    rows = drawn(level3, 2_000, 8)
     alone = sensitivity(level3, rows, edge=("x", "y"), strength=0.5)
-    among = sensitivity(level3, rows, edge=("x", "y"), strength=[0.13, 0.5, 2.0]).loc[alone.index]
+    among = sensitivity(level3, rows, edge=("x", "y"), strength=[0.2, 0.5]).loc[alone.index]
     fixed = ["posterior_mean", "posterior_low", "posterior_high", "misfit"]
     np.testing.assert_array_equal(alone[fixed], among[fixed])
     np.testing.assert_allclose(alone, among, atol=5e-4)
 
 
-@pytest.mark.parametrize("edge", EDGES[1:])
-def test_bounds_are_those_of_a_dense_grid(level3, edge):
-    problem = problem_of(level3, tabulate(simulate(level3, 1_000, rng=6), level3))
-    table = sensitivity(level3, simulate(level3, 1_000, rng=6), edge=edge, strength=1.0)
+def dense(level3, edge, n, strength, points):
+    """Ends of the answers over a dense even grid of shifts, and those that are reported."""
+    rows = drawn(level3, n, 6)
+    problem = problem_of(level3, tabulate(rows, level3))
+    table = sensitivity(level3, rows, edge=edge, strength=strength).xs(strength, level="strength")
     allowed = ExtraEdge(problem, *edge)
     start = allowed.start(ordered_fit(problem))
-    side = np.linspace(-1, 1, 9 if allowed.n_shifts > 1 else 41)
+    side = np.linspace(-strength, strength, points)
     values = np.array(
         [allowed.fit([start], np.array(s)).value for s in product(side, repeat=allowed.n_shifts)]
     )
     own = table.loc[[label for _, label, _ in allowed.answers]]
-    assert (own["low"] <= values.min(axis=0) + 2e-3).all()
-    assert (own["high"] >= values.max(axis=0) - 2e-3).all()
-    assert (own["low"] >= values.min(axis=0) - 0.02).all()
-    assert (own["high"] <= values.max(axis=0) + 0.02).all()
+    return own["low"] - values.min(axis=0), own["high"] - values.max(axis=0)
+
+
+def test_bounds_are_those_of_a_dense_grid(level3):
+    low, high = dense(level3, ("t", "x"), 3_000, 0.5, 21)
+    np.testing.assert_allclose([low, high], 0.0, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edge", EDGES[:2])
+def test_bounds_by_arm_are_those_of_a_dense_grid(level3, edge):
+    low, high = dense(level3, edge, 5_000, 0.5, 17)
+    np.testing.assert_allclose([low, high], 0.0, atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edge", EDGES[:2])
+def test_bounds_do_not_miss_what_a_rough_likelihood_hides(level3, edge):
+    """With few rows and large shifts answers jump from one optimum to the next."""
+    low, high = dense(level3, edge, 1_000, 1.0, 17)
+    assert (low < 0.02).all()
+    assert (high > -0.02).all()
 
 
 def test_the_shift_is_what_was_asked_for_and_the_fit_is_a_maximum(level3, rng):
-    table = tabulate(simulate(level3, 3_000, rng=4), level3)
+    table = tabulate(drawn(level3, 3_000, 4), level3)
     problem = problem_of(level3, table)
     allowed = ExtraEdge(problem, "x", "y")
     start = allowed.start(ordered_fit(problem))
@@ -212,7 +231,7 @@ def test_the_shift_is_what_was_asked_for_and_the_fit_is_a_maximum(level3, rng):
 
 
 def test_another_start_finds_the_same_optimum_with_the_classes_in_order(level3):
-    problem = problem_of(level3, tabulate(simulate(level3, 3_000, rng=4), level3))
+    problem = problem_of(level3, tabulate(drawn(level3, 3_000, 4), level3))
     allowed = ExtraEdge(problem, "x", "y")
     start = allowed.start(ordered_fit(problem))
     base = {n: v[:, ::-1] if level3.dims[n][:1] == ("class",) else v for n, v in ordered_fit(problem).items()}
@@ -223,7 +242,7 @@ def test_another_start_finds_the_same_optimum_with_the_classes_in_order(level3):
 
 def test_a_poor_start_is_replaced(level3):
     """From two equal classes, which are a saddle, the random starts find the way out."""
-    problem = problem_of(level3, tabulate(simulate(level3, 3_000, rng=4), level3))
+    problem = problem_of(level3, tabulate(drawn(level3, 3_000, 4), level3))
     allowed = ExtraEdge(problem, "x", "y")
     good = ordered_fit(problem)
     equal = {
@@ -259,7 +278,7 @@ def test_the_posterior_is_the_exact_one_where_that_is_known(rng):
     s, free = np.linspace(-0.8, 0.8, 161), np.linspace(-3, 3, 601)
     means, variances = [], []
     for arm in range(2):
-        p = expit(free[:, None] + s[None, :, None] * step)  # free, shift, z
+        p = expit(free[:, None, None] + s[:, None] * step)  # free, shift, z
         size = np.array([((t == arm) & (z == k)).sum() for k in range(2)])
         hits = np.array([y[(t == arm) & (z == k)].sum() for k in range(2)])
         log_p = (hits * np.log(p) + (size - hits) * np.log(1 - p)).sum(-1)
@@ -276,24 +295,24 @@ def test_the_posterior_is_the_exact_one_where_that_is_known(rng):
 
 
 def test_nothing_is_said_about_an_empty_arm(level3):
-    rows = simulate(level3, 1_000, rng=1)
+    rows = drawn(level3, 1_000, 1)
     rows["t"] = 0 * rows["t"]
-    table = sensitivity(level3, rows, edge=("x", "y"), strength=0.25)
+    table = sensitivity(level3, rows, edge=("x", "y"), strength=0)
     answers = table.drop(columns="misfit").loc[["ate", "att", *ANSWERS[1:]]]
     assert np.isnan(answers).all(axis=None)
     assert "EMPTY_ARM" in table.attrs["notes"]
 
 
 def test_averages_are_refused_without_positivity(level3):
-    rows = simulate(level3, 4_000, rng=1)
+    rows = drawn(level3, 4_000, 1)
     rows = rows[~((rows["x"] == 1) & (rows["t"] == 1))]
-    table = sensitivity(level3, rows, edge=("z", "y"), strength=0.25)
+    table = sensitivity(level3, rows, edge=("z", "y"), strength=0)
     assert np.isnan(table.loc["ate", "low"]).all()
     assert "POSITIVITY" in [name for name, *_ in json.loads(table.attrs["notes"])]
 
 
 def test_weak_proxies_and_open_answers_are_noted(level3, rng):
-    rows = simulate(level3, 1_000, rng=1)
+    rows = drawn(level3, 1_000, 1)
     rows["x"] = rng.integers(0, 2, 1_000)
     noted = sensitivity(level3, rows, edge=("z", "y"), strength=0).attrs["notes"]
     assert "WEAK_PROXIES" in noted
@@ -301,14 +320,14 @@ def test_weak_proxies_and_open_answers_are_noted(level3, rng):
     variables["y"]["parents"] = ["t", "x"]
     roles = {"treatment_proxies": ["z"], "outcome_proxies": ["x"]}
     level4 = CausalModel(classes=2, variables=variables, treatment="t", outcome="y", **roles)
-    table = sensitivity(level4, simulate(level3, 4_000, rng=1), edge=("z", "y"), strength=0)
+    table = sensitivity(level4, drawn(level3, 4_000, 1), edge=("z", "y"), strength=0)
     assert np.isnan(table.loc[ANSWERS[1:], "low"]).all()
     assert np.isfinite(table.loc["ate", "low_90"]).all()
 
 
 def test_a_boundary_leaves_intervals_inside_the_outcome(level3):
     """All treated have y = 1, where log-odds have no end."""
-    rows = simulate(level3, 1_000, rng=2)
+    rows = drawn(level3, 1_000, 2)
     rows.loc[rows["t"] == 1, "y"] = 1
     table = sensitivity(level3, rows, edge=("x", "y"), strength=[0, 0.5]).loc[["ate", *ANSWERS[1:]]]
     assert table["low_90"].between(-1, 1).all()
@@ -317,7 +336,7 @@ def test_a_boundary_leaves_intervals_inside_the_outcome(level3):
 
 
 def test_clusters_of_copies_count_once(level3):
-    rows = simulate(level3, 1_000, rng=2)
+    rows = drawn(level3, 1_000, 2)
     once = sensitivity(level3, rows, edge=("x", "y"), strength=0.3)
     copies = rows.loc[rows.index.repeat(4)].assign(c=np.repeat(np.arange(1_000), 4))
     again = sensitivity(level3, tabulate(copies, level3, cluster="c"), edge=("x", "y"), strength=0.3)
@@ -340,10 +359,15 @@ WIDEST = 0.6
 """Of a 90% range at 5,000 rows: a quarter of what effects on a proportion can span is 0.5."""
 
 
-@pytest.mark.parametrize(("edge", "outcome"), [(EDGES[0], "bernoulli"), (EDGES[2], "bernoulli")])
-def test_the_truth_is_inside(level3, edge, outcome):
-    """Two fixed seeds each; the slow test counts 100."""
-    assert all(contained(level3, edge, seed, 2_000, outcome) for seed in range(2))
+def test_the_truth_is_inside(level3):
+    """One fixed seed; the slow tests count 100, and fit a normal outcome."""
+    assert contained(level3, ("t", "x"), 0, 2_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edge", EDGES[:2])
+def test_the_truth_is_inside_for_a_normal_outcome(level3, edge):
+    assert all(contained(level3, edge, seed, 2_000, "normal") for seed in range(3))
 
 
 @pytest.mark.slow
@@ -353,7 +377,7 @@ def test_the_truth_is_inside_in_100_of_100(level3, edge):
 
 
 def test_impossible_edges_are_refused(level3):
-    rows = simulate(level3, 200, rng=1)
+    rows = drawn(level3, 200, 1)
     for edge, words in {
         ("z", "t"): "in the graph already",
         ("q", "y"): "'q' is not a variable",
@@ -370,7 +394,7 @@ def test_impossible_edges_are_refused(level3):
 
 
 def test_strata_are_refused(level3):
-    fields = {n: getattr(level3, n) for n in type(level3).model_fields} | {"strata": ("site",)}
-    rows = simulate(level3, 200, rng=1).assign(site=0)
+    fields = {n: getattr(level3, n) for n in type(level3).model_fields} | {"strata": ("site",), "truth": None}
+    rows = drawn(level3, 200, 1).assign(site=0)
     with pytest.raises(RefusedError, match="no covariates or strata"):
         sensitivity(CausalModel(**fields), rows, edge=("x", "y"))
