@@ -149,17 +149,17 @@ class ExtraEdge:
         model, y = self.model, str(self.model.outcome)
         values = self.problem.outcome
         var = model.variables[y]
-        width = float(values.max() - values.min())
+        width = float(values.max() - values.min()) or 1.0
         if var.discrete:
             width = float(var.trials or model.size(y) - 1)
         return np.array([[0.0, 1.0] if n == "class_weight" else [-width, width] for n, *_ in self.answers])
 
     def start(self, parameters: Parameters) -> Array:
         """Free vector of the smaller model's parameters (batch axis of length 1)."""
-        return to_free(self.problem.model, parameters)[0]
+        return np.asarray(to_free(self.problem.model, parameters)[0])
 
     def starts(self, base: Array, corners: Sequence[Array]) -> list[Array]:
-        """The base, and whatever better optimum random starts find at a corner, its classes matched."""
+        """Join to the base any better optimum that random starts find at a corner, its classes matched."""
         problem, found = self.problem, [base]
         if problem.model.classes == 1:
             return found

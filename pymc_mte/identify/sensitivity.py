@@ -136,11 +136,14 @@ def sensitivity(
         names = ", ".join(label for (_, label, _), o in zip(allowed.answers, open_ones, strict=True) if o)
         notes.append(Note(Status.NOT_CONVERGED, names, "not fixed by the likelihood"))
     blank = open_ones | _refused(allowed, support)
-    rows, fits = [], [none]
+    rows: list[dict[str, object]] = []
+    fits = [none]
     for s in wanted:
         found = _explore(allowed, none, s)
         fits += found.fits  # a larger strength allows what a smaller one does
         rows += _rows(allowed, found, fits, blank, counted)
+        if found.rough:
+            notes.append(Note(Status.NOT_CONVERGED, f"strength {s:g}", "answers jump as the shift grows"))
     answers = pd.DataFrame(rows).set_index(["functional", "strength"]).sort_index(kind="stable")
     answers.attrs = {"edge": f"{parent} -> {child}", "notes": dump_notes(notes)}
     return answers
@@ -157,7 +160,7 @@ def _strengths(strength: float | Sequence[float]) -> list[float]:
 
 
 def _doubts(problem: Problem, support: tuple[ArmSupport, ...]) -> Iterable[Note]:
-    """What makes the answers doubtful before any edge is added: positivity, features, strength."""
+    """Note what makes the answers doubtful before any edge is added: positivity, features, strength."""
     model = problem.model
     for arm in support:
         if arm.arm in failing_arms(model, support) and arm.share > 0:
@@ -172,7 +175,7 @@ def _doubts(problem: Problem, support: tuple[ArmSupport, ...]) -> Iterable[Note]
 
 
 def _narrow(problem: Problem) -> int:
-    return min(problem.z.values.shape[1], problem.x.values.shape[1])
+    return int(min(problem.z.values.shape[1], problem.x.values.shape[1]))
 
 
 def _not_fixed(problem: Problem, none: Fit) -> NDArray[np.bool_]:
@@ -211,6 +214,8 @@ class _Explored:
         Posterior weight of the nodes.
     misfit : float
         Log-likelihood gained by the best shift.
+    rough : bool
+        Whether the finest grid still does not foretell what lies between its points.
     """
 
     strength: float
@@ -219,6 +224,7 @@ class _Explored:
     error: Array
     weight: Array
     misfit: float
+    rough: bool
 
 
 def _explore(allowed: ExtraEdge, none: Fit, strength: float) -> _Explored:
@@ -231,6 +237,7 @@ def _explore(allowed: ExtraEdge, none: Fit, strength: float) -> _Explored:
             error=_finite(allowed, none.error)[None],
             weight=np.ones(1),
             misfit=0.0,
+            rough=False,
         )
     d = allowed.n_shifts
     corners = [np.array(corner) for corner in product((-strength, strength), repeat=d)]
@@ -259,7 +266,8 @@ def _explore(allowed: ExtraEdge, none: Fit, strength: float) -> _Explored:
         missed = abs(checks[0].log_likelihood - smooth[peak, 0]) / none.inflation
         found = np.array([check.value for check in checks])
         bent = np.abs(found - smooth[[peak, *between], 1 : len(width) + 1]) / width
-        if (missed < MISSED and bent.max() < BENT) or (2 * intervals + 1) ** d > MAX_REFINED:
+        rough = bool(missed > MISSED or bent.max() > BENT)
+        if not rough or (2 * intervals + 1) ** d > MAX_REFINED:
             break
         intervals *= 2
     weight = np.exp(log_weight - log_weight.max())
@@ -268,13 +276,15 @@ def _explore(allowed: ExtraEdge, none: Fit, strength: float) -> _Explored:
     for shift in _extreme_shifts(allowed, list(fits.values()), nodes, value, error):
         fit(shift)
     gain = max(f.log_likelihood for f in fits.values()) - none.log_likelihood
+    fitted = np.array([f.value for f in fits.values()])
     return _Explored(
         strength=strength,
         fits=list(fits.values()),
-        value=value,
+        value=np.clip(value, fitted.min(axis=0), fitted.max(axis=0)),
         error=error,
         weight=weight / weight.sum(),
         misfit=gain / none.inflation,
+        rough=rough,
     )
 
 
@@ -296,7 +306,7 @@ def _between(strength: float, nodes: Array) -> list[int]:
 
 
 def _chebyshev_points(strength: float, intervals: int) -> Array:
-    """Ends and extremes of a Chebyshev polynomial, exactly symmetric; doubling the intervals keeps all."""
+    """List the extremes of a Chebyshev polynomial, exactly symmetric; doubling the intervals keeps all."""
     right = np.cos(np.pi * np.arange(intervals // 2) / intervals) * strength
     return np.concatenate([-right, [0.0], right[::-1]])
 
