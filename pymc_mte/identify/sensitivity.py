@@ -2,43 +2,51 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.polynomial import chebyshev, legendre
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
-from pymc_mte.data import resolve
+from pymc_mte.data import data_notes, resolve
 from pymc_mte.errors import ModelError, RefusedError
-from pymc_mte.functionals import functionals
-from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.identify.extra_edge import ExtraEdge, Fit, check_edge
+from pymc_mte.identify.likelihood import few_features
+from pymc_mte.model import CausalModel
 from pymc_mte.moments.likelihood import ordered_fit
+from pymc_mte.moments.positivity import ArmSupport, arm_support, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, problem_of
-from pymc_mte.moments.scores import (
-    Scores,
-    from_free,
-    gradient,
-    information,
-    inverse_information,
-    to_free,
-)
-from pymc_mte.network import log_joint, log_sum_classes
+from pymc_mte.moments.rank import MIN_BOOT, measure_ranks
+from pymc_mte.moments.rank_report import rank_notes
 from pymc_mte.results import INTERVAL
+from pymc_mte.status import Note, Status, dump_notes
 
 Array = NDArray[np.float64]
+Shift = tuple[float, ...]
 
-REPORTED = ("ate", "att", "effect", "class_weight")
-STEPS_PER_SIDE = 2
-"""Strengths between zero and the stated one that are fitted, on each side, without arms."""
+FIRST_INTERVALS = {1: 8, 2: 4}
+"""Intervals per side of the first grid of fits, by the number of shifts; 2 with more of them."""
 
-FARTHEST = 12.0
-"""Longest move of a free parameter: beyond, probabilities are 0 or 1 for any purpose."""
+MAX_FITS, MAX_REFINED = 729, 100
+"""Largest first grid of fits (six arms), and largest one that a grid is refined to."""
 
-CHILDREN = ("bernoulli", "normal", "student_t")
-"""Families that a shift is defined for: log-odds, or standard deviations of the child."""
+FINE = {1: 201, 2: 61, 3: 15, 4: 7}
+"""Nodes per side of the quadrature over shifts, by their number; 5 with more of them."""
+
+MISSED, BENT = 0.1, 0.01
+"""The grid is refined until it foretells the log-likelihood at the posterior's peak to the first, and
+answers between its points to the second, a share of the range that they can have at all."""
+
+BETWEEN = 0.85
+"""Where answers are foretold: this share of the strength, on either side of every shift."""
+
+RESOLUTION = 1e-4
+"""Ends of a range are pursued down to this share of the range that the answer can have at all."""
+
+Z = float(stats.norm.ppf(0.5 + INTERVAL / 2))
 
 
 def sensitivity(
@@ -46,15 +54,15 @@ def sensitivity(
     data: Any = None,
     *,
     edge: tuple[str, str],
-    strength: Sequence[float] = (0.0, 0.25, 0.5),
+    strength: float | Sequence[float] = (0.0, 0.25, 0.5),
 ) -> pd.DataFrame:
     """Bound the answers while one edge that the graph forbids is allowed.
 
     The edge shifts its child by at most ``strength``: in log-odds for a binary child, in pooled
-    standard deviations for a continuous one, per pooled standard deviation of the parent. A child
-    that also depends on the treatment may be shifted by another amount, even another sign, in
-    every arm. Each shift is held fixed while the rest of the model is fitted again by maximum
-    likelihood.
+    standard deviations for a continuous one, per pooled standard deviation of the parent, whose levels
+    count 0, 1, 2, ... The shift is alike in all classes. A child that also depends on the treatment may
+    be shifted by another amount, even another sign, in every arm. Each shift is held fixed while the
+    rest of the model is fitted again by maximum likelihood.
 
     Parameters
     ----------
@@ -64,22 +72,38 @@ def sensitivity(
         The rows; the model's own data file by default.
     edge : tuple of str
         Parent and child. The parent must be discrete, the child bernoulli, normal or student_t.
-    strength : sequence of float
+    strength : float or sequence of float
         Largest shifts, not negative; 0 gives the answer of the graph as it is.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by functional and strength. ``low``, ``high``: range of the estimates over all shifts
-        up to the strength; ``low_90``, ``high_90``: the same with the sampling error of each added;
-        ``posterior_mean``, ``posterior_low``, ``posterior_high``: shifts weighted by a Normal(0,
-        strength / 2) prior and by how well they fit (normal approximation); ``misfit``: how much
-        log-likelihood the best shift gains over none.
+        Indexed by functional (``effect[class 0]``) and strength; answers in units of the outcome.
+        ``low``, ``high``: range of the estimates over the shifts up to the strength;
+        ``low_90``, ``high_90``: the same for the ends of each shift's 90% interval (a sandwich
+        error, by cluster and weight), cut at what the answer can be;
+        ``posterior_mean``, ``posterior_low``, ``posterior_high``: mean and 90% interval over shifts
+        drawn from Normal(0, strength / 2), cut at the strength, and weighted by how well they fit;
+        ``misfit``: log-likelihood that the best shift gains over none. NaN where an arm is empty or
+        lacks positivity, or the likelihood does not fix the answer; all but ``low`` and ``high`` are
+        NaN for shares. ``attrs["notes"]``: statuses with advice, as JSON.
 
     Raises
     ------
     ModelError
-        If the edge is in the graph already, closes a cycle, or joins variables of other families.
+        If the edge is in the graph already, closes a cycle, or joins variables of other families; if
+        a strength is negative or not finite.
+    RefusedError
+        If the model has covariates or strata.
+
+    Notes
+    -----
+    The estimates are found at Chebyshev points of all shifts and interpolated between them; the
+    ends of the range are fitted themselves. Other optima of the likelihood are looked for at the
+    corners. Given the shift, the other parameters have Jeffreys' prior: it cancels the determinant of
+    Laplace's approximation, so that shifts weigh by their profile likelihood, scaled by the scores'
+    variance where rows have weights or come in clusters. Where a shift fits as well as none, only the
+    prior speaks.
 
     Examples
     --------
@@ -89,206 +113,277 @@ def sensitivity(
     >>> bool(table.loc[("ate", 0.5), "low"] <= table.loc[("ate", 0.0), "low"])
     True
     """
-    wanted = sorted({float(s) for s in strength})
-    if not wanted or wanted[0] < 0 or not np.isfinite(wanted).all():
-        raise ModelError(f"strength must list finite numbers that are not negative, got {list(strength)}")
+    wanted = _strengths(strength)
     model, table = resolve(model, data)
-    if model.why_no_posterior is not None and (model.covariates or model.strata):
+    parent, child = check_edge(model, edge)
+    if model.covariates or model.strata:
         raise RefusedError("sensitivity fits the graph's likelihood, which takes no covariates or strata yet")
     problem = problem_of(model, table)
-    allowed = _Allowed(problem, *edge)
-    base = ordered_fit(problem)
-    fits = {shift: allowed.fit(base, np.array(shift)) for shift in _grid(wanted, allowed.n_shifts)}
-    rows = [row for s in wanted for row in _rows(fits, s)]
-    return pd.DataFrame(rows).set_index(["functional", "strength"]).sort_index(kind="stable")
+    allowed = ExtraEdge(problem, parent, child)
+    if 3**allowed.n_shifts > MAX_FITS:
+        raise ModelError(
+            f"edge: {child!r} is shifted apart in {allowed.n_shifts} arms, more than 6; merge arms"
+        )
+    support = arm_support(model, problem.columns, problem.counts)
+    notes = [*data_notes(table), *problem.z.notes, *problem.x.notes, *_doubts(problem, support)]
+    counted = table["count"].dtype.kind == "i"
+    if not counted:
+        notes.append(Note(Status.SHARES_ONLY, "count"))
+    start = allowed.start(ordered_fit(problem))
+    none = allowed.fit([start], np.zeros(allowed.n_shifts))
+    open_ones = _not_fixed(problem, none)
+    if open_ones.any():
+        names = ", ".join(label for (_, label, _), o in zip(allowed.answers, open_ones, strict=True) if o)
+        notes.append(Note(Status.NOT_CONVERGED, names, "not fixed by the likelihood"))
+    blank = open_ones | _refused(allowed, support)
+    rows: list[dict[str, object]] = []
+    fits = [none]
+    for s in wanted:
+        found = _explore(allowed, none, s)
+        fits += found.fits  # a larger strength allows what a smaller one does
+        rows += _rows(allowed, found, fits, blank, counted)
+        if found.rough:
+            notes.append(Note(Status.NOT_CONVERGED, f"strength {s:g}", "answers jump as the shift grows"))
+    answers = pd.DataFrame(rows).set_index(["functional", "strength"]).sort_index(kind="stable")
+    answers.attrs = {"edge": f"{parent} -> {child}", "notes": dump_notes(notes)}
+    return answers
 
 
-def _grid(strengths: list[float], n_shifts: int) -> list[tuple[float, ...]]:
-    """Shifts to fit, nearest to zero first: corners and centres of the boxes, nested over strengths."""
-    found: set[tuple[float, ...]] = {(0.0,) * n_shifts}
-    for s in strengths:
-        side = [-s, 0.0, s] if n_shifts > 1 else list(np.linspace(-s, s, 2 * STEPS_PER_SIDE + 1))
-        found |= {tuple(float(v) for v in shift) for shift in product(side, repeat=n_shifts)}
-    return sorted(found, key=lambda shift: (max(map(abs, shift)), shift))
+def _strengths(strength: float | Sequence[float]) -> list[float]:
+    try:
+        wanted = sorted({float(s) for s in np.atleast_1d(np.asarray(strength, dtype=float))})
+    except (TypeError, ValueError):
+        raise ModelError(f"strength must list numbers, as in [0, 0.5]; got {strength!r}") from None
+    if not wanted or wanted[0] < 0 or not np.isfinite(wanted).all():
+        raise ModelError(f"strength must list finite numbers that are not negative, got {strength!r}")
+    return wanted
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """Answers under one fixed shift."""
+def _doubts(problem: Problem, support: tuple[ArmSupport, ...]) -> Iterable[Note]:
+    """Note what makes the answers doubtful before any edge is added: positivity, features, strength."""
+    model = problem.model
+    for arm in support:
+        if arm.arm in failing_arms(model, support) and arm.share > 0:
+            detail = f"only {arm.lowest:.2%} of the rows with {arm.place} have it"
+            yield Note(Status.POSITIVITY, f"{model.treatment} = {model.arms[arm.arm]}", detail)
+    yield from few_features(model)
+    if _narrow(problem) < model.classes:
+        detail = f"{_narrow(problem)} features on one side for {model.classes} classes"
+        yield Note(Status.TOO_FEW_FEATURES, "proxies", detail)
+    elif model.classes > 1 and len(problem.arms) > 1:
+        yield from rank_notes(problem, measure_ranks(problem, MIN_BOOT, np.random.default_rng(problem.seed)))
 
-    values: dict[str, Array]
-    errors: dict[str, Array]
-    log_likelihood: float
+
+def _narrow(problem: Problem) -> int:
+    return int(min(problem.z.values.shape[1], problem.x.values.shape[1]))
 
 
-class _Allowed:
-    """The graph with one more edge whose strength is fixed.
+def _not_fixed(problem: Problem, none: Fit) -> NDArray[np.bool_]:
+    """Answers that the likelihood leaves open: by its information, or as the data lack proxies."""
+    lacking = _narrow(problem) < problem.model.classes and not few_features(problem.model)
+    return np.asarray(~np.isfinite(none.error) | lacking)
 
-    The larger model's free parameters are those of the smaller one, each repeated over the levels of
-    the new parent, plus a known offset.
+
+def _refused(allowed: ExtraEdge, support: tuple[ArmSupport, ...]) -> NDArray[np.bool_]:
+    """Answers that would extrapolate an arm to a class that (almost) never gets it, or use an empty one."""
+    model = allowed.model
+    failing, empty = failing_arms(model, support), {arm.arm for arm in support if arm.share == 0}
+    unseen = np.array([bool(empty & set(contrast)) for contrast in model.contrasts])
+    out = []
+    for name, _, index in allowed.answers:
+        mask = refused_mask(model, name, failing)
+        if name != "class_weight":
+            mask = mask | unseen
+        out.append(bool(np.ravel(mask)[index[-1] if mask.size > 1 else 0]))
+    return np.array(out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Explored:
+    """Answers over all shifts up to one strength.
+
+    Attributes
+    ----------
+    strength : float
+        Largest shift.
+    fits : list of Fit
+        All that were fitted.
+    value, error : ndarray of shape (nodes, answers)
+        Interpolated at the nodes of the quadrature.
+    weight : ndarray of shape (nodes,)
+        Posterior weight of the nodes.
+    misfit : float
+        Log-likelihood gained by the best shift.
+    rough : bool
+        Whether the finest grid still does not foretell what lies between its points.
     """
 
-    def __init__(self, problem: Problem, parent: str, child: str) -> None:
-        self.problem, self.parent, self.child = problem, parent, child
-        model = problem.model
-        _check_edge(model, parent, child)
-        var = model.variables[child]
-        fields = {n: getattr(model, n) for n in type(model).model_fields}
-        wider = var.model_copy(update={"parents": (*var.parents, parent)})
-        # Roles are promises about edges, and this one breaks them.
-        fields |= {"treatment_proxies": (), "outcome_proxies": (), "truth": None}
-        self.model = CausalModel(**fields | {"variables": model.variables | {child: wider}})
-        self.by_arm = str(model.treatment) in var.parents
-        self.n_shifts = len(model.arms) if self.by_arm else 1
-        self._scores = Scores(self.model, problem.columns)
+    strength: float
+    fits: list[Fit]
+    value: Array
+    error: Array
+    weight: Array
+    misfit: float
+    rough: bool
 
-    @cached_property
-    def source(self) -> NDArray[np.int64]:
-        """Place in the smaller model's free vector of every entry of the larger one's."""
-        parts, start = [], 0
-        for name in self.problem.model.dims:
-            inner = self.problem.model.free_shape(name)
-            place = start + np.arange(int(np.prod(inner))).reshape(inner)
-            start += place.size
-            dims = self.model.dims[name]
-            if self.model.owners.get(name, ("",))[0] == self.child and self.parent in dims:
-                axis = dims.index(self.parent)
-                place = np.repeat(np.expand_dims(place, axis), self.model.size(self.parent), axis=axis)
-            parts.append(place.ravel())
-        return np.concatenate(parts)
 
-    def offset(self, shift: Array) -> Array:
-        """Known part of the larger model's free vector under a shift (one per arm, or one)."""
-        counts, column = self.problem.counts, np.asarray(self.problem.columns[self.parent])
-        levels = np.arange(self.model.size(self.parent), dtype=float)
-        share = np.bincount(column, weights=counts, minlength=len(levels)) / counts.sum()
-        spread = np.sqrt(share @ (levels - share @ levels) ** 2)
-        step = (levels - share @ levels) / (spread if spread > 0 else 1.0)
-        target = "p" if self.model.variables[self.child].discrete else "mean"
-        unit = 1.0 if target == "p" else self._child_sd()
-        parts = []
-        for name in self.model.dims:
-            part = np.zeros(self.model.free_shape(name))
-            if name == f"{target}_{self.child}":
-                dims = self.model.dims[name]
-                step_axis = [1] * part.ndim
-                step_axis[dims.index(self.parent)] = len(step)
-                amount = np.asarray(shift, dtype=float)
-                if self.by_arm:
-                    arms = [1] * part.ndim
-                    arms[dims.index(str(self.model.treatment))] = self.n_shifts
-                    amount = amount.reshape(arms)
-                part = part + unit * amount * step.reshape(step_axis)
-            parts.append(part.ravel())
-        return np.concatenate(parts)
-
-    def _child_sd(self) -> float:
-        share = self.problem.counts / self.problem.counts.sum()
-        value = np.asarray(self.problem.columns[self.child], dtype=float)
-        return float(np.sqrt(share @ (value - share @ value) ** 2)) or 1.0
-
-    def fit(self, base: Parameters, shift: Array) -> _Fit:
-        """Maximise the likelihood with the shift held fixed, from the smaller model's optimum."""
-        model, counts = self.model, self.problem.counts
-        total, offset = counts.sum(), self.offset(shift)
-        collect = np.eye(int(self.source.max()) + 1)[self.source]
-        start = to_free(self.problem.model, base)[0]
-
-        def parameters(free: Array) -> Parameters:
-            return from_free(model, (free[self.source] + offset)[None])
-
-        def scores(free: Array) -> Array:
-            return self._scores.by_pattern(parameters(free)) @ collect
-
-        # Coordinates in which the information is about the identity: a few dozen steps then do.
-        value, vector = np.linalg.eigh(inverse_information(information(scores(start), counts)) * total)
-        half = vector * np.sqrt(np.maximum(value, 1e-12))
-
-        def place(step: Array) -> Array:
-            return np.asarray(start + np.clip(half @ step, -FARTHEST, FARTHEST))
-
-        def loss(step: Array) -> tuple[float, Array]:
-            now = parameters(place(step))
-            found = counts @ log_sum_classes(log_joint(model, now, self.problem.columns))[0]
-            slope = self._scores.total(now, counts[None])[0] @ collect
-            return -float(found) / total, -(slope @ half) / total
-
-        result = optimize.minimize(
-            loss, np.zeros(half.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-9}
+def _explore(allowed: ExtraEdge, none: Fit, strength: float) -> _Explored:
+    """Fit a grid of shifts that is fine enough for one strength, and the ends of the ranges."""
+    if strength == 0:
+        return _Explored(
+            strength=0.0,
+            fits=[none],
+            value=none.value[None],
+            error=_finite(allowed, none.error)[None],
+            weight=np.ones(1),
+            misfit=0.0,
+            rough=False,
         )
-        best = place(result.x)
-        answer = parameters(best)
-        spread = inverse_information(information(scores(best), counts))
-        slopes = gradient(model, answer, self._answers)
-        errors = {n: _standard_error(g @ collect, spread) for n, g in slopes.items()}
-        values = {n: v[0] for n, v in self._answers(answer).items()}
-        return _Fit(values, errors, -result.fun * total)
+    d = allowed.n_shifts
+    corners = [np.array(corner) for corner in product((-strength, strength), repeat=d)]
+    starts = allowed.starts(none.free, corners)
+    fits: dict[Shift, Fit] = {(0.0,) * d: none}
 
-    def _answers(self, parameters: Parameters) -> dict[str, Array]:
-        found = functionals(self.model, parameters) | {"class_weight": parameters["class_weight"]}
-        return {name: found[name] for name in REPORTED}
+    def fit(shift: Iterable[float]) -> Fit:
+        key = tuple(float(v) for v in shift)
+        if key not in fits:
+            near = [_nearest(fits, key).free] if intervals > first else []
+            fits[key] = allowed.fit([*starts, *near], np.array(key))
+        return fits[key]
 
-
-def _standard_error(slope: Array, spread: Array) -> Array:
-    return np.asarray(np.sqrt(np.maximum(np.einsum("...i,ij,...j->...", slope, spread, slope), 0.0)))
-
-
-def _check_edge(model: CausalModel, parent: str, child: str) -> None:
-    """Refuse edges that are there already, close a cycle, or have no shift defined for them."""
-    for name in (parent, child):
-        if name not in model.variables:
-            raise ModelError(
-                f"edge: {name!r} is not a variable of this model; it has {list(model.variables)}"
-            )
-    if model.treatment is None:
-        raise ModelError("sensitivity needs a treatment and an outcome; name both in the model")
-    if parent in model.variables[child].parents:
-        raise ModelError(f"edge: {parent} -> {child} is in the graph already; name one that is not")
-    if not model.variables[parent].discrete:
-        raise ModelError(f"edge: {parent!r} is continuous; cut it into levels to let it be a parent")
-    family = model.variables[child].family
-    if family not in CHILDREN:
-        raise ModelError(f"edge: {child!r} is {family}; a shift is defined for {', '.join(CHILDREN)}")
-
-
-def _rows(fits: dict[tuple[float, ...], _Fit], strength: float) -> Iterable[dict[str, object]]:
-    """One row per functional: the range over all shifts up to a strength."""
-    inside = {s: f for s, f in fits.items() if max(map(abs, s)) <= strength + 1e-12}
-    z = stats.norm.ppf(0.5 + INTERVAL / 2)
-    scale = strength / 2 if strength > 0 else 1.0
-    log_weight = np.array(
-        [f.log_likelihood - 0.5 * sum((v / scale) ** 2 for v in s) for s, f in inside.items()]
-    )
+    nodes, log_prior = _quadrature(strength, d)
+    first = intervals = FIRST_INTERVALS.get(d, 2)
+    width = np.diff(allowed.limits(), axis=1)[:, 0]
+    while True:
+        points = _chebyshev_points(strength, intervals)
+        grid = [fit(shift) for shift in product(points, repeat=d)]
+        packed = np.array([[f.log_likelihood, *f.value, *_finite(allowed, f.error)] for f in grid])
+        smooth = _interpolate(packed.reshape(*[len(points)] * d, -1), points, strength, d)
+        log_weight = smooth[:, 0] / none.inflation + log_prior
+        peak = int(log_weight.argmax())
+        between = _between(strength, nodes)
+        checks = [fit(nodes[i]) for i in (peak, *between)]
+        missed = abs(checks[0].log_likelihood - smooth[peak, 0]) / none.inflation
+        found = np.array([check.value for check in checks])
+        bent = np.abs(found - smooth[[peak, *between], 1 : len(width) + 1]) / width
+        rough = bool(missed > MISSED or bent.max() > BENT)
+        if not rough or (2 * intervals + 1) ** d > MAX_REFINED:
+            break
+        intervals *= 2
     weight = np.exp(log_weight - log_weight.max())
-    weight /= weight.sum()
-    none = next(f for s, f in fits.items() if not any(s))
-    gain = max(f.log_likelihood for f in inside.values()) - none.log_likelihood
-    for name in REPORTED:
-        for place in np.ndindex(none.values[name].shape):
-            value = np.array([f.values[name][place] for f in inside.values()])
-            error = np.array([f.errors[name][place] for f in inside.values()])
-            low, high = _mixture_interval(value, error, weight)
-            yield {
-                "functional": name + "".join(f"[{i}]" for i in place),
-                "strength": strength,
-                "low": value.min(),
-                "high": value.max(),
-                "low_90": (value - z * error).min(),
-                "high_90": (value + z * error).max(),
-                "posterior_mean": float(weight @ value),
-                "posterior_low": low,
-                "posterior_high": high,
-                "misfit": gain,
-            }
+    q = len(width)
+    value, error = smooth[:, 1 : q + 1], np.maximum(smooth[:, q + 1 :], 0.0)
+    for shift in _extreme_shifts(allowed, list(fits.values()), nodes, value, error):
+        fit(shift)
+    gain = max(f.log_likelihood for f in fits.values()) - none.log_likelihood
+    fitted = np.array([f.value for f in fits.values()])
+    return _Explored(
+        strength=strength,
+        fits=list(fits.values()),
+        value=np.clip(value, fitted.min(axis=0), fitted.max(axis=0)),
+        error=error,
+        weight=weight / weight.sum(),
+        misfit=gain / none.inflation,
+        rough=rough,
+    )
+
+
+def _finite(allowed: ExtraEdge, error: Array) -> Array:
+    """Errors no larger than the range that an answer can have at all."""
+    return np.minimum(error, np.diff(allowed.limits(), axis=1)[:, 0])
+
+
+def _nearest(fits: dict[Shift, Fit], shift: Shift) -> Fit:
+    return min(fits.items(), key=lambda item: sum((a - b) ** 2 for a, b in zip(item[0], shift, strict=True)))[
+        1
+    ]
+
+
+def _between(strength: float, nodes: Array) -> list[int]:
+    """Places of the nodes nearest to the corners of a smaller box."""
+    corners = product((-BETWEEN * strength, BETWEEN * strength), repeat=nodes.shape[1])
+    return [int(((nodes - np.array(corner)) ** 2).sum(axis=1).argmin()) for corner in corners]
+
+
+def _chebyshev_points(strength: float, intervals: int) -> Array:
+    """List the extremes of a Chebyshev polynomial, exactly symmetric; doubling the intervals keeps all."""
+    right = np.cos(np.pi * np.arange(intervals // 2) / intervals) * strength
+    return np.concatenate([-right, [0.0], right[::-1]])
+
+
+def _fine_nodes(d: int) -> tuple[Array, Array]:
+    node, weight = legendre.leggauss(FINE.get(d, 5))
+    return np.asarray(node), np.asarray(weight)
+
+
+def _quadrature(strength: float, d: int) -> tuple[Array, Array]:
+    """Gauss-Legendre nodes over the box of shifts: (nodes, shifts), and the log of prior times weight."""
+    node, weight = _fine_nodes(d)
+    log_prior = np.log(weight) - 0.5 * (2 * node) ** 2
+    nodes = np.array(list(product(node * strength, repeat=d)))
+    return nodes, np.array([sum(each) for each in product(log_prior, repeat=d)])
+
+
+def _interpolate(table: Array, points: Array, strength: float, d: int) -> Array:
+    """Polynomial interpolation of a table over d axes of points, at the quadrature's nodes."""
+    degree = len(points) - 1
+    inverse = np.linalg.inv(chebyshev.chebvander(points / strength, degree))
+    onto = chebyshev.chebvander(_fine_nodes(d)[0], degree) @ inverse
+    for axis in range(d):
+        table = np.moveaxis(np.tensordot(onto, table, axes=(1, axis)), 0, axis)
+    return np.asarray(table.reshape(-1, table.shape[-1]))
+
+
+def _extreme_shifts(
+    allowed: ExtraEdge, fits: list[Fit], nodes: Array, value: Array, error: Array
+) -> list[Array]:
+    """Shifts at which the interpolated answers or their limits go beyond all that were fitted."""
+    fitted = np.array([f.value for f in fits])
+    spread = np.array([_finite(allowed, f.error) for f in fits])
+    slack = RESOLUTION * np.diff(allowed.limits(), axis=1)[:, 0]
+    found = set()
+    for z in (0.0, Z):
+        for sign in (-1.0, 1.0):
+            reach, reached = sign * value + z * error, sign * fitted + z * spread
+            best = reach.argmax(axis=0)
+            beyond = reach.max(axis=0) > reached.max(axis=0) + slack
+            found |= set(best[beyond].tolist())
+    return [nodes[i] for i in sorted(found)]
+
+
+def _rows(
+    allowed: ExtraEdge, found: _Explored, fits: list[Fit], blank: NDArray[np.bool_], counted: bool
+) -> Iterable[dict[str, object]]:
+    """One row per answer: the range over the fits, and the posterior over the nodes."""
+    value = np.array([f.value for f in fits])
+    error = np.array([_finite(allowed, f.error) for f in fits])
+    for a, (_, label, _) in enumerate(allowed.answers):
+        least, most = allowed.limits()[a]
+        low, high = value[:, a].min(), value[:, a].max()
+        row = {
+            "low": low,
+            "high": high,
+            "low_90": min(low, max(least, (value - Z * error)[:, a].min())),
+            "high_90": max(high, min(most, (value + Z * error)[:, a].max())),
+            "posterior_mean": float(found.weight @ found.value[:, a]),
+        }
+        ends = _mixture_interval(found.value[:, a], found.error[:, a], found.weight)
+        row["posterior_low"], row["posterior_high"] = np.clip(ends, min(low, least), max(high, most))
+        row["misfit"] = found.misfit
+        for name in row:
+            if (blank[a] and name != "misfit") or (not counted and name not in ("low", "high")):
+                row[name] = np.nan
+        yield {"functional": label, "strength": found.strength} | row
 
 
 def _mixture_interval(mean: Array, sd: Array, weight: Array) -> tuple[float, float]:
     """Equal-tailed interval of a mixture of normals."""
-    sd = np.maximum(sd, 1e-12)
+    kept = weight > 1e-9 * weight.max()
+    mean, sd, weight = mean[kept], np.maximum(sd[kept], 1e-12), weight[kept] / weight[kept].sum()
     ends = float((mean - 8 * sd).min()), float((mean + 8 * sd).max())
 
     def below(x: float) -> float:
-        return float(weight @ stats.norm.cdf((x - mean) / sd))
+        return float(weight @ special.ndtr((x - mean) / sd))
 
     tail = (1 - INTERVAL) / 2
     low = optimize.brentq(lambda x: below(x) - tail, *ends)
