@@ -362,7 +362,7 @@ WIDEST = 0.6
 
 
 def test_the_truth_is_inside(level3):
-    """One fixed seed; the slow tests count 100, and fit a normal outcome."""
+    """One fixed seed; the slow tests count more, and fit a normal outcome."""
     assert contained(level3, ("t", "x"), 0, 2_000)
 
 
@@ -374,8 +374,10 @@ def test_the_truth_is_inside_for_a_normal_outcome(level3, edge):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("edge", EDGES)
-def test_the_truth_is_inside_in_100_of_100(level3, edge):
-    assert sum(contained(level3, edge, 1_000 + seed) for seed in range(100)) == 100
+def test_samples_hold_the_truth_as_often_as_a_90_percent_interval(level3, edge):
+    """Three answers at once, where the edge moves them little: 90% limits may miss. Right ones fall below
+    31 of 40 once in 100 runs, if each sample is right nine times in ten."""
+    assert sum(contained(level3, edge, 1_000 + seed) for seed in range(40)) >= 31
 
 
 def test_impossible_edges_are_refused(level3):
