@@ -25,12 +25,15 @@ LEVEL = 0.05
 POWERLESS = 0.2
 """A test that would reject less often than this has "no power here"."""
 
+JUST_IDENTIFIED = "Just identified: no test. More proxies or proxies of more levels give one."
+TOO_WEAK = "No test: the proxies are too weak for it. Fewer and stronger proxies, or more rows, give one."
+
 MAX_TABLE = 4_096
 """`identify` runs score tests on discrete models up to this many cells times classes."""
 
 
 def assumption_rows(
-    problem: Problem, n_boot: int, rng: np.random.Generator, point: Parameters | None
+    problem: Problem, n_boot: int, rng: np.random.Generator, point: Parameters | None, stratum: str = ""
 ) -> list[Row]:
     """Test what the graph's level assumes; one row per consequence.
 
@@ -45,6 +48,8 @@ def assumption_rows(
     point : mapping of str to ndarray, optional
         Maximum-likelihood parameters, with a batch axis, for the score tests of discrete models; none
         without them.
+    stratum : str
+        Label of the stratum that ``problem`` is, added to ``where``.
 
     Returns
     -------
@@ -61,7 +66,7 @@ def assumption_rows(
     small = not model.continuous_variables and model.n_cells * model.classes <= MAX_TABLE
     if small and point is not None and problem.sampling.simple:
         rows += [_edge_row(model, test) for test in edge_tests(problem, point)]
-    return rows
+    return [row | {"where": f"{row['where']}, {stratum}"} for row in rows] if stratum else rows
 
 
 def _moment_rows(problem: Problem) -> Iterable[Row]:
@@ -75,10 +80,7 @@ def _moment_rows(problem: Problem) -> Iterable[Row]:
     def per_arm(name: str, said: str, found: dict[str, ChiSquare]) -> Iterable[Row]:
         tested = {arm: test for arm, test in found.items() if test.df[0] > 0}
         if not tested:
-            yield _row(name, said, np.nan, np.nan) | {
-                "verdict": "no test",
-                "advice": "Just identified: no test. More proxies or proxies of more levels give one.",
-            }
+            yield _row(name, said, np.nan, np.nan) | {"verdict": "no test", "advice": JUST_IDENTIFIED}
         for arm, test in tested.items():
             yield _chi_row(name, f"{arm}: {said}", test)
 
@@ -118,7 +120,8 @@ def _row(check: str, where: str, value: float, p: float) -> Row:
 
 def _chi_row(check: str, where: str, test: ChiSquare) -> Row:
     where = where.removeprefix(": ")
-    return _row(f"{check} (df {test.df[0]})", where, float(test.statistic[0]), float(test.p_value[0]))
+    row = _row(f"{check} (df {test.df[0]})", where, float(test.statistic[0]), float(test.p_value[0]))
+    return row | {"verdict": "no test", "advice": TOO_WEAK} if test.too_weak[0] else row
 
 
 def _edge_row(model: CausalModel, test: EdgeTest) -> Row:
@@ -143,14 +146,36 @@ def _edge_row(model: CausalModel, test: EdgeTest) -> Row:
 
 
 def rejected(rows: Iterable[Row]) -> list[Row]:
-    """Rows that Holm's correction for the number of tests leaves rejected."""
-    tested = sorted((r for r in rows if r["p"] == r["p"]), key=lambda r: float(str(r["p"])))
-    out = []
-    for i, row in enumerate(tested):
-        if float(str(row["p"])) * (len(tested) - i) >= LEVEL:
+    """Rows that Holm's correction for the number of different tests leaves rejected."""
+    rows = list(rows)
+    tests = sorted(_tests(rows), key=lambda rows: float(str(rows[0]["p"])))
+    out: list[Row] = []
+    for i, test in enumerate(tests):
+        if float(str(test[0]["p"])) * (len(tests) - i) >= LEVEL:
             break
-        out.append(row)
+        out += test
     return out
+
+
+def _tests(rows: list[Row]) -> list[list[Row]]:
+    """Group the rows with a p-value: score tests with equal statistics are one test."""
+    out: list[list[Row]] = []
+    for row in rows:
+        if row["p"] != row["p"]:
+            continue
+        twin = next((test for test in out if _same(test[0], row)), None)
+        if twin is None:
+            out.append([row])
+        else:
+            twin.append(row)
+    return out
+
+
+def _same(one: Row, two: Row) -> bool:
+    both = [(str(row.get("check", "")), float(str(row.get("value", np.nan)))) for row in (one, two)]
+    if not all(check.startswith("score of ") for check, _ in both):
+        return False
+    return bool(np.isclose(both[0][1], both[1][1], rtol=1e-5, atol=1e-8))
 
 
 def assumption_notes(rows: list[Row]) -> list[Note]:
@@ -163,8 +188,8 @@ def assumption_notes(rows: list[Row]) -> list[Note]:
 
 def assumption_lines(rows: list[Row]) -> list[str]:
     """Say in sentences what the tests found, and where there was nothing to find."""
-    p = np.array([float(str(row["p"])) for row in rows])
-    n, low = int(np.isfinite(p).sum()), int((p < LEVEL).sum())
+    p = np.array([float(str(test[0]["p"])) for test in _tests(rows)])
+    n, low = len(p), int((p < LEVEL).sum())
     out = []
     if n:
         said = f"{n} test{'s' * (n > 1)} of the assumptions: "
@@ -175,30 +200,22 @@ def assumption_lines(rows: list[Row]) -> list[str]:
         elif low:
             said += "; none rejected, allowing for their number"
         out.append(said + ".")
-    if same := _same_tests(rows):
-        out.append(f"These score tests are one test here and cannot tell the edges apart: {', '.join(same)}.")
-    blind = [
-        str(row["check"]).split(" (df")[0].removeprefix("score of ")
-        for row in rows
-        if row["verdict"] == "no power"
-    ]
+    for test in _tests(rows):
+        if len(test) > 1:
+            edges = ", ".join(_edge(row) for row in test)
+            out.append(f"These score tests are one test here and cannot tell the edges apart: {edges}.")
+    blind = [_edge(row) for row in rows if row["verdict"] == "no power"]
     if blind:
         out.append(f"No power here to see: {', '.join(blind)}.")
-    untested = [str(row["where"]) for row in rows if row["verdict"] == "no test"]
-    if untested:
-        out.append("Just identified, so not testable by moments alone: " + "; ".join(untested) + ".")
+    for advice, said in (
+        (JUST_IDENTIFIED, "Just identified, so not testable by moments alone"),
+        (TOO_WEAK, "The proxies are too weak to test"),
+    ):
+        untested = [str(row["where"]) for row in rows if row["advice"] == advice]
+        if untested:
+            out.append(f"{said}: " + "; ".join(untested) + ".")
     return out
 
 
-def _same_tests(rows: list[Row]) -> list[str]:
-    """Score tests with equal statistics: the edges leave the same traces in the data."""
-    scores = [row for row in rows if str(row["check"]).startswith("score of ") and row["p"] == row["p"]]
-    value = np.array([float(str(row["value"])) for row in scores])
-    if len(scores) < 2:
-        return []
-    near = np.isclose(value[:, None], value, rtol=1e-5, atol=1e-8) & ~np.eye(len(value), dtype=bool)
-    return [
-        str(row["check"]).split(" (df")[0].removeprefix("score of ")
-        for row, twin in zip(scores, near.any(axis=1), strict=True)
-        if twin
-    ]
+def _edge(row: Row) -> str:
+    return str(row["check"]).split(" (df")[0].removeprefix("score of ")

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from pymc_mte.errors import ModelError
 from pymc_mte.hierarchy import hierarchy
 from pymc_mte.identify.assumptions import assumption_lines, assumption_notes, assumption_rows
 from pymc_mte.identify.jacobian import Jacobian, n_free
@@ -92,6 +93,8 @@ def judge_data(
     splits : {"bridge", "two-stage", "none"}, optional
         Form of the table of role splits; by the bridge where that is quick, by default.
     """
+    if splits not in (None, "bridge", "two-stage", "none"):
+        raise ModelError(f"splits={splits!r} is unknown; choose bridge, two-stage or none")
     model, n = problem.model, float(problem.counts.sum())
     _positivity(out, model, support_by_stratum(problem, strata))
     parts = [(s.problem, s.label) for s in strata] or [(problem, "")]
@@ -114,10 +117,27 @@ def judge_data(
         out.planning.attrs["simple"] = problem.sampling.simple
         if problem.sampling.simple:
             out.rows += class_gaps(model, fitted, n)
-    quick = n_splits(model) * len(problem.counts) * problem.n_given <= MAX_WORK
-    form = splits if splits is not None else "bridge" if quick else "none"
-    if not strata and form != "none":
-        out.splits = splits_table(problem, form)
+    _other_roles(out, problem, strata, splits)
+
+
+def _other_roles(
+    out: Findings, problem: Problem, strata: tuple[Stratum, ...], splits: SplitForm | None
+) -> None:
+    """Add the table of role splits, or say why there is none."""
+    if splits == "none":
+        return
+    work = n_splits(problem.model) * len(problem.counts) * problem.n_given
+    if strata:
+        out.tested.append(
+            "Other roles of the proxies were not tried: role_splits does not look inside strata."
+        )
+    elif splits is None and work > MAX_WORK:
+        out.tested.append(
+            "Other roles of the proxies were not tried, because that takes a while here; role_splits(model, "
+            "data) or identify(..., splits='bridge') does it."
+        )
+    else:
+        out.splits = splits_table(problem, splits or "bridge")
         out.notes += split_notes(out.splits)
 
 
@@ -144,11 +164,14 @@ def _test_assumptions(
     """Add a row per testable consequence of the graph; return what they say together."""
     if problem.counts.sum() <= 1 or len(problem.arms) < 2:
         return []
-    if strata or problem.covariates is not None:
-        return ["The assumptions were not tested: the tests take no covariates or strata yet."]
+    if problem.covariates is not None:
+        return ["The assumptions were not tested: the tests take no covariates yet."]
     if supported < problem.model.classes:
         return ["The assumptions were not tested: the tests need proxies that support the model's classes."]
-    found = assumption_rows(problem, N_BOOT, rng, point)
+    found = []
+    for part, label in [(s.problem, s.label) for s in strata] or [(problem, "")]:
+        if len(part.anchors) > 1:
+            found += assumption_rows(part, N_BOOT, rng, point, label)
     out.rows += found
     out.notes += assumption_notes(found)
     return assumption_lines(found)

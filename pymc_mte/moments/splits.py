@@ -90,6 +90,7 @@ def split_effects(
     rank: int | None = None,
     form: Form = "bridge",
     contrast: tuple[int, int] = (1, 0),
+    interactions: bool = False,
 ) -> tuple[SplitEffect, ...]:
     """Estimate the average effect under every split of the proxies.
 
@@ -114,6 +115,8 @@ def split_effects(
         Outcome bridge per arm, or two-stage least squares, whose effect is the same for everybody.
     contrast : (int, int)
         Arm and reference.
+    interactions : bool
+        Whether features of two proxies of one side are multiplied too.
 
     Notes
     -----
@@ -128,7 +131,7 @@ def split_effects(
         raise ModelError(f"splits name {unknown}, which are not among the proxies {list(blocks)}")
     found = []
     for one, two in splits:
-        z, x = (np.column_stack([blocks[name] for name in side]) for side in (one, two))
+        z, x = (_side([blocks[name] for name in side], interactions) for side in (one, two))
         solve = _bridge if form == "bridge" else _two_stage
         effect, se, directions, used = solve(outcome, arm, z, x, covariates, w, rank, contrast)
         weak = [(d.correlation[used - 1], d.p_value[used - 1]) for d in directions] if used else []
@@ -143,6 +146,14 @@ def split_effects(
             )
         )
     return tuple(found)
+
+
+def _side(blocks: list[Array], interactions: bool) -> Array:
+    """Join the features of a side's proxies, with the products of any two proxies' if asked for."""
+    more = (
+        [a[:, [i]] * b for a, b in combinations(blocks, 2) for i in range(a.shape[1])] if interactions else []
+    )
+    return np.column_stack([*blocks, *more])
 
 
 Found = tuple[float, float, list[ProxyDirections], int]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from pymc_mte import CausalModel, ModelError, identify, load_model, population, role_splits, simulate
-from pymc_mte.identify.assumptions import rejected
-from pymc_mte.identify.splits import different, moves_far, split_lines
+from pymc_mte.identify import findings
+from pymc_mte.identify.assumptions import assumption_lines, rejected
+from pymc_mte.identify.splits import different, moves_far, split_lines, split_notes
 from pymc_mte.status import Status
 
 SCORE = "score of "
@@ -150,18 +151,27 @@ def test_moves_that_matter_are_said_first(level3):
     table = found.splits
     assert moves_far(table)
     assert different(table).tolist() == [False, True]
+    assert table["graph"].tolist() == ["allowed", "contradicts z -> t"]
     assert found.lines()[1].startswith(
-        "Other roles of the proxies, or one left out, give average effects from"
+        "The graph allows no other roles of the proxies; the model's roles give"
     )
-    assert "1 of 1 differ from it by more than sampling error." in found.lines()[1]
-    assert Status.SPLITS_DISAGREE in [n.status for n in found.notes]
-    assert "sampling error" not in split_lines(table.assign(ate=0.2))[0]
+    assert "Roles that contradict the graph (z -> t) give from" in found.lines()[1]
+    assert Status.SPLITS_DISAGREE not in [n.status for n in found.notes]
+    free = table.assign(graph="allowed")
+    assert "1 of 1 differ from it by more than sampling error." in split_lines(free)[0]
+    assert [note.status for note in split_notes(free)] == [Status.SPLITS_DISAGREE]
+    assert "sampling error" not in split_lines(free.assign(ate=0.2))[0]
+    bare = table.assign(se=np.nan)
+    assert moves_far(bare)
+    assert not moves_far(bare.assign(ate=[0.2, 0.3]))
 
 
 def test_splits_without_errors_or_positivity(level3):
     table = role_splits(level3, population(level3))
     np.testing.assert_allclose(table["ate"].iloc[0], 0.0, atol=1e-9)
     assert table["se"].isna().all()
+    assert table["p"].isna().all()
+    assert "noise" not in split_lines(table)[0]
     assert split_lines(table)[0].endswith("the model's roles give 0.") or "e-" in split_lines(table)[0]
     lalonde = load_model("gallery:lalonde")
     assert role_splits(lalonde)["ate"].isna().all()
@@ -170,3 +180,40 @@ def test_splits_without_errors_or_positivity(level3):
 def test_splits_need_proxies(level3):
     with pytest.raises(ModelError, match="proxies on both sides"):
         role_splits(level3.with_classes(1), {"z": [0]})
+
+
+def test_equal_score_tests_count_once():
+    twins = [{"check": f"score of {e}", "where": e, "value": 5.0, "p": 0.02} for e in ("a -> b", "c -> d")]
+    other = {"check": "operators commute", "where": "u", "value": 1.0, "p": 0.6}
+    assert len(rejected([*twins, other])) == 2  # .02 times two tests, not three
+    lines = assumption_lines([row | {"verdict": "", "advice": ""} for row in [*twins, other]])
+    assert lines[0].startswith("2 tests of the assumptions: 1 below 5% (0.1 expected by chance)")
+
+
+def test_skipped_splits_are_said(level3, monkeypatch):
+    rows = simulate(level3, 500, rng=1)
+    with pytest.raises(ModelError, match="choose bridge, two-stage or none"):
+        identify(level3, rows, splits="foo")
+    monkeypatch.setattr(findings, "MAX_WORK", 1)
+    found = identify(level3, rows)
+    assert found.splits is None
+    assert any(line.startswith("Other roles of the proxies were not tried") for line in found.tested)
+
+
+def test_inside_strata(level3):
+    """The tests run in every stratum; the table of roles says that it does not."""
+    fields = {n: getattr(level3, n) for n in type(level3).model_fields}
+    model = CausalModel(**fields | {"truth": None, "strata": ["site"]})
+    rows = simulate(level3, 4_000, rng=1)[list(level3.variables)].to_dataframe()
+    found = identify(model, rows.assign(site=np.arange(4_000) % 2), splits="bridge")
+    where = found.checks.query("check == 'operators commute (df 2)'")["where"].tolist()
+    assert [said.rpartition(", ")[2] for said in where] == ["site = 0", "site = 1"]
+    assert any("does not look inside strata" in line for line in found.tested)
+
+
+def test_products_of_proxies_enter_the_splits():
+    model = load_model("gallery:paper_pair")
+    rows = simulate(model, 4_000, rng=3)
+    plain, more = role_splits(model, rows), role_splits(model, rows, interactions=True)
+    assert more["ate"].iloc[0] != plain["ate"].iloc[0]
+    assert identify(model, rows, interactions=True).splits.equals(more)

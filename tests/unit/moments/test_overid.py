@@ -28,6 +28,12 @@ def all_tests(problem, counts):
     return found | {"span": common_span(problem, counts, "x"), "commute": commuting(problem, counts)}
 
 
+def per_row(problem, n=1e8):
+    """Statistics of the population over the number of rows, of which there are very many."""
+    found = all_tests(problem, problem.counts[None] * n / problem.counts.sum())
+    return {name: test.statistic[0] / n for name, test in found.items()}
+
+
 @given(st.integers(0, 10_000), st.sampled_from([(2, 2, 2), (2, 4, 3), (2, 2, 4), (3, 3, 3), (3, 4, 5)]))
 def test_zero_and_p_1_under_the_graph(tools, seed, shape):
     model = tools.draw_level3(seed, *shape)
@@ -47,7 +53,7 @@ def test_bridge_tests_hold_at_level_4(tools):
     """X may cause Y there: the bridge and the span over arms are unmoved, the operators are not."""
     model = next(m for m in (tools.draw_level3(s, 2, 3, 3, x_to_y=True) for s in range(99)) if m)
     problem = problem_of_law(model)
-    found = {name: test.statistic[0] for name, test in all_tests(problem, problem.counts[None]).items()}
+    found = per_row(problem)
     for name in ("J 0", "J 1", "rank 0", "rank 1", "span"):
         assert abs(found[name]) < 1e-9, name
     for name in ("span of N 0", "span of N 1", "commute"):
@@ -102,7 +108,7 @@ def test_each_edge_moves_its_own_tests(edge, seen, unseen):
     forbidden, bare = sides(edge), sides(None)
     law = population(forbidden)
     problem = make_problem(bare, columns_of(law, bare), law["count"].values)
-    found = {name: test.statistic[0] for name, test in all_tests(problem, problem.counts[None]).items()}
+    found = per_row(problem)
     assert all(found[name] > 1e-6 for name in seen), found
     assert all(abs(found[name]) < 1e-20 for name in unseen), found
 
@@ -128,7 +134,9 @@ def test_hansens_j_is_the_brute_force_one(rng):
             * g.mean(axis=0)
             @ np.linalg.solve(np.atleast_2d(np.cov(g.T, bias=True)), g.mean(axis=0))
         )
-        np.testing.assert_allclose(hansen_j(problem, counts[None], place).statistic[0], want, rtol=1e-8)
+        # a million copies of the rows: what the estimated directions add to the covariance vanishes
+        many = hansen_j(problem, counts[None] * 1e6, place).statistic[0] / 1e6
+        np.testing.assert_allclose(many, want, rtol=1e-7)
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 2), (2, 3, 3), (3, 4, 3)])
@@ -195,7 +203,9 @@ def test_clusters_and_weights_widen_the_covariance(level3):
             all_tests(other, other.counts[None]).values(),
             strict=True,
         ):
-            np.testing.assert_allclose(two.statistic[0], factor * one.statistic[0], rtol=1e-6, err_msg=name)
+            # twice the rows estimate the directions better
+            rtol = 0.2 if factor == 2 else 1e-6
+            np.testing.assert_allclose(two.statistic[0], factor * one.statistic[0], rtol=rtol, err_msg=name)
 
 
 def test_admissible_at_the_population_and_beyond(level3):
@@ -226,3 +236,48 @@ def test_complex_effects_are_rejected():
     found = {item.name: item for item in admissible(problem, 100, np.random.default_rng(0))}
     assert found["effects are real numbers"].value < 0
     assert found["effects are real numbers"].p_value < 1e-6
+
+
+def many_proxies(d, n, rng, low=0.4, high=0.6):
+    """Draw rows of two classes with d moderate binary proxies a side, the graph true."""
+    binary = {"family": "bernoulli"}
+    z, x = ([f"{side}{i}" for i in range(d)] for side in "zx")
+    model = CausalModel(
+        classes=2,
+        variables=dict.fromkeys([*z, *x], binary) | {"t": binary, "y": binary | {"parents": ["t"]}},
+        treatment="t",
+        outcome="y",
+        treatment_proxies=z,
+        outcome_proxies=x,
+    )
+    u = rng.integers(0, 2, n)
+    columns = {name: rng.binomial(1, np.where(u == 1, high, low)) for name in (*z, *x)}
+    columns["t"] = rng.binomial(1, np.where(u == 1, 0.6, 0.4))
+    columns["y"] = rng.binomial(1, np.array([[0.2, 0.5], [0.5, 0.9]])[columns["t"], u])
+    return make_problem(model, columns, np.ones(n))
+
+
+@pytest.mark.slow
+def test_estimated_directions_are_paid_for():
+    """Ten moderate proxies a side, 3,000 rows, 300 samples: means within 5 standard errors of df, sizes too.
+
+    Without the noise of the directions the means of the spans are 1.13 times df: 7 standard errors.
+    """
+    rng, means, low = np.random.default_rng(8), [], []
+    for _ in range(300):
+        problem = many_proxies(10, 3_000, rng)
+        tests = [common_span(problem, problem.counts[None], side) for side in ("z", "x")]
+        tests += [hansen_j(problem, problem.counts[None], t) for t in (0, 1)]
+        means.append([float(test.statistic[0]) / int(test.df[0]) for test in tests])
+        low.append([bool(test.p_value[0] < 0.05) for test in tests])
+    assert abs(np.mean(means, axis=0)[:2] - 1).max() < 5 * np.sqrt(2 / 18 / 300)
+    assert np.mean(low, axis=0).max() < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def test_too_weak_proxies_give_no_test():
+    """Correlations of .04: 2 of 10 noise directions are as long as the class's."""
+    problem = many_proxies(5, 1_000, np.random.default_rng(1), 0.48, 0.52)
+    test = common_span(problem, problem.counts[None], "x")
+    assert test.df[0] == 8
+    assert test.too_weak[0]
+    assert np.isnan(test.p_value[0])
