@@ -11,7 +11,6 @@ from pymc_mte import (
     DataError,
     ModelError,
     RefusedError,
-    build_model,
     estimate,
     load,
     load_model,
