@@ -19,6 +19,7 @@ from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate
 from .moments.plan import Plan as Plan, plan as plan
 from .plots.comparison import plot_comparison as plot_comparison
+from .plots.plan import plot_plan as plot_plan
 from .plots.splits import plot_role_splits as plot_role_splits
 from .results import load as load, save as save
 from .simulate import population as population, simulate as simulate, truth as truth

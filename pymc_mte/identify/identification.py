@@ -113,7 +113,8 @@ class Identification:
         if self.supported is not None:
             found = "The moments show at least" if self.route else "The proxies support"
             out.append(
-                f"{found} {self.supported} class{'es' * (self.supported > 1)} (the model has {model.classes})."
+                f"{found} {self.supported} class{'es' * (self.supported > 1)} "
+                f"(the model has {model.classes})."
             )
         if self.splits is not None:
             place = 1 if moves_far(self.splits) else len(out)

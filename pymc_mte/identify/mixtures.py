@@ -10,7 +10,6 @@ from pymc_mte.moments.checks import RANK_SHOWN, data_checks
 from pymc_mte.moments.classes import METHODS_OF, ClassProblem, draws_of, kind_of, separation
 from pymc_mte.moments.plan import Family, Plan, plan
 from pymc_mte.moments.problem import Problem
-from pymc_mte.moments.product import groupings
 from pymc_mte.status import Note, Status
 
 SEPARATION = "separation of the closest classes, by moments"
@@ -125,7 +124,7 @@ def _of_network(model: CausalModel, found: Plan) -> Route:
         return Route(graph=_reached(False), sentences=(said,), notes=(Note(Status.NO_PLAN, "graph"),))
     first, runs = found.families[0], found.n_runs[0]
     lines = [f"The plan: {first}, in {runs} run{'s' if runs > 1 else ''}."]
-    lines += _conditions(model, first)
+    lines += _conditions(found, first)
     if not model.continuous_variables:
         return Route(graph=_reached(True), sentences=tuple(lines))
     lines.append(
@@ -136,28 +135,26 @@ def _of_network(model: CausalModel, found: Plan) -> Route:
     return Route(graph=_reached(False), sentences=tuple(lines), notes=notes)
 
 
-def _conditions(model: CausalModel, family: Family) -> list[str]:
+def _conditions(found: Plan, family: Family) -> list[str]:
     """Kruskal's condition for the best grouping, and whether there are 2K - 1 independent blocks."""
-    k = model.classes
-    telling = [b for b in family.blocks if any(model.variables[v].latent for v in b)]
-    sizes = [prod(model.size(v) for v in block) for block in telling]
-    grouped = groupings(sizes, k)[0]
-    names = ["{" + ", ".join(v for i in sorted(group) for v in telling[i]) + "}" for group in grouped]
-    ranks = [min(k, prod(sizes[i] for i in group)) for group in grouped]
-    shown = " + ".join(map(str, ranks))
-    need = 2 * k - 1
+    model, k = found.model, found.model.classes
+    groups = found.groups(family)
+    ranks = [min(k, prod(model.size(v) for v in group)) for group in groups]
+    names = ["{" + ", ".join(group) + "}" for group in groups]
     lines = [
-        f"Kruskal's condition holds for almost every table: {', '.join(names)} have ranks {shown} = "
-        f"{sum(ranks)}, and {2 * k + 2} are enough for {k} classes."
+        f"Kruskal's condition holds for almost every table: {', '.join(names)} have ranks "
+        f"{' + '.join(map(str, ranks))} = {sum(ranks)}, and {2 * k + 2} are enough for {k} classes."
     ]
-    if len(telling) >= need:
-        lines.append(
-            f"With {len(telling)} independent blocks, and {need} (2K - 1) are enough, the answer is unique for "
+    blocks = sum(any(model.variables[v].latent for v in block) for block in family.blocks)
+    need = 2 * k - 1
+    if blocks >= need:
+        said = (
+            f"With {blocks} independent blocks, and {need} (2K - 1) are enough, the answer is unique for "
             "every table in which each block tells all classes apart."
         )
     else:
-        lines.append(
-            f"The {len(telling)} independent blocks are fewer than {need} (2K - 1), so exceptions exist even "
-            "where each block tells all classes apart."
+        said = (
+            f"The {blocks} independent blocks are fewer than {need} (2K - 1), so exceptions exist even where "
+            "each block tells all classes apart."
         )
-    return lines
+    return [*lines, said]

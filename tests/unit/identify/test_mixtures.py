@@ -69,7 +69,7 @@ def test_three_coins_need_five_draws(trials, level, status):
 def test_products_beyond_two_k_minus_one_are_generic_only(classes, unique):
     """Three variables of four levels: unique for every separated table with K = 2, else for almost all."""
     levels = {"family": "categorical", "levels": [0, 1, 2, 3]}
-    found = identify(CausalModel(classes=classes, variables={v: levels for v in "abc"}))
+    found = identify(CausalModel(classes=classes, variables=dict.fromkeys("abc", levels)))
     assert found.level == "mixture"
     assert ("the answer is unique for every table" in str(found)) == unique
     assert ("so exceptions exist" in str(found)) == (not unique)
