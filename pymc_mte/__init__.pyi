@@ -21,6 +21,7 @@ from .moments.plan import Plan as Plan, plan as plan
 from .plots.comparison import plot_comparison as plot_comparison
 from .plots.graph import plot_graph as plot_graph
 from .plots.hierarchy import plot_hierarchy as plot_hierarchy
+from .plots.plan import plot_plan as plot_plan
 from .plots.proxies import plot_proxies as plot_proxies
 from .plots.splits import plot_role_splits as plot_role_splits
 from .results import load as load, save as save

@@ -50,11 +50,16 @@ def _draw_level(rng: np.random.Generator, p: Array) -> NDArray[np.int64]:
     return (uniform >= cumulative[..., :-1]).sum(axis=-1)
 
 
+def binomial_coefficients(trials: int) -> Array:
+    """Count the orders in which 0 to ``trials`` successes can come: (trials + 1,)."""
+    return np.asarray(special.comb(trials, np.arange(trials + 1)))
+
+
 def binomial_table(p: Array, trials: int) -> Array:
     """Compute the probabilities of 0 to ``trials`` successes: (..., trials + 1)."""
     s = np.arange(trials + 1)
     p = np.asarray(p, dtype=float)[..., None]
-    return np.asarray(special.comb(trials, s) * p**s * (1 - p) ** (trials - s))
+    return np.asarray(binomial_coefficients(trials) * p**s * (1 - p) ** (trials - s))
 
 
 def _normal_log_density(x: Array, mean: Array, sd: Array) -> Array:

@@ -311,8 +311,6 @@ class CausalModel(Part):
             return "The posterior does not take covariates or strata yet; `estimate` does."
         if self.interventions is not None:
             return "There is no posterior over targets yet; `estimate` gives their shares."
-        if any(var.trials is not None for var in self.variables.values()):
-            return "The posterior does not take binomial variables yet; `estimate` does."
         return None
 
     @property

@@ -213,6 +213,10 @@ class Status(StrEnum):
         "The targets' distributions coincide on these rows, so their shares cannot be told apart. "
         "List fewer candidate targets, or collect more rows."
     )
+    TOO_FEW_DRAWS = (
+        "So few draws per row have too few moments to tell so many classes apart, however many rows there "
+        "are. Take more draws per row or fewer classes."
+    )
     NO_MOMENT_METHOD = (
         "The graph does not satisfy the independences that a moment method needs; "
         "only likelihood answers are available."

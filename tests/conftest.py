@@ -124,7 +124,9 @@ def random_truth(model: CausalModel, rng: np.random.Generator) -> dict[str, Arra
     """Random parameters by result name, far from the edges of their ranges."""
     out: dict[str, Array] = {}
     for name, shape in model.shapes.items():
-        if name.startswith(("p_", "class_weight")):
+        if model.scope(name) == "rate":
+            out[name] = rng.uniform(0.1, 0.9, size=shape)
+        elif name.startswith(("p_", "class_weight")):
             table = rng.dirichlet(np.full(shape[-1], 3.0), size=shape[:-1])
             out[name] = 0.02 + (1 - 0.02 * shape[-1]) * table
         elif name.startswith("mean_"):

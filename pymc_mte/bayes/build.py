@@ -12,6 +12,7 @@ from pymc_mte.bayes.mixture import continuous_mixture
 from pymc_mte.bayes.priors import Prior, Tensor, add_parameter, free_dims, merge_priors
 from pymc_mte.data import SAMPLING_WEIGHT, columns_of, resolve
 from pymc_mte.errors import DataError, RefusedError
+from pymc_mte.families import binomial_coefficients
 from pymc_mte.model import CausalModel
 from pymc_mte.network import cell_columns
 
@@ -45,7 +46,8 @@ def build_model(
     -------
     pymc.Model
         Free variables named as in results (``class_weight``, ``p_z``, ``mean_y``); the ``p`` of a
-        bernoulli variable is the probability of its second level, without a level axis. Observed
+        bernoulli variable is the probability of its second level, without a level axis, that of a
+        binomial one the probability of success in one trial. Observed
         variables: ``counts`` and, with continuous variables, ``rows``. All data are `pymc.Data`.
 
     Raises
@@ -168,9 +170,13 @@ def _log_joint_cells(model: CausalModel, parameters: Mapping[str, Tensor], code:
     total = pt.log(parameters["class_weight"])[:, None]
     for name in model.discrete_variables:
         value, own = parameters[f"p_{name}"], code[name]
-        if model.variables[name].family == "bernoulli":
+        var = model.variables[name]
+        if var.family == "bernoulli" or var.trials is not None:
+            trials = var.trials or 1
             p = _look_up(value, free_dims(model, f"p_{name}"), code)
-            total = total + own * pt.log(p) + (1 - own) * pt.log1p(-p)
+            total = total + own * pt.log(p) + (trials - own) * pt.log1p(-p)
+            if trials > 1:
+                total = total + pt.as_tensor(np.log(binomial_coefficients(trials)))[own]
         else:
             total = total + _look_up(pt.log(value), model.dims[f"p_{name}"], code)
     return total

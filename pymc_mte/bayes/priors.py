@@ -94,8 +94,8 @@ def free_dims(model: CausalModel, name: str) -> tuple[str, ...]:
 
 
 def _concentration(model: CausalModel, name: str, prior: object) -> NDArray[np.float64]:
-    """Spread a number or a list over the axes of a table."""
-    shape = model.shapes[name]
+    """Spread a number or a list over the axes of a table; a rate has the levels failure and success."""
+    shape = (*model.shapes[name], 2) if model.scope(name) == "rate" else model.shapes[name]
     try:
         value = np.broadcast_to(np.asarray(prior, dtype=float), shape).copy()
     except (TypeError, ValueError):
@@ -134,7 +134,7 @@ def add_parameter(
     parameter = "p" if name == "class_weight" else model.owners[name][1]
     if parameter == "p":
         concentration = _concentration(model, name, TABLE_CONCENTRATION if prior is None else prior)
-        if dims != model.dims[name]:
+        if concentration.ndim > len(dims):
             return pm.Beta(name, alpha=concentration[..., 1], beta=concentration[..., 0], dims=dims)
         if concentration.shape[-1] == 1:  # one class: nothing to transform
             return pm.Dirichlet(name, a=concentration, dims=dims)

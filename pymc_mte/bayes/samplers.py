@@ -18,16 +18,22 @@ Array = NDArray[np.float64]
 
 
 def run_nutpie(built: pm.Model, starts: list[Parameters], seed: int, options: dict[str, Any]) -> xr.DataTree:
-    """Sample with nutpie, every chain at its own start.
+    """Sample with nutpie, every chain at its own start."""
+    import nutpie
+
+    with _quiet_compilation():
+        compiled = nutpie.compile_pymc_model(built, initial_points=starts[0], jitter_rvs=set())
+    return sample_compiled(compiled, [flat_start(built, start) for start in starts], seed, options)
+
+
+def sample_compiled(compiled: Any, flat: list[Array], seed: int, options: dict[str, Any]) -> xr.DataTree:
+    """Sample a model that nutpie has compiled, every chain at its own unconstrained start.
 
     nutpie has no per-chain starts, but asks for each chain's start with that chain's seed; a dry
     run of one draw lists the seeds in the order of the chains.
     """
     import nutpie
 
-    with _quiet_compilation():
-        compiled = nutpie.compile_pymc_model(built, initial_points=starts[0], jitter_rvs=set())
-    flat = [flat_start(built, start) for start in starts]
     seen: list[int] = []
 
     def listening(chain_seed: int) -> Array:

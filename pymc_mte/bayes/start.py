@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.classes import ClassProblem, lacks_proxies
 from pymc_mte.moments.em import em, start_from_classes
 from pymc_mte.moments.likelihood import fit_likelihood
 from pymc_mte.moments.problem import Problem
-from pymc_mte.results import class_order, reorder
+from pymc_mte.results import class_order, dataset, reorder
 
 Array = NDArray[np.float64]
 
@@ -30,6 +31,9 @@ SAME_OPTIMUM = 0.1
 def starting_point(problem: Problem, start: xr.DataTree | None) -> tuple[Parameters, float]:
     """Best penalised likelihood climb, from the given estimate and from the usual starts.
 
+    Without proxies the spectral start is lacking; then the optimum that moments of runs and rounds of
+    random starts reach is climbed from, unless an estimate is given.
+
     Parameters
     ----------
     problem : Problem
@@ -46,8 +50,11 @@ def starting_point(problem: Problem, start: xr.DataTree | None) -> tuple[Paramet
     """
     model, columns, counts = problem.model, problem.columns, problem.counts
     best, reached = fit_likelihood(problem, penalty=PENALTY)
-    if start is not None and model.classes > 1:
-        partial = _partial(model, start)
+    if model.classes > 1:
+        partial = None if start is None else _partial(model, start["estimate"].to_dataset())
+        if partial is None and lacks_proxies(model):
+            optimum = ClassProblem(problem=problem, rows=float(counts.sum())).optima.parameters
+            partial = _partial(model, dataset(model, {n: v[0] for n, v in optimum.items()}, lead=()))
         if partial is not None:
             begin = start_from_classes(model, columns, counts[None], {n: v[None] for n, v in partial.items()})
             climbed = em(model, columns, counts[None], begin, penalty=PENALTY)
@@ -58,9 +65,8 @@ def starting_point(problem: Problem, start: xr.DataTree | None) -> tuple[Paramet
     return {name: value[0] for name, value in best.items()}, at_best
 
 
-def _partial(model: CausalModel, start: xr.DataTree) -> Parameters | None:
+def _partial(model: CausalModel, point: xr.Dataset) -> Parameters | None:
     """Take the parameters that an estimate of this graph holds; None if they cannot start a climb."""
-    point = start["estimate"].to_dataset()
     found = {
         name: np.asarray(point[name].values, float)
         for name, dims in model.dims.items()
@@ -72,7 +78,9 @@ def _partial(model: CausalModel, start: xr.DataTree) -> Parameters | None:
     weight = np.clip(weight, 0.02, None)
     found["class_weight"] = weight / weight.sum()
     for name, value in found.items():
-        if name.startswith("p_"):
+        if model.scope(name) == "rate":
+            found[name] = np.clip(np.nan_to_num(value, nan=0.5), 0.01, 0.99)
+        elif name.startswith("p_"):
             table = np.clip(np.nan_to_num(value, nan=0.5), 0.01, None)
             found[name] = table / table.sum(axis=-1, keepdims=True)
     return found if len(found) > 1 else None
@@ -86,7 +94,11 @@ def jittered(
     for name, value in point.items():
         variable, parameter = model.owners.get(name, ("", "p"))
         noise = JITTER * rng.normal(size=value.shape)
-        if parameter == "p":
+        if model.scope(name) == "rate":
+            odds = np.clip(value, 1e-3, 1 - 1e-3)
+            odds = odds / (1 - odds) * np.exp(noise)
+            out[name] = odds / (1 + odds)
+        elif parameter == "p":
             table = np.clip(value, 1e-3, None) * np.exp(noise)
             out[name] = table / table.sum(axis=-1, keepdims=True)
         elif parameter == "mean":

@@ -13,9 +13,11 @@ from pymc_mte.hierarchy import MEANING, Hierarchy, hierarchy
 from pymc_mte.identify.findings import Findings, SplitForm, judge_data
 from pymc_mte.identify.jacobian import Jacobian, jacobian, n_free
 from pymc_mte.identify.likelihood import CLASS_LEVEL, answer_lines, answerable, few_features, likelihood_lines
+from pymc_mte.identify.mixtures import judge_mixture, moment_route
 from pymc_mte.identify.planning import helpful_proxies, plan_lines
 from pymc_mte.identify.splits import moves_far, split_lines
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.classes import lacks_proxies
 from pymc_mte.moments.problem import problem_of
 from pymc_mte.moments.strata import split
 from pymc_mte.status import Note, Status
@@ -38,8 +40,8 @@ class Identification:
         Columns check, where, value, se, p, verdict (ok, doubt, fail; "no test", "no power"; empty for a
         mere number) and advice.
     supported : int or None
-        Number of classes that the proxies tell from noise in every arm with positivity; None without
-        data.
+        Number of classes that the proxies tell from noise in every arm with positivity, or without
+        proxies that the moments show at least; None without data.
     graph : Hierarchy
         The level with the independences it needs and the edges that cost the next one.
     jacobian : Jacobian or None
@@ -58,6 +60,8 @@ class Identification:
         Which proxies would fix what the likelihood leaves open, in a sentence.
     partly : mapping of str to str
         Answers that the data allow for some arms or contrasts only, and for which not.
+    route : tuple of str
+        Without proxies: how moments take the mixture apart and on which conditions, in sentences.
     """
 
     model: CausalModel
@@ -73,6 +77,7 @@ class Identification:
     planning: pd.DataFrame | None = None
     helpful: tuple[str, ...] = ()
     partly: Mapping[str, str] = field(default_factory=dict)
+    route: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int | None:
@@ -93,6 +98,7 @@ class Identification:
         out = [
             f"{question}, with {model.classes} hidden class{'es' * (model.classes > 1)} assumed.",
             f"By moments, the graph reaches {MEANING[self.graph.level]}.",
+            *self.route,
         ]
         if model.covariates or model.strata:
             given = ", ".join((*model.covariates[:8], *model.strata))
@@ -110,8 +116,9 @@ class Identification:
         out += likelihood_lines(model, self.graph, self.jacobian)
         out += [*answer_lines(model, self.identified, self.partly), *self.helpful]
         if self.supported is not None:
+            found = "The moments show at least" if self.route else "The proxies support"
             out.append(
-                f"The proxies support {self.supported} class{'es' * (self.supported > 1)} "
+                f"{found} {self.supported} class{'es' * (self.supported > 1)} "
                 f"(the model has {model.classes})."
             )
         if self.splits is not None:
@@ -180,21 +187,28 @@ def identify(
     >>> answer.level, answer.identified["ate"], answer.identified["effect"]
     ('ATE', True, False)
     """
-    graph = hierarchy(model)
+    route = moment_route(model) if lacks_proxies(model) and model.interventions is None else None
+    graph = hierarchy(model) if route is None else route.graph
     likelihood = None if model.covariates else jacobian(model)
     found = Findings(identified=answerable(model, graph, likelihood))
     if model.covariates:
         found.identified |= dict.fromkeys(CLASS_LEVEL if graph.level != "HTE" else found.identified, False)
         found.notes.append(Note(Status.COVARIATES_ADJUSTED, f"{len(model.covariates)} covariates"))
-    if graph.level == "none" and model.treatment is not None:
+    if route is not None:
+        found.notes += route.notes
+    elif graph.level == "none" and model.treatment is not None:
         found.notes.append(Note(Status.NO_MOMENT_METHOD, "graph"))
     elif data is None and graph.level not in ("HTE", "none"):
         found.notes += few_features(model, interactions)
     if data is not None:
         model, table = resolve(model, data)
         found.notes += data_notes(table)
-        if model.treatment is not None:
+        if model.treatment is not None or route is not None:
             problem = problem_of(model, table, interactions=interactions)
+        if route is not None:
+            whole = table["count"].dtype.kind == "i"
+            judge_mixture(found, problem, float(problem.counts.sum()) if whole else np.inf, route)
+        if model.treatment is not None:
             generator = np.random.default_rng(rng)
             judge_data(found, problem, split(problem, table), likelihood, generator, splits)
     return Identification(
@@ -211,4 +225,5 @@ def identify(
         planning=found.planning,
         partly=found.partly,
         helpful=tuple(helpful_proxies(model)) if likelihood is not None and likelihood.missing else (),
+        route=() if route is None else route.sentences,
     )

@@ -6,11 +6,14 @@ from itertools import combinations
 from pymc_mte.hierarchy import MEANING, REACHED, Hierarchy
 from pymc_mte.identify.jacobian import MAX_PARAMETERS, Jacobian, n_free
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.classes import lacks_proxies
 from pymc_mte.status import Note, Status
 
 AVERAGES = ("ate", "att", "arm_mean")
 CLASS_LEVEL = ("class_weight", "potential_outcome", "effect", "effect_sd", "weight_harmed")
 TABLES = "every parameter table"
+_OF_SIDES = "Moments of the two sides need the independences of their level"
+_WITHOUT_PROXIES = "Moments need slices of the data that are products of tables"
 
 
 def answerable(model: CausalModel, graph: Hierarchy, found: Jacobian | None) -> dict[str, bool]:
@@ -27,7 +30,9 @@ def answerable(model: CausalModel, graph: Hierarchy, found: Jacobian | None) -> 
 
 def few_features(model: CausalModel, interactions: bool = False) -> list[Note]:
     """Say where a side's proxies have fewer distinguishable values than the moment methods need."""
-    notes = []
+    notes: list[Note] = []
+    if lacks_proxies(model):
+        return notes
     for side in (model.treatment_proxies, model.outcome_proxies):
         used = [model.variables[name] for name in side if model.variables[name].latent]
         sizes = [len(var.labels) - 1 if var.discrete else model.classes - 1 for var in used]
@@ -97,9 +102,9 @@ def _differences(model: CausalModel, graph: Hierarchy, found: Jacobian) -> list[
     lines = []
     if beyond:
         lines.append(
-            f"The likelihood answers more than moment methods: {', '.join(beyond)} too. Moments of the two "
-            "sides need the independences of their level; the likelihood uses every cell and every edge "
-            "that the graph leaves out."
+            f"The likelihood answers more than moment methods: {', '.join(beyond)} too. "
+            f"{_WITHOUT_PROXIES if lacks_proxies(model) else _OF_SIDES}; the likelihood uses every cell and "
+            "every edge that the graph leaves out."
         )
     elif reached and known["effect"] and few_features(model):
         lines.append(

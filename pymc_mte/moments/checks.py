@@ -24,6 +24,8 @@ from pymc_mte.status import Note, Status
 
 Array = NDArray[np.float64]
 
+RANK_SHOWN = "rank: classes that the moments show"
+
 Z_RANK = 3.0
 """A moment matrix has full rank when its smallest eigenvalue stands out by so many standard errors."""
 
@@ -80,7 +82,7 @@ def run_checks(
     setup: ClassProblem, method: str, point: Values, draws: Values, notes: list[Note]
 ) -> list[Check]:
     """Check a fit and note what is doubtful."""
-    out = _rank(setup, draws, notes) + _route(setup, notes) + _validity(setup, method, point, notes)
+    out = data_checks(setup, notes) + _validity(setup, method, point, notes)
     out += _separation(setup, point, draws)
     if method == "polished":
         out += _optima(setup, notes) + _fit(setup, notes)
@@ -91,7 +93,12 @@ def run_checks(
     return out
 
 
-def _rank(setup: ClassProblem, draws: Values, notes: list[Note]) -> list[Check]:
+def data_checks(setup: ClassProblem, notes: list[Note]) -> list[Check]:
+    """Check what needs no fit: how many classes the data show, and the runs of the moment route."""
+    return _rank(setup, notes) + _route(setup, notes)
+
+
+def _rank(setup: ClassProblem, notes: list[Note]) -> list[Check]:
     """How many classes the moments alone show: at least so many."""
     k = setup.model.classes
     if not np.isfinite(setup.rows):
@@ -113,7 +120,7 @@ def _rank(setup: ClassProblem, draws: Values, notes: list[Note]) -> list[Check]:
     advice = "" if shown == k else (Status.OTHER_CLASSES if shown > k else Status.WEAK_DESIGN).value
     if shown > k:
         notes.append(Note(Status.OTHER_CLASSES, "rank", f"the moments show at least {shown} classes"))
-    return [*out, Check("rank: classes that the moments show", "", shown, verdict, advice)]
+    return [*out, Check(RANK_SHOWN, "", shown, verdict, advice)]
 
 
 def _visible(setup: ClassProblem, run: int) -> int:

@@ -70,6 +70,16 @@ class Plan:
         """Number of runs of each family."""
         return tuple(prod(self.model.size(v) for v in f.conditions) for f in self.families)
 
+    def groups(self, family: Family) -> tuple[tuple[str, ...], ...]:
+        """Three groups of variables whose joint table separates the classes: the most even ones.
+
+        The data choose among the groupings of a family; this one is for reports.
+        """
+        blocks = [b for b in family.blocks if any(self.model.variables[v].latent for v in b)]
+        sizes = [prod(self.model.size(v) for v in block) for block in blocks]
+        found = groupings(sizes, self.model.classes)[0]
+        return tuple(tuple(v for i in sorted(group) for v in blocks[i]) for group in found)
+
     def __str__(self) -> str:
         """Return the plan as text, one family per line."""
         k = self.model.classes

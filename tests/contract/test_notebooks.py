@@ -35,19 +35,24 @@ def test_committed_notebook_ran_without_errors_and_is_small(source):
     assert str(Path.home()) not in notebook.read_text(encoding="utf-8")
 
 
-@pytest.mark.statistical
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # other packages', on their import
-@pytest.mark.parametrize("source", SOURCES, ids=name_of)
-def test_source_runs_with_few_draws(source, monkeypatch, tmp_path):
-    """About half a minute, most of it three compilations."""
+def run_source(name, monkeypatch, folder):
+    """Run a notebook's source with few draws; return what it defined."""
     import matplotlib.pyplot as plt
 
-    monkeypatch.setenv("FIRST_ANALYSIS_DRAWS", "50")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"{name.upper()}_DRAWS", "50")
+    monkeypatch.chdir(folder)
     with plt.rc_context():
         plt.switch_backend("agg")
-        space = runpy.run_path(str(source))
+        space = runpy.run_path(str(EXAMPLES / f"{name}.py"))
         plt.close("all")
+    return space
+
+
+@pytest.mark.statistical
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # other packages', on their import
+def test_first_analysis_runs_with_few_draws(monkeypatch, tmp_path):
+    """About half a minute, most of it three compilations."""
+    space = run_source("first_analysis", monkeypatch, tmp_path)
     table = space["table"]
     assert table.loc["ate", "verdict"] == "agree"
     assert abs(table.loc["effect[class 0]", "mean"] + 0.75) < 0.2
@@ -55,12 +60,26 @@ def test_source_runs_with_few_draws(source, monkeypatch, tmp_path):
     assert space["inside"] >= 0.6
 
 
+@pytest.mark.statistical
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # other packages', on their import
+def test_mixtures_run_with_few_draws(monkeypatch, tmp_path):
+    """A quarter of a minute, most of it one compilation."""
+    space = run_source("mixtures", monkeypatch, tmp_path)
+    assert space["naive"] > 0.05
+    assert space["adjusted"] > -0.05
+    table = space["table"]
+    assert list(table.index) == ["network", "polished", "posterior"]
+    assert (table["upper"] < 0).all()
+    assert abs(table.loc["posterior", "mean"] - space["exact"]) < 0.06
+    assert space["observed"] > 3 * max(space["null"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=name_of)
 def test_notebook_runs_in_full(source, tmp_path, monkeypatch):
     from nbclient import NotebookClient
 
-    monkeypatch.delenv("FIRST_ANALYSIS_DRAWS", raising=False)
+    monkeypatch.delenv(f"{source.stem.upper()}_DRAWS", raising=False)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     notebook = nbformat.read(source.with_suffix(".ipynb"), 4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()

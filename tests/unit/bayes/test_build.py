@@ -40,6 +40,14 @@ MODELS = {
     "nothing of the outcome latent": {"t": B, "y": {**N, "parents": ["t"], "latent": False}},
     "two continuous": {"t": B, "x": N, "y": {**T, "parents": ["t"]}},
     "no discrete variables": {"x": N, "y": T},
+    "one binomial": {"s": {"family": "binomial", "trials": 5}},
+    "binomials": {
+        "a": B,
+        "s": {"family": "binomial", "trials": 3, "parents": ["a"]},
+        "w": {"family": "binomial", "trials": 1, "latent": False, "parents": ["a"]},
+        "t": {**B, "parents": ["s"]},
+        "y": {**N, "parents": ["t"]},
+    },
 }
 
 
@@ -58,6 +66,10 @@ def rowwise(model, parameters, frame):
             for name, var in model.variables.items():
                 own = (u,) if var.latent else ()
                 at = tuple(model.variables[p].labels.index(row[p]) for p in var.parents)
+                if var.trials is not None:
+                    p = parameters[f"p_{name}"][(*own, *at)]
+                    term += stats.binom.logpmf(row[name], var.trials, p)
+                    continue
                 if var.discrete:
                     p = parameters[f"p_{name}"][(*own, *at, var.labels.index(row[name]))]
                     term += np.log(p)
@@ -124,6 +136,28 @@ def test_tables_too_large_for_all_cells(tools, rng):
     elsewhere = tools.random_truth(model, rng)
     got = log_density(built, elsewhere, model) - coefficient(table, model)
     assert got == pytest.approx(rowwise(model, elsewhere, frame), rel=1e-10)
+
+
+def test_binomials_in_large_tables_and_their_prior(tools, rng):
+    """Where only seen patterns are listed, their level numbers are data."""
+    variables = {f"v{i}": B for i in range(10)} | {
+        "s": {"family": "binomial", "trials": 7, "parents": ["v0"]}
+    }
+    model = CausalModel(classes=2, variables=variables)
+    true = tools.with_truth(model, tools.random_truth(model, rng))
+    frame = simulate(true, 30, rng=rng).to_dataframe()
+    table = tabulate(frame, model)
+    assert pattern_layout(model, table).attrs["rest"] == 1
+    built = build_model(model, table)
+    elsewhere = tools.random_truth(model, rng)
+    got = log_density(built, elsewhere, model) - coefficient(table, model)
+    assert got == pytest.approx(rowwise(model, elsewhere, frame), rel=1e-10)
+    p = np.array([[0.2, 0.6], [0.5, 0.9]])
+    wanted = stats.beta(2, 2).logpdf(p).sum()
+    assert log_prior(built, "p_s", p) == pytest.approx(wanted, rel=1e-6)
+    built = build_model(model, table, priors={"s.p": [3.0, 1.0]})
+    wanted = stats.beta(1, 3).logpdf(p).sum()  # the second concentration belongs to success
+    assert log_prior(built, "p_s", p) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_large_tables_with_a_continuous_variable(tools, rng):
