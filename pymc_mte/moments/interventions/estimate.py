@@ -14,6 +14,7 @@ from pymc_mte.moments.interventions.bounds import share_bounds
 from pymc_mte.moments.interventions.checks import separable, smallest_base, total_variation
 from pymc_mte.moments.interventions.evidence import fit_support
 from pymc_mte.moments.interventions.exact import MAX_CELLS, admissible
+from pymc_mte.moments.interventions.exclusions import CLEAR_GAP
 from pymc_mte.moments.interventions.methods import Answer, Method, unmix
 from pymc_mte.moments.interventions.network import Network, is_sample, learn
 from pymc_mte.moments.interventions.rows import TargetProblem, target_problem
@@ -27,9 +28,6 @@ METHODS = ("polished", "lifting", "exact")
 
 ALL_BOUNDED = 128
 """Every conceivable target gets bounds if there are no more; else the ones that were found."""
-
-CLEAR_GAP = 3.0
-"""Another excluded value is ruled out if it fits worse by this many nats."""
 
 RARE_ROWS = 5.0
 """Fewer base rows for some values of a variable's parents are called rare."""
