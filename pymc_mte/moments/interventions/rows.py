@@ -76,22 +76,18 @@ def target_problem(model: CausalModel, data: Any = None, base: Any = None) -> Ta
     """
     model, table = resolve(model, data)
     order = model.order
-    place = [list(model.variables).index(name) for name in order]
     network, base_rows = _base_network(model, base)
-    stated = model.interventions
-    assert stated is not None
-    listed = None if stated.targets is None else target_array(model, stated.targets)[:, place]
     rows, counts = _columns(table, order)
     return TargetProblem(
         model=model,
         table=table,
         order=order,
-        back=np.argsort(place),
+        back=np.argsort(_places(model)),
         network=network,
         rows=rows,
         counts=counts,
         base=base_rows,
-        candidates=listed,
+        candidates=listed_targets(model),
     )
 
 
@@ -100,15 +96,38 @@ def _columns(table: Any, order: tuple[str, ...]) -> tuple[Ints, Array]:
     return rows, np.asarray(table["count"].values, dtype=float)
 
 
-def _base_network(model: CausalModel, base: Any) -> tuple[Network, tuple[Ints, Array] | None]:
-    """Return the untouched network, and the rows that it was learnt from if it was."""
-    names = list(model.order)
-    parents = tuple(tuple(names.index(p) for p in model.variables[v].parents) for v in names)
+def _places(model: CausalModel) -> list[int]:
+    return [list(model.variables).index(name) for name in model.order]
+
+
+def listed_targets(model: CausalModel) -> Ints | None:
+    """The only possible targets, nodes in topological order; None where any is."""
     stated = model.interventions
     assert stated is not None
-    if base is None and stated.base is not None:
-        tables = base_model(model).true_parameters()
-        return Network(parents=parents, tables=tuple(tables[f"p_{v}"] for v in names)), None
+    return None if stated.targets is None else target_array(model, stated.targets)[:, _places(model)]
+
+
+def known_network(model: CausalModel) -> Network | None:
+    """The untouched network, where the model states its parameters."""
+    stated = model.interventions
+    assert stated is not None
+    if stated.base is None:
+        return None
+    tables = base_model(model).true_parameters()
+    return Network(parents=_parents(model), tables=tuple(tables[f"p_{v}"] for v in model.order))
+
+
+def _parents(model: CausalModel) -> tuple[tuple[int, ...], ...]:
+    order = model.order
+    return tuple(tuple(order.index(p) for p in model.variables[v].parents) for v in order)
+
+
+def _base_network(model: CausalModel, base: Any) -> tuple[Network, tuple[Ints, Array] | None]:
+    """Return the untouched network, and the rows that it was learnt from if it was."""
+    stated = model.interventions
+    assert stated is not None
+    if base is None and (known := known_network(model)) is not None:
+        return known, None
     if base is None and stated.base_file is not None:
         from pymc_mte.modelfile import resolve_beside
 
@@ -120,5 +139,5 @@ def _base_network(model: CausalModel, base: Any) -> tuple[Network, tuple[Ints, A
         )
     _, table = resolve(model, base)
     rows, counts = _columns(table, model.order)
-    empty = tuple(np.ones(model.shapes[f"p_{v}"]) for v in names)
-    return learn(Network(parents=parents, tables=empty), rows, counts), (rows, counts)
+    empty = tuple(np.ones(model.shapes[f"p_{v}"]) for v in model.order)
+    return learn(Network(parents=_parents(model), tables=empty), rows, counts), (rows, counts)
