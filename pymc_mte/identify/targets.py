@@ -100,8 +100,8 @@ def _without_candidates(model: CausalModel, found: Findings) -> list[str]:
     every = float(np.prod([float(model.size(name) + 1) for name in model.variables]))
     found.notes.append(Note(Status.EXCLUSION_ASSUMED, "targets"))
     return [
-        f"Any of {every:,.0f} targets may occur, and {model.n_cells:,} configurations cannot tell the shares of "
-        "so many apart: untouched rows look like a mixture of all forced values of a variable.",
+        f"Any of {every:,.0f} targets may occur, and {model.n_cells:,} configurations cannot tell the "
+        "shares of so many apart: untouched rows look like a mixture of all forced values of a variable.",
         "So exclusion is assumed: each variable has a value that no target forces; which one is found "
         "from the data. With it, and a base in which everything occurs, targets and shares are decided.",
         "No data can confirm exclusion; a perfect fit is no evidence for it. The estimate therefore bounds "
@@ -125,8 +125,8 @@ def _with_candidates(
     found.notes.append(Note(Status.NOT_SEPARABLE, "targets", detail))
     return [
         first,
-        f"Their distributions span only {apart.rank} dimensions, so the rows do not decide the share of {lost} "
-        "of them, however many rows there are. The estimate bounds them; the prior chooses in between.",
+        f"Their distributions span only {apart.rank} dimensions, so the rows do not decide the share "
+        f"of {lost} of them, however many rows there are. The estimate bounds them; the prior chooses in between.",
     ]
 
 

@@ -101,14 +101,14 @@ def _places(model: CausalModel) -> list[int]:
 
 
 def listed_targets(model: CausalModel) -> Ints | None:
-    """The only possible targets, nodes in topological order; None where any is."""
+    """List the only possible targets, nodes in topological order; None where any is."""
     stated = model.interventions
     assert stated is not None
     return None if stated.targets is None else target_array(model, stated.targets)[:, _places(model)]
 
 
 def known_network(model: CausalModel) -> Network | None:
-    """The untouched network, where the model states its parameters."""
+    """Return the untouched network, where the model states its parameters."""
     stated = model.interventions
     assert stated is not None
     if stated.base is None:
