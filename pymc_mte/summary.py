@@ -1,6 +1,6 @@
 """Tables of answers: label-free quantities first, 90% intervals throughout."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -99,7 +99,7 @@ def moment_summary(
     return table if "target" not in point.dims else table.join(_bounded(point, table.index))
 
 
-def _entries(tree: xr.DataTree, answer: xr.Dataset, name: str) -> list[tuple[str, tuple[int, ...]]]:
+def _entries(tree: xr.DataTree, answer: xr.Dataset, name: str) -> list[tuple[str, tuple[Any, ...]]]:
     """Labels and indices of the entries of a functional; targets are labelled by the answer itself."""
     if name not in TARGETS:
         return labels(model_of(tree), name)

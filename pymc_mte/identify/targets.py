@@ -126,7 +126,7 @@ def _with_candidates(
     return [
         first,
         f"Their distributions span only {apart.rank} dimensions, so the rows do not decide the share "
-        f"of {lost} of them, however many rows there are. The estimate bounds them; the prior chooses in between.",
+        f"of {lost} of them, however many rows there are. The estimate bounds them; a prior chooses between.",
     ]
 
 
