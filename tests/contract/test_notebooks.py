@@ -37,10 +37,11 @@ def test_committed_notebook_ran_without_errors_and_is_small(source):
 
 @pytest.mark.statistical
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # other packages', on their import
-@pytest.mark.parametrize("source", SOURCES, ids=name_of)
-def test_source_runs_with_few_draws(source, monkeypatch, tmp_path):
+def test_source_runs_with_few_draws(monkeypatch, tmp_path):
     """About half a minute, most of it three compilations."""
     import matplotlib.pyplot as plt
+
+    source = EXAMPLES / "first_analysis.py"
 
     monkeypatch.setenv("FIRST_ANALYSIS_DRAWS", "50")
     monkeypatch.chdir(tmp_path)
