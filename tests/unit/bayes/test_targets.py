@@ -3,6 +3,7 @@
 import numpy as np
 import pytensor.tensor as pt
 import pytest
+import xarray as xr
 from scipy import stats
 
 from pymc_mte import (
@@ -21,7 +22,7 @@ from pymc_mte import (
     save,
     simulate,
 )
-from pymc_mte.bayes.target_draws import SMALL_SHARE
+from pymc_mte.bayes.target_draws import SMALL_SHARE, _mixed
 from pymc_mte.bayes.targets import CONCENTRATION, candidate_sets
 from pymc_mte.identify.targets import separation
 from pymc_mte.moments.interventions.exact import admissible
@@ -122,25 +123,41 @@ def test_candidates_are_those_of_the_estimate(rows):
     assert CONCENTRATION == 0.5
 
 
+def of_two(truth):
+    text = load_model("gallery:violated_exclusion").to_toml().split("[truth]")[0]
+    return CausalModel.from_toml(text.replace("classes = 3", "classes = 2") + truth)
+
+
 def test_untouched_rows_are_always_a_candidate():
-    text = example().to_toml().split("[truth]")[0]
-    forced = "[truth]\nclass_weight = [0.5, 0.5]\ntargets = [{a = 0}, {a = 0, c = 1}]\n"
-    model = CausalModel.from_toml(text + forced)
+    model = of_two("[truth]\nclass_weight = [0.5, 0.5]\ntargets = [{a = 0}, {a = 0, c = 1}]\n")
     problem = target_problem(model, simulate(model, 3_000, rng=1))
     assert all((targets == -1).all(axis=1).any() for targets, _ in candidate_sets(problem))
 
 
 def test_unclear_excluded_values_give_several_choices():
-    """One binary node, three rows in ten changed: either value may be the one that is never forced."""
-    text = '[variables.a]\nfamily = "bernoulli"\n[variables.b]\nfamily = "bernoulli"\nparents = ["a"]\n'
-    text += "[interventions]\nbase.a.p = 0.5\nbase.b.p = [0.5, 0.52]\n"
-    text += "[truth]\nclass_weight = [0.6, 0.4]\ntargets = [{}, {a = 1}]\n"
-    model = CausalModel.from_toml(text)
-    problem = target_problem(model, simulate(model, 60, rng=3))
-    choices = plausible_choices(problem.network, problem.rows, problem.counts, 0.04)
+    model = of_two("[truth]\nclass_weight = [0.85, 0.15]\ntargets = [{}, {a = 0, b = 1}]\n")
+    problem = target_problem(model, simulate(model, 150, rng=5))
+    choices = plausible_choices(problem.network, problem.rows, problem.counts, 0.02)
     assert sum(choice.probability for choice in choices) == pytest.approx(1.0)
     assert len(choices) > 1
     assert choices[0].probability == max(choice.probability for choice in choices)
+    for choice in choices:
+        assert not (choice.support.targets == np.array(choice.excluded)).any()
+
+
+def test_draws_of_several_choices_are_mixed(rng):
+    def part(labels, value):
+        weight = np.full((2, 500, len(labels)), value)
+        coords = {"target": labels, "chain": [0, 1], "draw": np.arange(500)}
+        return xr.Dataset({"target_weight": (("chain", "draw", "target"), weight)}, coords)
+
+    parts = [part(["{}", "a=0"], 0.5), part(["{}", "b=1", "c=1"], 1 / 3)]
+    mixed, choice = _mixed([0.7, 0.3], parts, rng)
+    assert abs((choice == 0).mean() - 0.7) < 0.06  # four standard errors
+    weight = mixed["target_weight"]
+    np.testing.assert_allclose(weight.sum("target"), 1.0)
+    np.testing.assert_array_equal(weight.sel(target="a=0"), np.where(choice == 0, 0.5, 0.0))
+    np.testing.assert_allclose(weight.sel(target="{}"), np.where(choice == 0, 0.5, 1 / 3))
 
 
 def test_separation_of_all_candidates_and_of_one_exclusion():
