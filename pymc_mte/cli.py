@@ -54,6 +54,9 @@ def run(
     data: Annotated[
         Path | None, typer.Option(help="CSV or Parquet file; the model's own by default.")
     ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Mixture of interventions: file with rows of the untouched network.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; results/NAME by default.")] = None,
     draws: Annotated[int, typer.Option(min=4, help="Kept draws per chain.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -71,27 +74,29 @@ def run(
 
         resolved, table = resolve(described, data)
         _make_folder(folder)
-        found = identify(resolved, table, rng=seed)
+        found = identify(resolved, table, base=base, rng=seed)
     lines = escape("\n".join(_in_words(line) for line in found.lines()))
     console.print(Panel(lines, title="1. What can be learnt", title_align="left"))
-    console.print(_checks(found.checks))
+    if len(found.checks):
+        console.print(_checks(found.checks))
     with console.status("Estimating by moments"):
         from pymc_mte.moments.estimate import estimate
         from pymc_mte.summary import moment_summary
 
-        moments = estimate(resolved, table, rng=seed)
+        moments = estimate(resolved, table, base=base, rng=seed)
     by_class = resolved.why_no_posterior is None or "effect" in moments["estimate"]
     if resolved.classes > 1 and by_class and resolved.treatment is not None:
         console.print("Classes are numbered from the lowest effect: class 0 has the lowest.", markup=False)
     title = f"2. Moment estimate, method {moments.attrs['method']}"
     console.print(_answers(moment_summary(moments), title, _absent(moments)))
     _same_effects(moments)
-    _finish(resolved, table, moments, found, folder, draws, seed)
+    _finish(resolved, table, base, moments, found, folder, draws, seed)
 
 
 def _finish(
     model: "CausalModel",
     table: "xr.Dataset",
+    base: Path | None,
     moments: "xr.DataTree",
     found: "Identification",
     folder: Path,
@@ -112,17 +117,19 @@ def _finish(
         table,
         moments,
         found,
+        base=base,
         draws=draws,
         tune=TUNE,
         random_seed=seed,
         progressbar=console.is_terminal,
     )
     summary = fitted.summary()
-    if fitted.comparison is not None:
+    if fitted.posterior is not None:
         console.print(_answers(summary, "3. Posterior (draws*: how many independent ones they are worth)"))
+    if fitted.comparison is not None:
         _compared(fitted.comparison, summary)
     _published(model, summary)
-    _doubts(fitted.notes)
+    _doubts(fitted.notes, model.interventions is not None)
     files = _write(fitted, summary, folder)
     console.print("Written: " + ", ".join(str(file) for file in files), markup=False)
 
@@ -251,6 +258,7 @@ def _answers(summary: "pd.DataFrame", title: str, absent: str = "no answer") -> 
     from pymc_mte.summary import words
 
     names = {"lower": "90% from", "upper": "to", "se": "std. error", "ess": "draws*"}
+    names |= {"at_least": "at least", "at_most": "at most"}
     shown = _shown(summary)
     known = shown["identified"].tolist() if "identified" in shown else [True] * len(shown)
     unshown = ["identified", "contraction", "diagnosis"]  # too wide for a terminal; notes say what matters
@@ -331,11 +339,13 @@ def _published(model: "CausalModel", summary: "pd.DataFrame") -> None:
         )
 
 
-def _doubts(notes: "list[Note]") -> None:
+def _doubts(notes: "list[Note]", interventions: bool) -> None:
     standing = [
         "The classes, the graph and their number are assumptions: no data can confirm all of them.",
         "A class effect is an average within a hidden group, not the effect on one person.",
     ]
+    if interventions:
+        standing = ["The network and the possible targets are assumptions: no data can confirm all of them."]
     lines = [f"- {note}" for note in notes] + [f"- {line}" for line in standing]
     console.print(Panel(escape("\n".join(lines)), title="What to doubt", title_align="left"))
 

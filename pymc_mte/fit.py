@@ -95,6 +95,8 @@ class Fit:
         """Draw the posterior beside the moment estimates."""
         if self.posterior is None:
             raise RefusedError(f"there is no posterior to draw: {self.model.why_no_posterior}")
+        if self.model.treatment is None:
+            raise RefusedError("effects are drawn for a treatment, and this model names none")
         return plot_comparison(self.posterior, self.moments, table=self.comparison)
 
     def to_datatree(self) -> xr.DataTree:
@@ -136,6 +138,7 @@ def fit(
     model: CausalModel,
     data: Any = None,
     *,
+    base: Any = None,
     n_boot: int = 400,
     random_seed: int = 0,
     progressbar: bool = True,
@@ -149,6 +152,8 @@ def fit(
         The model.
     data : tabulated Dataset, dataframe, mapping or path, optional
         The rows; the model's own data file by default.
+    base : the same, optional
+        For a model with interventions: rows of the untouched network.
     n_boot : int
         Bootstrap replicates of the moment estimate.
     random_seed : int
@@ -165,9 +170,10 @@ def fit(
         and `save`.
     """
     model, table = resolve(model, data)
-    found = identify(model, table, rng=random_seed)
-    moments = estimate(model, table, n_boot=n_boot, rng=random_seed)
-    return finish(model, table, moments, found, random_seed=random_seed, progressbar=progressbar, **sampling)
+    found = identify(model, table, base=base, rng=random_seed)
+    moments = estimate(model, table, base=base, n_boot=n_boot, rng=random_seed)
+    sampling |= {"base": base, "progressbar": progressbar}
+    return finish(model, table, moments, found, random_seed=random_seed, **sampling)
 
 
 def finish(

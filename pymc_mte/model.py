@@ -275,6 +275,11 @@ class CausalModel(Part):
 
     def with_classes(self, classes: int) -> "CausalModel":
         """Return the same graph with another number of classes; a stated truth does not carry over."""
+        if self.interventions is not None:
+            raise ModelError(
+                "the classes of a mixture of interventions are its targets; list the possible ones in "
+                "interventions.targets, or leave the key out and `estimate` finds them"
+            )
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         other = CausalModel(**fields | {"classes": classes, "truth": None})
         other._folder = self._folder
@@ -309,8 +314,6 @@ class CausalModel(Part):
         """Sentence that says why no posterior can be built for such a model yet; None if one can."""
         if self.covariates or self.strata:
             return "The posterior does not take covariates or strata yet; `estimate` does."
-        if self.interventions is not None:
-            return "There is no posterior over targets yet; `estimate` gives their shares."
         return None
 
     @property

@@ -1,7 +1,7 @@
 """Tables of answers: label-free quantities first, 90% intervals throughout."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ WORDS = {
     "effect": "effect,",
     "class_weight": "weight,",
     "potential_outcome": "mean,",
+    "target_weight": "share,",
 }
 """Functionals in words, for terminal and figures."""
 
@@ -32,6 +33,7 @@ PRIOR_DRIVEN = (
 )
 """What it means that ``identified`` is False."""
 
+TARGETS = ("target_weight",)
 BY_CLASS = ("class_weight", "effect", "potential_outcome")
 TAIL = (1 - INTERVAL) / 2
 INTERVALS = ("percentile", "bias_corrected")
@@ -74,7 +76,8 @@ def moment_summary(
     Returns
     -------
     pandas.DataFrame
-        Columns value, se, lower, upper.
+        Columns value, se, lower, upper. For a mixture of interventions also ``selected`` (the data
+        speak for the target) and ``at_least``, ``at_most``: bounds that need no excluded values.
 
     Raises
     ------
@@ -85,10 +88,10 @@ def moment_summary(
         raise ModelError(f"interval is one of {', '.join(INTERVALS)}, got {interval!r}")
     point, draws = tree["estimate"].to_dataset(), tree["posterior"].to_dataset()
     rows = []
-    for name in (*LABEL_FREE, *BY_CLASS):
+    for name in (*LABEL_FREE, *BY_CLASS, *TARGETS):
         if name not in point:
             continue
-        for label, index in labels(model_of(tree), name):
+        for label, index in _entries(tree, point, name):
             replicates, value = draws[name].values[(..., *index)].ravel(), point[name].values[index]
             if interval == "percentile":
                 low, high = percentile_interval(replicates, INTERVAL)
@@ -97,7 +100,26 @@ def moment_summary(
             se = float(point[f"se_{name}"].values[index]) if f"se_{name}" in point else np.nan
             row = {"functional": label, "value": float(value)}
             rows.append(row | {"se": se, "lower": low, "upper": high})
-    return pd.DataFrame(rows).set_index("functional")
+    table = pd.DataFrame(rows).set_index("functional")
+    return table if "target" not in point.dims else table.join(_bounded(point, table.index))
+
+
+def _entries(tree: xr.DataTree, answer: xr.Dataset, name: str) -> list[tuple[str, tuple[Any, ...]]]:
+    """Labels and indices of the entries of a functional; targets are labelled by the answer itself."""
+    if name not in TARGETS:
+        return labels(model_of(tree), name)
+    return [(f"{name}[{label}]", (i,)) for i, label in enumerate(answer["target"].values)]
+
+
+def _bounded(point: xr.Dataset, index: "pd.Index[str]") -> pd.DataFrame:
+    """Whether each target is selected, and the bounds of its share without excluded values."""
+    bounds = point[["weight_lower", "weight_upper"]].reindex(candidate=point["target"].values)
+    columns = {
+        "selected": point["selected"].values.astype(bool),
+        "at_least": bounds["weight_lower"].values,
+        "at_most": bounds["weight_upper"].values,
+    }
+    return pd.DataFrame(columns, index=index)
 
 
 def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -118,19 +140,21 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
         not carry the answer, so that the prior decides it. ``contraction`` is the share of the prior's
         variance that the data removed (0: nothing learnt), ``diagnosis`` what ArviZ's power-scaling
         says: ok, prior-data conflict, strong prior / weak likelihood, weak likelihood, or not checked.
+        For a mixture of interventions also ``present``: the probability that the target's share is
+        above 0.01.
     """
     import arviz as az
 
     draws = tree["posterior"].to_dataset()
     names = [n for n in (*LABEL_FREE, *BY_CLASS) if n in draws]
     if model_of(tree).treatment is None:
-        names = ["class_weight"]
+        names = ["class_weight"] if "class_weight" in draws else list(TARGETS)
     varying = [n for n in names if np.ptp(draws[n].values) > 0]
     learnt = _learnt(tree)
     rhat, ess = az.rhat(draws[varying]), az.ess(draws[varying])
     rows = []
     for name in names:
-        for label, index in labels(model_of(tree), name):
+        for label, index in _entries(tree, draws, name):
             values = draws[name].values[(..., *index)]
             low, high = np.quantile(values, [TAIL, 1 - TAIL])
             row: dict[str, object] = {"functional": label, "mean": values.mean(), "sd": values.std(ddof=1)}
@@ -139,6 +163,10 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
                 row[key] = float(found[name].values[index]) if name in varying else np.nan
             row["identified"] = is_identified(tree, label)
             row["contraction"], row["diagnosis"] = learnt.get(label, (np.nan, "not checked"))
+            if name in TARGETS:
+                known = tree["targets"].to_dataset().isel(target=index[0])
+                row["present"] = float(known["inclusion_probability"])
+                row["identified"] = bool(known["identified"])
             rows.append(row)
     return pd.DataFrame(rows).set_index("functional")
 

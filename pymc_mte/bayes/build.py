@@ -10,8 +10,9 @@ import xarray as xr
 
 from pymc_mte.bayes.mixture import continuous_mixture
 from pymc_mte.bayes.priors import Prior, Tensor, add_parameter, free_dims, merge_priors
+from pymc_mte.bayes.targets import MAX_FULL_TABLE, build_targets
 from pymc_mte.data import SAMPLING_WEIGHT, columns_of, resolve
-from pymc_mte.errors import DataError, RefusedError
+from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.families import binomial_coefficients
 from pymc_mte.model import CausalModel
 from pymc_mte.network import cell_columns
@@ -19,12 +20,14 @@ from pymc_mte.network import cell_columns
 Code = Mapping[str, Any]
 """Level numbers of every cell, by variable: arrays or symbolic data."""
 
-MAX_FULL_TABLE = 4_096
-"""Up to this many cells the counts of all cells are observed; beyond, the seen patterns and one rest."""
-
 
 def build_model(
-    model: CausalModel, data: Any = None, *, priors: Mapping[str, Prior] | None = None
+    model: CausalModel,
+    data: Any = None,
+    *,
+    base: Any = None,
+    start: Any = None,
+    priors: Mapping[str, Prior] | None = None,
 ) -> pm.Model:
     """Build (do not sample) the Bayesian latent-class causal model.
 
@@ -37,6 +40,12 @@ def build_model(
         The graph and families.
     data : tabulated Dataset, dataframe, mapping or path, optional
         The rows; the model's own data file by default. Counts must be whole numbers.
+    base : the same, optional
+        For a model with interventions: rows of the untouched network, whose tables are then learnt
+        together with the shares. By default its ``base`` parameters (known) or ``base_file``.
+    start : DataTree, optional
+        For a model with interventions that lists no targets: the answer of `estimate` whose targets
+        are the candidates. They are searched anew where none is given.
     priors : mapping, optional
         Replacements by parameter name, e.g. ``{"p_z": 1.0}`` (Dirichlet concentration),
         ``{"mean_y": {"dist": "normal", "mu": 0, "sigma": 10}}`` or ``{"sd_y": f}`` with
@@ -49,6 +58,8 @@ def build_model(
         bernoulli variable is the probability of its second level, without a level axis, that of a
         binomial one the probability of success in one trial. Observed
         variables: ``counts`` and, with continuous variables, ``rows``. All data are `pymc.Data`.
+        With interventions: ``target_weight`` (Dirichlet, concentration 0.5) and the tables of a learnt
+        base; observed are ``counts`` and, per learnt table, ``base_a``, ...
 
     Raises
     ------
@@ -64,6 +75,10 @@ def build_model(
     """
     if model.unbuilt is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.unbuilt}")
+    if model.interventions is not None:
+        return build_targets(model, data, base=base, start=start, priors=priors)
+    if base is not None or start is not None:
+        raise ModelError("base and start: only a model with interventions takes them here; leave them out")
     model, table = resolve(model, data)
     if table["count"].dtype.kind != "i":
         raise DataError("the posterior needs whole counts; real-valued tables are for moment methods only")

@@ -36,7 +36,8 @@ DISTRIBUTIONS: dict[str, Any] = {
 
 def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[str, Prior]:
     """Collect the priors of the model file and of the call, under result names (``p_z``, ``mean_y``)."""
-    keys = {"class_weight": "class_weight"}
+    shares = "class_weight" if model.interventions is None else "target_weight"
+    keys = {shares: shares}
     keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
     flat: dict[str, Prior] = {}
     for key, value in model.priors.items():

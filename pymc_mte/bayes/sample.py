@@ -28,6 +28,7 @@ from pymc_mte.bayes.start import (
     with_first_levels,
     without_first_levels,
 )
+from pymc_mte.bayes.target_draws import sample_targets
 from pymc_mte.data import CLUSTER, columns_of, data_notes, fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
@@ -49,6 +50,7 @@ def sample(
     data: Any = None,
     *,
     start: xr.DataTree | None = None,
+    base: Any = None,
     draws: int = 1_000,
     tune: int = 500,
     chains: int = 4,
@@ -70,7 +72,9 @@ def sample(
     start : DataTree, optional
         An answer of `estimate`: kept in the result, and one more start where it holds tables
         (``polished``). Chains start, with jitter, at the best mode that spectral and random starts
-        reach.
+        reach. With interventions its targets are the candidates, where the model lists none.
+    base : tabulated Dataset, dataframe, mapping or path, optional
+        For a model with interventions: rows of the untouched network, see `build_model`.
     draws, tune, chains : int
         Kept draws and warm-up draws per chain; number of chains.
     cores : int, optional
@@ -93,7 +97,10 @@ def sample(
         ``sample_stats``, ``prior``, ``prior_predictive``, ``posterior_predictive``,
         ``observed_data``, ``log_likelihood_pattern`` (log p of one row of each pattern),
         ``identification`` (with what was learnt beyond the prior) and, if given, the start's
-        ``estimate``.
+        ``estimate``. With interventions ``posterior``
+        holds ``target_weight`` and the tables of a learnt base, and ``targets`` per target
+        ``inclusion_probability`` (posterior probability of a share above 0.01) and ``identified``.
+        Where the data leave the excluded values open, the draws average over the plausible choices.
 
     Raises
     ------
@@ -101,6 +108,14 @@ def sample(
         If the model file says that its posterior must not be computed.
     """
     _check(model, sampler, {"draws": draws, "tune": tune, "chains": chains})
+    run = run_nutpie if sampler == "nutpie" else run_pymc
+    options: dict[str, Any] = {"draws": draws, "tune": tune, "target_accept": target_accept}
+    options |= {"cores": min(chains, cores or os.cpu_count() or 1), "progressbar": progressbar}
+    if model.interventions is not None:
+        mixture: dict[str, Any] = {"base": base, "start": start, "run": run, "chains": chains}
+        return sample_targets(model, data, priors=priors, seed=random_seed, options=options, **mixture)
+    if base is not None:
+        raise ModelError("base: only a model with interventions has base rows; leave it out")
     model, table = resolve(model, data)
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     problem = make_problem(model, columns, counts, seed=random_seed)
@@ -110,9 +125,6 @@ def sample(
     scales = pooled_scales(model, columns, counts)
     starts = [without_first_levels(model, jittered(model, point, scales, rng)) for _ in range(chains)]
     built = build_model(model, table, priors=priors)
-    options: dict[str, Any] = {"draws": draws, "tune": tune, "target_accept": target_accept}
-    options |= {"cores": min(chains, cores or os.cpu_count() or 1), "progressbar": progressbar}
-    run = run_nutpie if sampler == "nutpie" else run_pymc
     raw = run(built, starts, random_seed, options)
     kept, stats = raw["posterior"].to_dataset(), raw["sample_stats"].to_dataset()
     values = with_first_levels(model, {name: kept[name].values for name in model.dims})

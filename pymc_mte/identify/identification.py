@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_mte.data import data_notes, resolve
+from pymc_mte.errors import ModelError
 from pymc_mte.hierarchy import MEANING, Hierarchy, hierarchy
 from pymc_mte.identify.findings import Findings, SplitForm, judge_data
 from pymc_mte.identify.jacobian import Jacobian, jacobian, n_free
@@ -16,11 +17,16 @@ from pymc_mte.identify.likelihood import CLASS_LEVEL, answer_lines, answerable, 
 from pymc_mte.identify.mixtures import judge_mixture, moment_route
 from pymc_mte.identify.planning import helpful_proxies, plan_lines
 from pymc_mte.identify.splits import moves_far, split_lines
+from pymc_mte.identify.targets import judge_targets
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.classes import lacks_proxies
+from pymc_mte.moments.interventions.rows import target_problem
 from pymc_mte.moments.problem import problem_of
 from pymc_mte.moments.strata import split
 from pymc_mte.status import Note, Status
+
+CHECKS = ["check", "where", "value", "se", "p", "verdict", "advice"]
+"""Columns of the table of checks."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -32,7 +38,8 @@ class Identification:
     model : CausalModel
         The model asked about.
     level : str
-        ``HTE``, ``mixture``, ``MTE``, ``ATE`` or ``none``: what moment methods reach.
+        ``HTE``, ``mixture``, ``MTE``, ``ATE`` or ``none``: what moment methods reach; ``targets`` for a
+        mixture of interventions.
     identified : dict of str to bool
         Per functional and parameter table: whether the likelihood identifies it, locally and at almost
         every parameter, and the data do not refuse it. May differ from ``level``; the report says why.
@@ -92,6 +99,8 @@ class Identification:
     def lines(self) -> list[str]:
         """Return the report as plain sentences, the most important first."""
         model = self.model
+        if model.interventions is not None:
+            return list(self.tested)
         question = (
             f"Effect of {model.treatment} on {model.outcome}" if model.treatment else "No effect is asked for"
         )
@@ -155,6 +164,7 @@ def identify(
     data: Any = None,
     *,
     interactions: bool = False,
+    base: Any = None,
     rng: int | np.random.Generator = 0,
     splits: SplitForm | None = None,
 ) -> Identification:
@@ -169,6 +179,8 @@ def identify(
         effects, and tests of what the independences imply. Without data only the graph is judged.
     interactions : bool
         Whether products of the features of any two proxies of one side count too, as in `estimate`.
+    base : tabulated Dataset, dataframe, mapping or path, optional
+        For a model with interventions: rows of the untouched network.
     rng : int or numpy.random.Generator
         Source of the resamples behind the standard errors.
     splits : {"bridge", "two-stage", "none"}, optional
@@ -187,7 +199,11 @@ def identify(
     >>> answer.level, answer.identified["ate"], answer.identified["effect"]
     ('ATE', True, False)
     """
-    route = moment_route(model) if lacks_proxies(model) and model.interventions is None else None
+    if model.interventions is not None:
+        return _identify_targets(model, data, base)
+    if base is not None:
+        raise ModelError("base: only a model with interventions has base rows; leave it out")
+    route = moment_route(model) if lacks_proxies(model) else None
     graph = hierarchy(model) if route is None else route.graph
     likelihood = None if model.covariates else jacobian(model)
     found = Findings(identified=answerable(model, graph, likelihood))
@@ -215,7 +231,7 @@ def identify(
         model=model,
         level=graph.level,
         identified=found.identified,
-        checks=pd.DataFrame(found.rows, columns=["check", "where", "value", "se", "p", "verdict", "advice"]),
+        checks=pd.DataFrame(found.rows, columns=CHECKS),
         supported=found.supported,
         graph=graph,
         jacobian=likelihood,
@@ -226,4 +242,25 @@ def identify(
         partly=found.partly,
         helpful=tuple(helpful_proxies(model)) if likelihood is not None and likelihood.missing else (),
         route=() if route is None else route.sentences,
+    )
+
+
+def _identify_targets(model: CausalModel, data: Any, base: Any) -> Identification:
+    """Report on a mixture of interventions, whose classes share every mechanism."""
+    problem = None
+    notes = []
+    if data is not None:
+        problem = target_problem(model, data, base)
+        model, notes = problem.model, data_notes(problem.table)
+    found = judge_targets(model, problem)
+    return Identification(
+        model=model,
+        level="targets",
+        identified=found.identified,
+        checks=pd.DataFrame(found.rows, columns=CHECKS),
+        supported=None,
+        graph=hierarchy(model),
+        jacobian=None,
+        notes=(*notes, *found.notes),
+        tested=tuple(found.tested),
     )

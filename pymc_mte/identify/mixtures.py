@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import prod
 
-from pymc_mte.hierarchy import Hierarchy
+from pymc_mte.hierarchy import Hierarchy, LevelName
 from pymc_mte.identify.findings import Findings
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.checks import RANK_SHOWN, data_checks
@@ -93,7 +93,8 @@ def judge_mixture(out: Findings, problem: Problem, rows: float, route: Route) ->
 
 
 def _reached(whole: bool) -> Hierarchy:
-    return Hierarchy("mixture" if whole else "none", (), ())
+    level: LevelName = "mixture" if whole else "none"
+    return Hierarchy(level, (), (), level)
 
 
 def _of_coins(model: CausalModel) -> Route:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse, special, stats
 
 from pymc_mte.moments.interventions.evidence import Support, left_alone
-from pymc_mte.moments.interventions.network import Network, normalise, table_counts
+from pymc_mte.moments.interventions.network import Network, table_counts
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,7 +25,7 @@ class Misfit:
     node : int
         Where it is; -1 if nothing could be tested.
     z : float
-        Rows in the cell minus rows expected, in standard errors.
+        The deviation in standard errors; positive where the value is more frequent than expected.
     p_value : float
         Two-sided, corrected for the number of cells tested (Bonferroni); 1 if nothing was tested.
     """
@@ -38,9 +38,12 @@ class Misfit:
 def mechanism_misfit(base: Network, support: Support, rows: Ints, counts: Array) -> Misfit:
     """Test whether rows that left a node alone follow its table given its parents.
 
-    The score of each table cell: rows that left the node alone (each weighted by the probability
-    that it did) against those expected, given the parents. Errors of a learnt table count too;
-    that the weights were fitted does not, which makes the test conservative.
+    For each table cell: the share of the value among rows that left the node alone (each weighted by
+    the probability that it did) against the table or, where the table was learnt, against the base
+    rows behind it. By the signed root of the likelihood ratio, whose tails hold in thin cells and
+    where the base has fewer rows than the mixture; a difference over its estimated standard error
+    raised false alarms in 14% of clean mixtures of 12 nodes. Weighted sums vary less than the whole
+    rows that they are taken for, and the weights were fitted: both make the test conservative.
 
     Parameters
     ----------
@@ -55,27 +58,42 @@ def mechanism_misfit(base: Network, support: Support, rows: Ints, counts: Array)
     """
     alone = left_alone(support.targets, support.matrix, support.weight)
     seen = table_counts(base, rows, alone * counts[:, None])
-    squares = table_counts(base, rows, alone**2 * counts[:, None])
     worst, tested = Misfit(node=-1, z=0.0, p_value=1.0), 0
-    tables = base.tables if base.base_counts is None else tuple(map(normalise, base.base_counts))
-    for node, table in enumerate(tables):
-        n, n2 = (part[node].sum(axis=-1, keepdims=True) for part in (seen, squares))
-        # variance of sum_v c_v a_v (1[v = l] - p): the rows' own, then the learnt table's
-        variance = squares[node] * (1 - 2 * table) + n2 * table**2
-        if base.base_counts is not None:
-            learnt = base.base_counts[node].sum(axis=-1, keepdims=True)
-            variance = variance + n**2 * table * (1 - table) / np.maximum(learnt, 1.0)
-            enough = learnt * table * (1 - table) >= LEAST_ROWS
-        else:
-            enough = np.ones_like(table, dtype=bool)
-        enough = enough & (n * table * (1 - table) >= LEAST_ROWS) & (variance > 0)
-        z = np.where(enough, (seen[node] - n * table) / np.sqrt(np.where(enough, variance, 1.0)), 0.0)
+    for node, table in enumerate(base.tables):
+        learnt = None if base.base_counts is None else base.base_counts[node]
+        z, enough = _deviation(seen[node], seen[node].sum(axis=-1, keepdims=True), table, learnt)
         tested += int(enough.sum())
         far = float(z.flat[np.abs(z).argmax()])
         if abs(far) > abs(worst.z):
             worst = Misfit(node=node, z=far, p_value=1.0)
     p_value = min(1.0, tested * 2 * float(stats.norm.sf(abs(worst.z)))) if tested else 1.0
     return Misfit(node=worst.node, z=worst.z, p_value=p_value)
+
+
+def _deviation(seen: Array, n: Array, table: Array, learnt: Array | None) -> tuple[Array, NDArray[np.bool_]]:
+    """Signed root of the likelihood ratio in every cell, 0 where too few rows are expected.
+
+    ``seen`` of ``n`` rows against probabilities, or against rows that they were ``learnt`` from.
+    """
+    if learnt is None:
+        ratio, p, fewest = _surprise(seen, n, table), table, n
+    else:
+        n_learnt = learnt.sum(axis=-1, keepdims=True)
+        p = (seen + learnt) / np.maximum(n + n_learnt, 1.0)
+        ratio = _surprise(seen, n, p) + _surprise(learnt, n_learnt, p)
+        fewest = np.minimum(n, n_learnt)
+    enough = fewest * p * (1 - p) >= LEAST_ROWS
+    z = np.sign(seen - n * p) * np.sqrt(2 * np.maximum(ratio, 0.0))
+    return np.where(enough, z, 0.0), enough
+
+
+def _surprise(seen: Array, n: Array, p: Array) -> Array:
+    """Log-likelihood ratio of the observed share against the share p, in nats."""
+    inside = np.clip(p, 1e-300, 1 - 1e-16)
+    rest, expected = np.maximum(n - seen, 0.0), n * inside
+    some = np.where(expected > 0, expected, 1.0)
+    gain = special.xlogy(seen, seen / some)
+    return np.asarray(gain + special.xlogy(rest, rest / np.where(n > 0, n * (1 - inside), 1.0)))
 
 
 def smallest_base(network: Network) -> tuple[int, float, float]:

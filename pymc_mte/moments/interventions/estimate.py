@@ -6,17 +6,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.data import data_notes, fingerprint, resolve
+from pymc_mte.data import data_notes, fingerprint
 from pymc_mte.errors import ModelError, RefusedError
-from pymc_mte.interventions import base_model, target_array, target_label
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import robust_se
 from pymc_mte.moments.interventions.bounds import share_bounds
 from pymc_mte.moments.interventions.checks import separable, smallest_base, total_variation
 from pymc_mte.moments.interventions.evidence import fit_support
 from pymc_mte.moments.interventions.exact import MAX_CELLS, admissible
+from pymc_mte.moments.interventions.exclusions import CLEAR_GAP
 from pymc_mte.moments.interventions.methods import Answer, Method, unmix
 from pymc_mte.moments.interventions.network import Network, is_sample, learn
+from pymc_mte.moments.interventions.rows import TargetProblem, target_problem
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -27,9 +28,6 @@ METHODS = ("polished", "lifting", "exact")
 
 ALL_BOUNDED = 128
 """Every conceivable target gets bounds if there are no more; else the ones that were found."""
-
-CLEAR_GAP = 3.0
-"""Another excluded value is ruled out if it fits worse by this many nats."""
 
 RARE_ROWS = 5.0
 """Fewer base rows for some values of a variable's parents are called rare."""
@@ -96,66 +94,34 @@ def estimate_targets(
     if method not in ("auto", *METHODS):
         raise ModelError(f"method {method!r} is unknown; choose auto, {', '.join(METHODS)}")
     chosen = cast("Method", "polished" if method == "auto" else method)
-    model, table = resolve(model, data)
-    names = list(model.order)
-    place = [list(model.variables).index(name) for name in names]
-    rows = np.stack([table[name].values for name in names], axis=1)
-    counts = np.asarray(table["count"].values, dtype=float)
-    network, base_rows = _base_network(model, base)
+    problem = target_problem(model, data, base)
+    model, network, rows, counts = problem.model, problem.network, problem.rows, problem.counts
     if chosen == "exact" and np.prod([float(s) for s in network.sizes]) > MAX_CELLS:
         raise RefusedError(
             f"method 'exact' tries every choice of excluded values and takes networks of at most {MAX_CELLS} "
             f"configurations; this one has {model.n_cells}. Use method='polished'"
         )
-    assert model.interventions is not None
-    listed = model.interventions.targets
-    candidates = None if listed is None else target_array(model, listed)[:, place]
-    answer = unmix(network, rows, counts, chosen, candidates=candidates)
-    notes = data_notes(table)
+    answer = unmix(network, rows, counts, chosen, candidates=problem.candidates)
+    notes = data_notes(problem.table)
     if n_boot and not is_sample(counts):
         n_boot = 0
         notes.append(Note(Status.SHARES_ONLY, "count"))
     generator = np.random.default_rng(rng)
-    draws = _replicates(answer, network, rows, counts, base_rows, chosen, n_boot, generator)
-    point = _label(model, answer, np.argsort(place), draws)
-    point = point.assign(_bounds(model, network, answer, rows, counts, candidates, np.argsort(place)))
-    notes += _notes(model, names, network, answer, counts, candidates is None, point)
+    draws = _replicates(answer, network, rows, counts, problem.base, chosen, n_boot, generator)
+    point = _label(problem, answer, draws)
+    point = point.assign(_bounds(problem, answer))
+    notes += _notes(problem, answer, point)
     attrs = provenance(
         model,
         method=chosen,
         n=float(counts.sum()),
         n_boot=n_boot,
-        fingerprint=fingerprint(model, table),
+        fingerprint=fingerprint(model, problem.table),
         notes=dump_notes(notes),
         total_variation=total_variation(answer.support.matrix, counts, answer.support.weight),
         misfit_p=answer.misfit.p_value,
     )
     return _tree(point, draws, attrs)
-
-
-def _base_network(model: CausalModel, base: Any) -> tuple[Network, tuple[Ints, Array] | None]:
-    """Return the untouched network, and the rows that it was learnt from if it was."""
-    names = list(model.order)
-    parents = tuple(tuple(names.index(p) for p in model.variables[v].parents) for v in names)
-    stated = model.interventions
-    assert stated is not None
-    if base is None and stated.base is not None:
-        tables = base_model(model).true_parameters()
-        return Network(parents=parents, tables=tuple(tables[f"p_{v}"] for v in names)), None
-    if base is None and stated.base_file is not None:
-        from pymc_mte.modelfile import resolve_beside
-
-        base = resolve_beside(stated.base_file, model._folder)
-    if base is None:
-        raise RefusedError(
-            "the untouched network is not known: pass rows of it as `base`, name their file in "
-            "interventions.base_file, or state its parameters in interventions.base"
-        )
-    _, table = resolve(model, base)
-    rows = np.stack([table[name].values for name in names], axis=1)
-    counts = np.asarray(table["count"].values, dtype=float)
-    empty = tuple(np.ones(model.shapes[f"p_{v}"]) for v in names)
-    return learn(Network(parents=parents, tables=empty), rows, counts), (rows, counts)
 
 
 def _resample(counts: Array, rng: np.random.Generator) -> Array:
@@ -192,19 +158,18 @@ def _replicates(
     return out
 
 
-def _label(model: CausalModel, answer: Answer, back: Ints, draws: Array) -> xr.Dataset:
+def _label(problem: TargetProblem, answer: Answer, draws: Array) -> xr.Dataset:
     """Name the targets, in descending order of weight."""
-    support, found = answer.support, answer.found
-    forced = support.targets[:, back]
+    support, found, back = answer.support, answer.found, problem.back
     out = xr.Dataset(
         {
             "target_weight": ("target", support.weight),
             "log_evidence": ("target", answer.evidence),
             "selected": ("target", answer.selected),
             "selected_weight": ("target", answer.selected_weight),
-            "forced": (("target", "variable"), forced),
+            "forced": (("target", "variable"), support.targets[:, back]),
         },
-        coords={"target": [target_label(model, t) for t in forced], "variable": list(model.variables)},
+        coords={"target": problem.labels(support.targets), "variable": list(problem.model.variables)},
     )
     if found.excluded:
         out["excluded"] = ("variable", np.array(found.excluded)[back])
@@ -215,38 +180,24 @@ def _label(model: CausalModel, answer: Answer, back: Ints, draws: Array) -> xr.D
     return out
 
 
-def _bounds(
-    model: CausalModel,
-    network: Network,
-    answer: Answer,
-    rows: Ints,
-    counts: Array,
-    candidates: Ints | None,
-    back: Ints,
-) -> dict[str, Any]:
+def _bounds(problem: TargetProblem, answer: Answer) -> dict[str, Any]:
+    network, candidates = problem.network, problem.candidates
     wanted = answer.support.targets if candidates is None else candidates
     if candidates is None and np.prod([float(s + 1) for s in network.sizes]) <= ALL_BOUNDED:
         wanted = admissible(network.sizes)
-    bounds = share_bounds(network, rows, counts, wanted, candidates)
-    labels = [target_label(model, target) for target in wanted[:, back]]
+    bounds = share_bounds(network, problem.rows, problem.counts, wanted, candidates)
+    labels = problem.labels(wanted)
     return {
         "weight_lower": xr.DataArray(bounds[:, 0], coords={"candidate": labels}, dims="candidate"),
         "weight_upper": xr.DataArray(bounds[:, 1], coords={"candidate": labels}, dims="candidate"),
     }
 
 
-def _notes(
-    model: CausalModel,
-    names: list[str],
-    network: Network,
-    answer: Answer,
-    counts: Array,
-    searched: bool,
-    point: xr.Dataset,
-) -> list[Note]:
+def _notes(problem: TargetProblem, answer: Answer, point: xr.Dataset) -> list[Note]:
+    names, network, counts = problem.order, problem.network, problem.counts
     notes = []
     lower = point["weight_lower"].values
-    if searched:
+    if problem.candidates is None:
         known = [str(c) for c, low in zip(point["candidate"].values, lower, strict=True) if low > 1e-6]
         said = ", ".join(known) or "none"
         if np.isnan(lower).any():
@@ -255,7 +206,7 @@ def _notes(
         for name, gap, value in zip(names, answer.found.gap, answer.found.excluded, strict=False):
             ever = bool((point["forced"].sel(variable=name).values[answer.selected] >= 0).any())
             if ever and gap < CLEAR_GAP and is_sample(counts):
-                level = model.variables[name].labels[value]
+                level = problem.model.variables[name].labels[value]
                 notes.append(Note(Status.EXCLUSION_UNCLEAR, name, f"chosen {level!r} by {gap:.2g} nats"))
     elif np.isnan(lower).any():
         notes.append(Note(Status.MECHANISM_MISFIT, "targets", "no shares of the candidates give these rows"))

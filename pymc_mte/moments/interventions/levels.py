@@ -1,5 +1,6 @@
 """The default estimator: the likelihood of the rows' beginnings, node by node along the order."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,14 @@ class Found:
     gap: tuple[float, ...] = ()
 
 
-def climb(network: Network, rows: Ints, counts: Array, smallest: float, tolerance: float = 1e-4) -> Found:
+def climb(
+    network: Network,
+    rows: Ints,
+    counts: Array,
+    smallest: float,
+    tolerance: float = 1e-4,
+    fixed: Mapping[int, int] | None = None,
+) -> Found:
     """Find targets level by level: each is left alone at the new node or forced to a value.
 
     At every node the value that no target forces is the one whose exclusion costs least likelihood.
@@ -53,6 +61,8 @@ def climb(network: Network, rows: Ints, counts: Array, smallest: float, toleranc
         Smallest weight that is kept.
     tolerance : float
         Accuracy of each fit, in nats.
+    fixed : mapping, optional
+        Excluded values of some nodes, taken as known.
 
     Notes
     -----
@@ -64,30 +74,39 @@ def climb(network: Network, rows: Ints, counts: Array, smallest: float, toleranc
     for node, level in enumerate(levels_of(rows, counts)):
         size = network.sizes[node]
         longer = extend(matrix, level, network.factor(level.rows, node), size)
-        found, columns = _best_exclusion(found, longer, level, size, smallest, tolerance)
+        stated = None if fixed is None else fixed.get(node)
+        tried = range(size) if stated is None else (stated,)
+        found, columns = _best_exclusion(found, longer, level, size, tried, smallest, tolerance)
         matrix = longer[:, columns]
     return found
 
 
 def _best_exclusion(
-    found: Found, matrix: sparse.csc_array, level: Level, size: int, smallest: float, tolerance: float
+    found: Found,
+    matrix: sparse.csc_array,
+    level: Level,
+    size: int,
+    tried: Sequence[int],
+    smallest: float,
+    tolerance: float,
 ) -> tuple[Found, Ints]:
-    """Fit one level with each value excluded in turn; the best fit and its columns of the matrix."""
+    """Fit one level with each tried value excluded; the best fit and its columns of the matrix."""
     targets = lengthen(found.targets, size)
     last = targets[:, -1]
     start = np.where(last == UNTOUCHED, 0.5, 0.5 / (size - 1)) * np.tile(found.weight, size + 1)
-    kept = [np.flatnonzero(last != value) for value in range(size)]
+    kept = [np.flatnonzero(last != value) for value in tried]
     fits = [fit_weights(matrix[:, keep], level.counts, start[keep], tolerance) for keep in kept]
     order = np.argsort([-fit.log_likelihood for fit in fits], kind="stable")
     best = int(order[0])
     big = fits[best].weight > min(smallest, fits[best].weight.max() / 2)
+    gap = fits[best].log_likelihood - fits[order[1]].log_likelihood if len(order) > 1 else np.inf
     columns, weight = kept[best][big], fits[best].weight[big]
     return (
         Found(
             targets=targets[columns],
             weight=weight / weight.sum(),
-            excluded=(*found.excluded, best),
-            gap=(*found.gap, fits[best].log_likelihood - fits[order[1]].log_likelihood),
+            excluded=(*found.excluded, tried[best]),
+            gap=(*found.gap, gap),
         ),
         columns,
     )

@@ -94,7 +94,7 @@ def unmix(
     """
     sample = is_sample(counts)
     if smallest is None:
-        least = max(SMALLEST, 2.0 / counts.sum()) if sample else DUST
+        least = smallest_weight(counts) if sample else DUST
         smallest = (EPSILON if sample else EXACT) if method == "lifting" else least
     tolerance = 1e-4 if sample else 1e-15
     alike = 1
@@ -115,6 +115,11 @@ def unmix(
     else:
         support = _solve_exactly(fit_support(network, rows, counts, found.targets, tolerance), counts)
     return _judge(network, rows, counts, support, found, alike, scored=sample and method != "lifting")
+
+
+def smallest_weight(counts: Array) -> float:
+    """Smallest weight that likelihood methods keep of a sample by default."""
+    return max(SMALLEST, 2.0 / float(counts.sum()))
 
 
 def _as_found(network: Network, rows: Ints, found: Found) -> Support:

@@ -9,7 +9,7 @@ from scipy import optimize, sparse
 
 from pymc_mte.moments.interventions.checks import mechanism_misfit, separable
 from pymc_mte.moments.interventions.design import Mixture, random_mixture
-from pymc_mte.moments.interventions.evidence import fit_support, standard_errors
+from pymc_mte.moments.interventions.evidence import Support, fit_support, standard_errors
 from pymc_mte.moments.interventions.exact import admissible
 from pymc_mte.moments.interventions.methods import unmix
 from pymc_mte.moments.interventions.network import Network, components, extend, learn, lengthen, levels_of
@@ -201,3 +201,22 @@ def test_misfit_counts_the_errors_of_a_learnt_base(rng):
         support = fit_support(Network(parents=learnt.parents, tables=learnt.tables), *data, free)
         low += mechanism_misfit(learnt, support, *data).p_value < 0.05
     assert low <= 7  # binomial(60, .05): 8 or more have a chance of .011
+
+
+def test_misfit_holds_its_level_in_many_thin_cells_with_a_small_base(rng):
+    """A base with a fifth of the mixture's rows: variances estimated from it alone alarm too often."""
+    above = (tuple(range(0)), (0,), (0, 1))
+    low = 0
+    for _ in range(100):
+        tables = tuple(rng.dirichlet(np.full(8, 2.0), size=(8,) * len(a)) for a in above)
+        mixture = Mixture(
+            network=Network(parents=above, tables=tables), targets=np.full((1, 3), -1), weight=np.ones(1)
+        )
+        learnt = learn(mixture.network, *mixture.draw_base(4_000, rng))
+        data = mixture.draw(20_000, rng)
+        matrix = components(learnt, data[0], mixture.targets)
+        support = Support(
+            network=learnt, targets=mixture.targets, weight=np.ones(1), matrix=matrix, log_likelihood=0.0
+        )
+        low += mechanism_misfit(learnt, support, *data).p_value < 0.05
+    assert low <= 11  # binomial(100, .05): 12 or more have a chance of .004

@@ -1,0 +1,154 @@
+"""`sample` for a mixture of interventions: draws of the shares, averaged over unclear exclusions."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.bayes.checks import convergence
+from pymc_mte.bayes.groups import clean_stats, identification_dataset
+from pymc_mte.bayes.priors import Prior
+from pymc_mte.bayes.start import with_first_levels, without_first_levels
+from pymc_mte.bayes.targets import build_shares, candidate_sets, check_counts
+from pymc_mte.data import data_notes, fingerprint
+from pymc_mte.identify.identification import identify
+from pymc_mte.identify.targets import separation
+from pymc_mte.model import Parameters
+from pymc_mte.moments.interventions.evidence import fit_support
+from pymc_mte.moments.interventions.rows import TargetProblem, target_problem
+from pymc_mte.results import provenance
+from pymc_mte.status import Note, Status, dump_notes
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Run = Callable[[Any, list[Parameters], int, dict[str, Any]], xr.DataTree]
+
+SMALL_SHARE = 0.01
+"""A target counts as present in a draw whose share of it is larger; the smallest share of the paper."""
+
+JITTER = 0.2
+"""Spread of the chains' starts on the log scale."""
+
+
+def sample_targets(
+    model: Any,
+    data: Any,
+    *,
+    base: Any,
+    start: xr.DataTree | None,
+    run: Run,
+    chains: int,
+    priors: Mapping[str, Prior] | None,
+    seed: int,
+    options: dict[str, Any],
+) -> xr.DataTree:
+    """Sample shares (and the tables of a learnt base) for every set of candidates, and mix the draws.
+
+    See `pymc_mte.sample`. A draw of the mixed posterior comes from one choice of excluded values,
+    taken with its probability; targets outside its candidates have no share in it.
+    """
+    problem = target_problem(model, data, base)
+    check_counts(problem)
+    sets = candidate_sets(problem, start)
+    rng = np.random.default_rng(seed)
+    parts, stats = [], []
+    for number, (targets, _) in enumerate(sets):
+        built = build_shares(problem, targets, priors)
+        starts = [_start(problem, targets, rng) for _ in range(chains)]
+        raw = run(built, starts, seed + number, options)
+        parts.append(_named(problem, raw["posterior"].to_dataset()))
+        stats.append(raw["sample_stats"].to_dataset())
+    posterior, choice = _mixed([p for _, p in sets], parts, rng)
+    every = _union([targets for targets, _ in sets], problem)
+    posterior = posterior.sel(target=problem.labels(every))
+    found = identify(problem.model, problem.table, base=base)
+    notes = data_notes(problem.table)
+    for part, stat in zip(parts, stats, strict=True):
+        notes += [n for n in convergence(problem.model, part, stat, 0.0) if n not in notes]
+    if len(sets) > 1:
+        detail = f"{len(sets)} choices of excluded values, averaged; the best has {sets[0][1]:.0%}"
+        notes.append(Note(Status.EXCLUSION_UNCLEAR, "targets", detail))
+    notes += [note for note in found.notes if note not in notes]
+    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(stats[0])})
+    tree["posterior"].attrs |= {"kind": "mcmc"}
+    tree["targets"] = xr.DataTree(_targets(problem, every, posterior, choice))
+    tree["observed_data"] = xr.DataTree(problem.table)
+    tree["identification"] = xr.DataTree(identification_dataset(found))
+    if start is not None:
+        tree["estimate"] = xr.DataTree(start["estimate"].to_dataset())
+    tree.attrs = provenance(
+        problem.model,
+        method="posterior",
+        random_seed=seed,
+        n=float(problem.counts.sum()),
+        fingerprint=fingerprint(problem.model, problem.table),
+        tune=int(options["tune"]),
+        exclusion_choices=len(sets),
+        notes=dump_notes(notes),
+    )
+    return tree
+
+
+def _start(problem: TargetProblem, targets: Ints, rng: np.random.Generator) -> Parameters:
+    """One chain's start: the likelihood's maximum, away from its edges, with noise."""
+    support = fit_support(problem.network, problem.rows, problem.counts, targets, 1e-2)
+    values: Parameters = {"target_weight": np.clip(support.weight, 1e-3, None)}
+    if problem.base is not None:
+        tables = zip(problem.order, support.network.tables, strict=True)
+        values |= {f"p_{name}": np.clip(table, 1e-3, None) for name, table in tables}
+    for name, value in values.items():
+        noisy = value * np.exp(JITTER * rng.normal(size=value.shape))
+        values[name] = noisy / noisy.sum(axis=-1, keepdims=True)
+    return without_first_levels(problem.model, values)
+
+
+def _named(problem: TargetProblem, draws: xr.Dataset) -> xr.Dataset:
+    """Give bernoulli tables both levels, and every axis its name."""
+    model = problem.model
+    values = with_first_levels(model, {str(name): draws[name].values for name in draws.data_vars})
+    dims = {name: model.dims.get(name, ("target",)) for name in values}
+    coords: dict[str, Any] = {"target": draws["target"].values}
+    coords |= {d: model.coords[d] for axes in dims.values() for d in axes if d != "target"}
+    out = xr.Dataset({n: (("chain", "draw", *dims[n]), value) for n, value in values.items()}, coords)
+    return out.assign_coords(chain=np.arange(out.sizes["chain"]), draw=np.arange(out.sizes["draw"]))
+
+
+def _mixed(chance: list[float], parts: list[xr.Dataset], rng: np.random.Generator) -> tuple[xr.Dataset, Ints]:
+    """Take every draw from one part, at random; targets that a part lacks have no share in its draws."""
+    shape = (parts[0].sizes["chain"], parts[0].sizes["draw"])
+    choice = rng.choice(len(parts), size=shape, p=np.array(chance) / sum(chance)).astype(np.int64)
+    if len(parts) == 1:
+        return parts[0], choice
+    aligned = xr.align(*parts, join="outer", fill_value=0.0)
+    picked = xr.DataArray(choice, dims=("chain", "draw"))
+    return xr.concat(aligned, "part").isel(part=picked), choice
+
+
+def _union(sets: list[Ints], problem: TargetProblem) -> Ints:
+    """All candidates, each once, in order of appearance."""
+    seen: dict[str, Ints] = {}
+    for targets in sets:
+        for label, target in zip(problem.labels(targets), targets, strict=True):
+            seen.setdefault(label, target)
+    return np.array(list(seen.values()), dtype=np.int64)
+
+
+def _targets(problem: TargetProblem, every: Ints, posterior: xr.Dataset, choice: Ints) -> xr.Dataset:
+    """Per target: probability of being present, whether rows decide its share, what it forces."""
+    weight = posterior["target_weight"]
+    decided = np.ones(len(every), dtype="int8")
+    if problem.candidates is not None:  # else exclusion decides; the candidates never break it
+        decided = separation(problem.network, every, problem.rows).decided.astype("int8")
+    out = xr.Dataset(
+        {
+            "inclusion_probability": (weight > SMALL_SHARE).mean(("chain", "draw")),
+            "identified": ("target", decided),
+            "forced": (("target", "variable"), every[:, problem.back]),
+            "exclusion_choice": (("chain", "draw"), choice),
+        },
+        coords={"target": weight["target"].values, "variable": list(problem.model.variables)},
+    )
+    out.attrs = {"small_share": SMALL_SHARE}
+    return out
