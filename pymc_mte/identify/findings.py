@@ -11,6 +11,7 @@ from pymc_mte.identify.assumptions import assumption_lines, assumption_notes, as
 from pymc_mte.identify.jacobian import Jacobian, n_free
 from pymc_mte.identify.likelihood import few_features
 from pymc_mte.identify.planning import class_gaps, plan_errors
+from pymc_mte.identify.ranges import open_ranges
 from pymc_mte.identify.splits import MAX_WORK, n_splits, split_notes, splits_table
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.likelihood import ordered_fit
@@ -53,8 +54,8 @@ class Findings:
         What the tests of the assumptions say together.
     supported : int or None
         Classes that the proxies support.
-    splits, planning : DataFrame or None
-        Tables of `splits_table` and `plan_errors`.
+    splits, planning, ranges : DataFrame or None
+        Tables of `splits_table`, `plan_errors` and `functional_ranges`.
     """
 
     identified: dict[str, bool]
@@ -65,6 +66,7 @@ class Findings:
     supported: int | None = None
     splits: pd.DataFrame | None = None
     planning: pd.DataFrame | None = None
+    ranges: pd.DataFrame | None = None
 
 
 def judge_data(
@@ -114,6 +116,9 @@ def judge_data(
         out.planning.attrs["simple"] = problem.sampling.simple
         if problem.sampling.simple:
             out.rows += class_gaps(model, fitted, n)
+        if likelihood is not None and likelihood.missing:
+            out.ranges, why = open_ranges(problem, likelihood, point)
+            out.tested += [why] * bool(why)
     quick = n_splits(model) * len(problem.counts) * problem.n_given <= MAX_WORK
     form = splits if splits is not None else "bridge" if quick else "none"
     if not strata and form != "none":

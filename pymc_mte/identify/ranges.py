@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pymc_mte.errors import ModelError
-from pymc_mte.functionals import functionals
+from pymc_mte.functionals import effects_from_classes, mean_among, potential_outcomes
+from pymc_mte.identify.jacobian import Jacobian, n_free
 from pymc_mte.identify.ridge import Sphere, walk
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.problem import Problem
 from pymc_mte.network import cell_columns, log_joint, log_sum_classes
 from pymc_mte.results import class_order, labels
 
@@ -23,11 +25,14 @@ BOUNDED = ("ate", "att", "effect", "class_weight", "effect_sd")
 MAX_SIZE = 4_096
 """Most cells times classes; beyond, ranges would take minutes."""
 
+MAX_QUICK = 150_000
+"""Cells times squared parameters up to which `identify` computes ranges: a few seconds."""
+
 LEVEL = 0.9
 DROP = float(stats.chi2.ppf(LEVEL, 1)) / 2
 """Units of log-likelihood below its maximum that bound a profile likelihood interval."""
 
-SAME_LAW = 1e-11
+SAME_LAW = 1e-12
 """Divergence per row (Kullback-Leibler) up to which two laws count as the same."""
 
 N_STARTS = 3
@@ -45,12 +50,69 @@ def why_no_ranges(model: CausalModel) -> str:
         return "Bounds on what stays open are computed for discrete variables only."
     if model.n_cells * model.classes > MAX_SIZE:
         return (
-            f"Bounds on what stays open were not computed: {model.n_cells:,} cells and {model.classes} classes "
-            f"are more than {MAX_SIZE:,} together."
+            "Bounds on what stays open were not computed: "
+            f"{model.n_cells:,} cells times {model.classes} classes are more than {MAX_SIZE:,}."
         )
     if model.interventions is not None or model.treatment is None:
         return "Bounds on what stays open are computed for models with a treatment and no targets only."
     return ""
+
+
+def open_ranges(problem: Problem, likelihood: Jacobian, point: Parameters) -> tuple[pd.DataFrame | None, str]:
+    """Ranges of what the likelihood of a data set leaves open, or a sentence on why there are none.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data.
+    likelihood : Jacobian
+        What is open.
+    point : mapping of str to ndarray
+        Maximum-likelihood estimates, with a batch axis of length 1.
+    """
+    model = problem.model
+    reason = why_no_ranges(model)
+    if not reason and model.n_cells * n_free(model) ** 2 > MAX_QUICK:
+        reason = "Bounds on what stays open would take long here; `functional_ranges` computes them."
+    if reason:
+        return None, reason
+    names = [name for name in BOUNDED if not likelihood.identified[name]]
+    fitted = {name: value[0] for name, value in point.items()}
+    table = functional_ranges(model, fitted, problem.columns, problem.counts, names=names)
+    table.attrs = {"simple": problem.sampling.simple}
+    return table, ""
+
+
+def range_lines(model: CausalModel, ranges: pd.DataFrame) -> list[str]:
+    """Say in a sentence between which values the open answers lie."""
+    said = [
+        f"{_words(model, row.functional)} between {row.low:.2g} and {row.high:.2g} "
+        f"({row.low_90:.2g} and {row.high_90:.2g} with sampling error)"
+        for row in ranges.itertuples()
+    ]
+    if not said:
+        return []
+    simple = (
+        "" if ranges.attrs.get("simple", True) else ", as if rows were drawn alone and with equal weights"
+    )
+    return [f"Not fixed, but bounded by the data: {'; '.join(said)}. Sampling error is at 90%{simple}."]
+
+
+def _words(model: CausalModel, label: str) -> str:
+    """Name an entry by the rank of its class: ``smallest class effect [t 1 - 0]``."""
+    plain = {
+        "ate": "average effect",
+        "att": "average effect on the treated",
+        "effect_sd": "SD of class effects",
+    }
+    name, _, inside = label.rstrip("]").partition("[")
+    first, _, other = inside.partition(", ")
+    if name in plain:
+        return plain[name] + (f" [{inside}]" if inside else "")
+    k = int(first.removeprefix("class "))
+    rank = {0: "smallest", model.classes - 1: "largest"}.get(k, f"number {k + 1}")
+    rest = f" [{other}]" if other else ""
+    return f"{rank} class effect{rest}" if name == "effect" else f"weight of the class with the {rank} effect"
 
 
 def functional_ranges(
@@ -153,7 +215,14 @@ def _search(
 
 def answer_table(model: CausalModel, parameters: Parameters, names: Sequence[str]) -> Array:
     """Functionals of a batch of parameters, classes in the order of answers: (batch, functional)."""
-    value = functionals(model, parameters) | {"class_weight": parameters["class_weight"]}
+    weight, outcomes = parameters["class_weight"], potential_outcomes(model, parameters)
+    value = effects_from_classes(model, weight, outcomes) | {"class_weight": weight}
+    if "att" in names:  # the slowest of all
+        treated = [
+            mean_among(model, parameters, b, b) - mean_among(model, parameters, a, b)
+            for b, a in model.contrasts
+        ]
+        value["att"] = np.stack(treated, axis=-1)
     order = class_order(model, value)
     parts = []
     for name in names:

@@ -31,7 +31,13 @@ CORRECTIONS = 3
 """Scoring steps that bring a point back to the data after a step along the tangent."""
 
 SLACK_USED = 0.9
-"""Share of the slack in the log-likelihood that one step may plan to use."""
+"""Share of the slack in the log-likelihood that one step plans to use."""
+
+MAX_MOVE = 0.5
+"""Longest move of one coordinate in one step."""
+
+PATIENCE, LEAST_GAIN = 10, 1e-5
+"""A walk stops when so many steps gained less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +142,21 @@ class Sphere:
         )
 
     def climbed(self, v: Array, radius: float | Array, steps: int) -> Array:
-        """Climb by damped scoring steps, as long as a point is more than half the drop below ``top``."""
+        """Bring points that are more than the drop below ``top`` inside by damped scoring steps."""
         ridge = np.broadcast_to(2 * self.drop / np.square(radius), len(v))
         v = v.copy()
         for _ in range(steps):
-            far = np.flatnonzero(self.top - self.log_likelihood(v) > self.drop / 2)
+            below = self.top - self.log_likelihood(v)
+            far = np.flatnonzero(below > self.drop)
             if not len(far):
                 break
             _, score, information = self.slope(v[far])
             damped = information + ridge[far, None, None] * np.eye(self.size)
             move = np.linalg.solve(damped, score[..., None])[..., 0]
-            v[far] = self.normalised(v[far] + np.clip(move, -0.5, 0.5))
+            offered = np.maximum((move * score).sum(axis=1), 1e-300)
+            wanted = below[far] - SLACK_USED * self.drop
+            share = 1 - np.sqrt(np.maximum(1 - 2 * wanted / offered, 0.0))
+            v[far] = self.normalised(v[far] + np.clip(share[:, None] * move, -MAX_MOVE, MAX_MOVE))
         return v
 
 
@@ -183,7 +193,9 @@ def _scores(block: Block, share: Array, v: Array) -> Array:
     return np.asarray(score.reshape(len(v), len(block.member), -1))
 
 
-def walk(sphere: Sphere, answers: Answers, start: Array, pick: NDArray[np.int64], sign: Array, steps: int) -> Array:
+def walk(
+    sphere: Sphere, answers: Answers, start: Array, pick: NDArray[np.int64], sign: Array, steps: int
+) -> Array:
     """Move every start uphill in its functional, inside the set that fits.
 
     Parameters
@@ -208,7 +220,8 @@ def walk(sphere: Sphere, answers: Answers, start: Array, pick: NDArray[np.int64]
     now = answers(sphere.parameters(v))
     extreme = np.stack([now.min(axis=0), now.max(axis=0)])
     active = np.arange(len(v))
-    for _ in range(steps):
+    earlier = np.full(len(v), -np.inf)
+    for turn in range(1, steps + 1):
         here, own, way = v[active], pick[active], sign[active]
         moved = _step(sphere, answers, here, own, way, radius[active])
         fits = sphere.top - sphere.log_likelihood(moved) <= sphere.drop
@@ -221,8 +234,12 @@ def walk(sphere: Sphere, answers: Answers, start: Array, pick: NDArray[np.int64]
         good = fits & (gain > 0)
         v[active[good]], now[active[good]] = moved[good], value[good]
         radius[active] = np.where(good, np.minimum(2 * radius[active], MAX_RADIUS), radius[active] / 4)
-        small = good & (gain < 1e-7) & (radius[active] >= MAX_RADIUS)
-        active = active[(radius[active] > MIN_RADIUS) & ~small]
+        going = radius[active] > MIN_RADIUS
+        if turn % PATIENCE == 0:
+            height = way * now[active, own]
+            going &= height - earlier[active] > LEAST_GAIN
+            earlier[active] = height
+        active = active[going]
         if not len(active):
             break
     return extreme
@@ -241,7 +258,7 @@ def _step(
     room = 2 * SLACK_USED * slack + (back * score).sum(axis=1)
     length = np.sqrt(np.maximum(room, 0) / np.maximum((along * slope).sum(axis=1), 1e-300))
     move = length[:, None] * along + back
-    return sphere.climbed(sphere.normalised(v + np.clip(move, -0.5, 0.5)), radius, CORRECTIONS)
+    return sphere.climbed(sphere.normalised(v + np.clip(move, -MAX_MOVE, MAX_MOVE)), radius, CORRECTIONS)
 
 
 def _gradient(sphere: Sphere, answers: Answers, v: Array, pick: NDArray[np.int64]) -> Array:
