@@ -86,7 +86,7 @@ def open_ranges(problem: Problem, likelihood: Jacobian, point: Parameters) -> tu
 def range_lines(model: CausalModel, ranges: pd.DataFrame) -> list[str]:
     """Say in a sentence between which values the open answers lie."""
     said = [
-        f"{_words(model, row.functional)} between {row.low:.2g} and {row.high:.2g} "
+        f"{_words(model, str(row.functional))} between {row.low:.2g} and {row.high:.2g} "
         f"({row.low_90:.2g} and {row.high_90:.2g} with sampling error)"
         for row in ranges.itertuples()
     ]
