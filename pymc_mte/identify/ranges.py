@@ -159,7 +159,8 @@ def functional_ranges(
     Notes
     -----
     The search is local from several starts, so a range may come out too narrow, never too wide. The
-    ends with sampling error are those of a profile likelihood: 90% for one functional at a time.
+    ends with sampling error are those of a profile likelihood: 90% for the value of one functional, which
+    lies inside; where several bounds on probabilities tie, both ends of its range are covered less often.
 
     Examples
     --------
