@@ -10,6 +10,7 @@ from .errors import (
 )
 from .fit import Fit as Fit, fit as fit
 from .identify.identification import Identification as Identification, identify as identify
+from .identify.ranges import functional_ranges as functional_ranges
 from .identify.sensitivity import sensitivity as sensitivity
 from .identify.splits import role_splits as role_splits
 from .intervene import do as do

@@ -12,6 +12,7 @@ from pymc_mte.identify.assumptions import assumption_lines, assumption_notes, as
 from pymc_mte.identify.jacobian import Jacobian, n_free
 from pymc_mte.identify.likelihood import few_features
 from pymc_mte.identify.planning import class_gaps, plan_errors
+from pymc_mte.identify.ranges import open_ranges
 from pymc_mte.identify.splits import MAX_WORK, n_splits, split_notes, splits_table
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.likelihood import ordered_fit
@@ -54,8 +55,8 @@ class Findings:
         What the tests of the assumptions say together.
     supported : int or None
         Classes that the proxies support.
-    splits, planning : DataFrame or None
-        Tables of `splits_table` and `plan_errors`.
+    splits, planning, ranges : DataFrame or None
+        Tables of `splits_table`, `plan_errors` and `functional_ranges`.
     """
 
     identified: dict[str, bool]
@@ -66,6 +67,7 @@ class Findings:
     supported: int | None = None
     splits: pd.DataFrame | None = None
     planning: pd.DataFrame | None = None
+    ranges: pd.DataFrame | None = None
 
 
 def judge_data(
@@ -117,6 +119,7 @@ def judge_data(
         out.planning.attrs["simple"] = problem.sampling.simple
         if problem.sampling.simple:
             out.rows += class_gaps(model, fitted, n)
+<<<<<<< HEAD
     _other_roles(out, problem, strata, splits)
 
 
@@ -138,6 +141,15 @@ def _other_roles(
         )
     else:
         out.splits = splits_table(problem, splits or "bridge")
+=======
+        if likelihood is not None and likelihood.missing:
+            out.ranges, why = open_ranges(problem, likelihood, point)
+            out.tested += [why] * bool(why)
+    quick = n_splits(model) * len(problem.counts) * problem.n_given <= MAX_WORK
+    form = splits if splits is not None else "bridge" if quick else "none"
+    if not strata and form != "none":
+        out.splits = splits_table(problem, form)
+>>>>>>> ranges
         out.notes += split_notes(out.splits)
 
 

@@ -16,6 +16,7 @@ from pymc_mte.identify.jacobian import Jacobian, jacobian, n_free
 from pymc_mte.identify.likelihood import CLASS_LEVEL, answer_lines, answerable, few_features, likelihood_lines
 from pymc_mte.identify.mixtures import judge_mixture, moment_route
 from pymc_mte.identify.planning import helpful_proxies, plan_lines
+from pymc_mte.identify.ranges import range_lines
 from pymc_mte.identify.splits import moves_far, split_lines
 from pymc_mte.identify.targets import judge_targets
 from pymc_mte.model import CausalModel
@@ -63,6 +64,10 @@ class Identification:
     planning : DataFrame or None
         Standard errors that the likelihood allows at the fitted parameters: now, with more rows, and with
         one more proxy (`plan_errors`); None without data, or where the fit would take long.
+    ranges : DataFrame or None
+        Where something is open: ``low`` and ``high`` of every open answer over all parameters with the
+        fitted law, and ``low_90`` and ``high_90`` with sampling error (`functional_ranges`); None without
+        data, or where that would take long.
     helpful : tuple of str
         Which proxies would fix what the likelihood leaves open, in a sentence.
     partly : mapping of str to str
@@ -82,6 +87,7 @@ class Identification:
     tested: tuple[str, ...] = ()
     splits: pd.DataFrame | None = None
     planning: pd.DataFrame | None = None
+    ranges: pd.DataFrame | None = None
     helpful: tuple[str, ...] = ()
     partly: Mapping[str, str] = field(default_factory=dict)
     route: tuple[str, ...] = ()
@@ -123,7 +129,10 @@ class Identification:
             edges = " and ".join(f"{a} -> {b}" for a, b in self.graph.costing)
             out.append(f"The next level would need a graph without {edges}.")
         out += likelihood_lines(model, self.graph, self.jacobian)
-        out += [*answer_lines(model, self.identified, self.partly), *self.helpful]
+        out += answer_lines(model, self.identified, self.partly)
+        if self.ranges is not None:
+            out += range_lines(model, self.ranges)
+        out += self.helpful
         if self.supported is not None:
             found = "The moments show at least" if self.route else "The proxies support"
             out.append(
@@ -150,6 +159,8 @@ class Identification:
         out = f"<h3>What can be learnt</h3>{said}<ul>{doubts}</ul>{_table(self.checks)}"
         if self.splits is not None:
             out += f"<h4>Other roles of the proxies</h4>{_table(self.splits)}"
+        if self.ranges is not None:
+            out += f"<h4>Bounds on what stays open</h4>{_table(self.ranges)}"
         if self.planning is not None:
             out += f"<h4>Standard errors to expect</h4>{_table(self.planning.reset_index())}"
         return out
@@ -239,6 +250,7 @@ def identify(
         tested=tuple(found.tested),
         splits=found.splits,
         planning=found.planning,
+        ranges=found.ranges,
         partly=found.partly,
         helpful=tuple(helpful_proxies(model)) if likelihood is not None and likelihood.missing else (),
         route=() if route is None else route.sentences,
