@@ -119,7 +119,9 @@ def judge_data(
         out.planning.attrs["simple"] = problem.sampling.simple
         if problem.sampling.simple:
             out.rows += class_gaps(model, fitted, n)
-<<<<<<< HEAD
+        if likelihood is not None and likelihood.missing:
+            out.ranges, why = open_ranges(problem, likelihood, point)
+            out.tested += [why] * bool(why)
     _other_roles(out, problem, strata, splits)
 
 
@@ -141,15 +143,6 @@ def _other_roles(
         )
     else:
         out.splits = splits_table(problem, splits or "bridge")
-=======
-        if likelihood is not None and likelihood.missing:
-            out.ranges, why = open_ranges(problem, likelihood, point)
-            out.tested += [why] * bool(why)
-    quick = n_splits(model) * len(problem.counts) * problem.n_given <= MAX_WORK
-    form = splits if splits is not None else "bridge" if quick else "none"
-    if not strata and form != "none":
-        out.splits = splits_table(problem, form)
->>>>>>> ranges
         out.notes += split_notes(out.splits)
 
 
