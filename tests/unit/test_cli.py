@@ -183,7 +183,7 @@ def test_errors_of_the_file_system_are_one_sentence(tmp_path, capsys):
 
 
 def test_the_seed_reaches_identify(tmp_path, monkeypatch, capsys):
-    def refuse(model, data, *, rng):
+    def refuse(model, data, *, base, rng):
         raise RefusedError(f"seed {rng}")
 
     home = importlib.import_module("pymc_mte.identify.identification")

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pymc_mte import CausalModel, RefusedError, estimate, identify, load_model, simulate
+from pymc_mte import CausalModel, RefusedError, estimate, identify, load_model, simulate, tabulate
 from pymc_mte.hierarchy import hierarchy
+from pymc_mte.moments.problem import problem_of
+from pymc_mte.moments.rank import measure_ranks
 from pymc_mte.status import Status
 
 CLASS_LEVEL = ("class_weight", "effect", "potential_outcome", "effect_sd", "weight_harmed")
@@ -132,8 +134,8 @@ def test_size_of_the_noise_alarm(level3, rng):
     hits = 0
     for _ in range(100):
         frame = {v: rng.integers(0, 2, 1_000) for v in level3.variables}
-        checks = identify(level3, frame).checks
-        hits += int((checks.loc[checks["check"] == "canonical correlation 1", "p"] < 0.05).sum())
+        ranks = measure_ranks(problem_of(level3, tabulate(frame, level3)), 200, rng)
+        hits += sum(int(arm.p_value[0] < 0.05) for arm in ranks.arms)
     assert hits <= 24
 
 
