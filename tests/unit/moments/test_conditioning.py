@@ -210,7 +210,7 @@ def test_few_rows_for_many_covariates_are_said_and_too_few_refused(rng):
 
 
 def test_bartletts_fallback_counts_the_covariates(rng):
-    """Independent proxies given 60 covariates, 300 samples: a right test exceeds 9% once in 1,000."""
+    """Independent proxies given 60 covariates, 150 samples: a right test leaves 1 to 11% once in 500."""
     variables = VARIABLES | {
         "z": {"family": "normal"},
         "x": {"family": "normal"},
@@ -218,13 +218,13 @@ def test_bartletts_fallback_counts_the_covariates(rng):
     }
     model = CausalModel(classes=2, variables=variables, covariates=[f"c{i}" for i in range(60)], **ROLES)
     rejected = 0
-    for _ in range(300):
+    for _ in range(150):
         c, (z, x) = rng.normal(size=(150, 60)), rng.normal(size=(2, 150))
         frame = pd.DataFrame(c, columns=[f"c{i}" for i in range(60)])
         frame = frame.assign(z=z, x=x, t=np.arange(150) % 2, y=rng.normal(size=150))
         ranks = measure_ranks(problem_of(model, tabulate(frame, model)), 0, rng)
         rejected += ranks.arms[0].p_value[0] < 0.05
-    assert 0.02 < rejected / 300 < 0.09
+    assert 0.01 < rejected / 150 < 0.11
 
 
 def test_the_order_of_rows_does_not_matter(rng):
