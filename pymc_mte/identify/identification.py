@@ -138,6 +138,7 @@ class Identification:
             out.append(
                 f"{found} {self.supported} class{'es' * (self.supported > 1)} "
                 f"(the model has {model.classes})."
+                + (" These rows do not carry what needs more." if self.supported < model.classes else "")
             )
         if self.splits is not None:
             place = 1 if moves_far(self.splits) else len(out)

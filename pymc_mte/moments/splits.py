@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
 from pymc_mte.moments.proximal import bridge_errors, outcome_bridge
-from pymc_mte.moments.truncated import independent, matrix
+from pymc_mte.moments.truncated import independent, matrix, partial
 from pymc_mte.moments.twostage import ProxyDirections, proxy_directions, two_stage
 
 Array = NDArray[np.float64]
@@ -133,7 +133,10 @@ def split_effects(
     for one, two in splits:
         z, x = (_side([blocks[name] for name in side], interactions) for side in (one, two))
         solve = _bridge if form == "bridge" else _two_stage
-        effect, se, directions, used = solve(outcome, arm, z, x, covariates, w, rank, contrast)
+        nothing: Found = (np.nan, np.nan, [], 0)
+        answers = _vary(z, x, covariates, w, arm)
+        solved = solve(outcome, arm, z, x, covariates, w, rank, contrast) if answers else nothing
+        effect, se, directions, used = solved
         weak = [(d.correlation[used - 1], d.p_value[used - 1]) for d in directions] if used else []
         found.append(
             SplitEffect(
@@ -157,6 +160,18 @@ def _side(blocks: list[Array], interactions: bool) -> Array:
 
 
 Found = tuple[float, float, list[ProxyDirections], int]
+
+
+def _vary(z: Array, x: Array, covariates: Array | None, w: Array, arm: Ints) -> bool:
+    """Whether both sides vary in every arm, given covariates: without that a split has no answer."""
+    one = np.ones((len(w), 1))
+    given = one if covariates is None else np.column_stack([one, covariates])
+    for t in range(int(arm.max()) + 1):
+        inside = w * (arm == t)
+        share = inside / inside.sum()
+        if not all(independent(partial(side, given, share), share).shape[1] for side in (z, x)):
+            return False
+    return True
 
 
 def _two_stage(

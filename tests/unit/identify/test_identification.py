@@ -288,3 +288,10 @@ def test_a_constant_outcome_answers_nothing(level3):
     found = identify(level3, rows | {"y": np.ones(500, dtype=int)})
     assert not any(found.identified.values())
     assert found.planning is None
+
+
+def test_three_rows_are_a_matter_of_the_data(level3):
+    rows = {"z": [0, 1, 1], "x": [0, 1, 0], "t": [0, 1, 1], "y": [0, 1, 0]}
+    found = identify(level3, rows)
+    assert found.splits["ate"].isna().all()
+    assert not found.checks.empty
