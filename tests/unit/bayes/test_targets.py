@@ -195,7 +195,7 @@ QUICK = {"sampler": "pymc", "chains": 2, "cores": 1, "progressbar": False}
 
 @pytest.mark.statistical
 def test_posterior_of_the_example_agrees_with_the_truth(rows, base, tmp_path):
-    answer = fit(example(), rows, base=base, n_boot=20, draws=400, tune=400, **QUICK)
+    answer = fit(example(), rows, base=base, n_boot=20, draws=250, tune=300, **QUICK)
     weight = answer.posterior["posterior"]["target_weight"]
     targets = answer.posterior["targets"].to_dataset()
     for label, share in {"{}": 0.3, "a=0": 0.3, "a=0, c=1": 0.4}.items():
