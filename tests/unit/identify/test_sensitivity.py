@@ -353,12 +353,12 @@ def contained(level3, edge, seed, n=5_000, outcome="bernoulli"):
     rows = simulate(true, n, rng=seed)
     table = sensitivity(assumed(level3, outcome), rows, edge=edge, strength=0.5).xs(0.5, level="strength")
     own, value = table.loc[ANSWERS], np.array(list(true_answers(true).values()))
-    narrow = own["high_90"] - own["low_90"] < WIDEST * np.sqrt(5_000 / n)
+    narrow = own["high_90"] - own["low_90"] < WIDEST * float(rows["y"].std()) * np.sqrt(5_000 / n)
     return bool((own["low_90"].le(value) & own["high_90"].ge(value) & narrow).all())
 
 
-WIDEST = 0.6
-"""Of a 90% range at 5,000 rows: a quarter of what effects on a proportion can span is 0.5."""
+WIDEST = 1.2
+"""Of a 90% range at 5,000 rows, in outcome SDs: 0.6 for a proportion, whose effects span 2."""
 
 
 def test_the_truth_is_inside(level3):
