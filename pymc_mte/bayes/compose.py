@@ -38,7 +38,7 @@ def compose(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Prior]) 
     }
     coords |= {"cell": list(range(layout.sizes["cell"])), "continuous": list(model.continuous_variables)}
     current.add_coords(coords)
-    scales = {v: pooled_scale(table, v) for v in model.continuous_variables}
+    scales = {v: pooled_scale(model, table, v) for v in model.continuous_variables}
     parameters = {
         name: add_parameter(
             model,
