@@ -54,7 +54,7 @@ def _gathered(
 def log_density(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> Array:
     """Log-density of one variable given its parents, per class and pattern: (..., class, pattern).
 
-    A negative level number stands for a missing value and contributes zero.
+    A negative level number or NaN stands for a missing value and contributes zero.
     """
     var = model.variables[variable]
     column = np.asarray(columns[variable])
@@ -67,7 +67,9 @@ def log_density(model: CausalModel, variable: str, parameters: Parameters, colum
         missing = column < 0
         return np.where(missing, 0.0, log_p) if missing.any() else log_p
     assert var.spec.log_density is not None
-    return var.spec.log_density(column, **_gathered(model, variable, parameters, columns))
+    log_p = var.spec.log_density(column, **_gathered(model, variable, parameters, columns))
+    missing = np.isnan(column)
+    return np.where(missing, 0.0, log_p) if missing.any() else log_p
 
 
 def log_joint(
@@ -113,23 +115,35 @@ def draw_rows(
     latent = rng.choice(model.classes, size=n, p=weight / weight.sum())
     columns: dict[str, NDArray[Any]] = {}
     for variable in model.order:
-        var = model.variables[variable]
-        gathered = {}
-        for parameter, scope in var.spec.parameters.items():
-            value = parameters[f"{parameter}_{variable}"]
-            if var.discrete:
-                value = table_of(model, variable, parameters)
-            index: tuple[Any, ...] = (latent,) if var.latent else ()
-            if scope != "shared" and (scope != "scale" or var.scale_parents):
-                index += tuple(columns[p] for p in var.parents)
-            if scope == "shared":
-                gathered[parameter] = value
-            elif index:
-                gathered[parameter] = value[index]
-            else:
-                gathered[parameter] = np.broadcast_to(value, (n, *value.shape))
-        columns[variable] = var.spec.draw(rng, **gathered)
+        columns[variable] = draw_variable(model, variable, parameters, latent, columns, rng)
         if targets is not None:
             forced = targets[latent, list(model.variables).index(variable)]
             columns[variable] = np.where(forced < 0, columns[variable], forced)
     return latent, columns
+
+
+def draw_variable(
+    model: CausalModel,
+    variable: str,
+    parameters: Parameters,
+    latent: NDArray[np.int64],
+    columns: Columns,
+    rng: np.random.Generator,
+) -> NDArray[Any]:
+    """Draw one variable for rows whose classes and parents are known."""
+    var, n = model.variables[variable], len(latent)
+    gathered = {}
+    for parameter, scope in var.spec.parameters.items():
+        value = parameters[f"{parameter}_{variable}"]
+        if var.discrete:
+            value = table_of(model, variable, parameters)
+        index: tuple[Any, ...] = (latent,) if var.latent else ()
+        if scope != "shared" and (scope != "scale" or var.scale_parents):
+            index += tuple(columns[p] for p in var.parents)
+        if scope == "shared":
+            gathered[parameter] = value
+        elif index:
+            gathered[parameter] = value[index]
+        else:
+            gathered[parameter] = np.broadcast_to(value, (n, *value.shape))
+    return var.spec.draw(rng, **gathered)
