@@ -295,6 +295,19 @@ def _without_missing(
     return {name: column[keep] for name, column in columns.items()}, counts[keep]
 
 
+def effective_weights(table: xr.Dataset) -> NDArray[np.float64]:
+    """Weight of every pattern: its count, or with sampling weights its share of the effective number of rows.
+
+    That number is Kish's: the square of the sum of weights over the sum of their squares.
+    """
+    count = table["count"].values.astype(float)
+    if SAMPLING_WEIGHT not in table:
+        return count
+    weight = table[SAMPLING_WEIGHT].values
+    total = (count * weight).sum()
+    return np.asarray(count * weight * total / (count * weight**2).sum())
+
+
 def is_missing(column: NDArray[Any]) -> NDArray[np.bool_]:
     """Where a column of values or level numbers has no value."""
     return np.asarray(np.isnan(column) if column.dtype.kind == "f" else column < 0)

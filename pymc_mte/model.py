@@ -226,7 +226,9 @@ class CausalModel(Part):
         """Axes of the coefficients of the covariates, by name; empty without covariates."""
         if not self.covariates:
             return {}
-        out = {"coef_class": ("class", "covariate")} if self.classes > 1 else {}
+        out: dict[str, tuple[str, ...]] = {}
+        if self.classes > 1:
+            out["coef_class"] = ("class", "covariate")
         for name in self.regressed:
             by_level = self.variables[name].family in ("categorical", "ordinal")
             out[f"coef_{name}"] = (name, "covariate") if by_level else ("covariate",)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from pymc_mte.covariates import covariate_matrix
+from pymc_mte.data import effective_weights
 from pymc_mte.families import LINKS, binomial_coefficients
 from pymc_mte.functionals import (
     arm_weight,
@@ -36,7 +37,13 @@ def centred_covariates(table: xr.Dataset) -> Array | None:
     values = covariate_matrix(table)
     if values is None:
         return None
-    return np.asarray(values - np.average(values, axis=0, weights=table["count"].values))
+    return np.asarray(values - np.average(values, axis=0, weights=effective_weights(table)))
+
+
+def given_rows(model: CausalModel, table: xr.Dataset) -> tuple[Array | None, Array]:
+    """Centred covariates of the rows, or None, and every row's share."""
+    weight = effective_weights(table)
+    return centred_covariates(table), weight / weight.sum()
 
 
 def log_class(model: CausalModel, parameters: Parameters, covariates: Array | None) -> Array:
@@ -87,7 +94,9 @@ def log_density_given(
         return log_density(model, variable, parameters, moved)
     log_p = log_table_given(model, variable, parameters, covariates)
     lead = len(model.variables[variable].parents) + 2
-    index = tuple(np.asarray(columns[p]) for p in (*model.variables[variable].parents, variable))
+    index: tuple[Any, ...] = tuple(
+        np.asarray(columns[p]) for p in (*model.variables[variable].parents, variable)
+    )
     log_p = np.moveaxis(log_p, log_p.ndim - lead, 0)  # classes first, so that rows are picked one by one
     picked = np.moveaxis(log_p[(..., np.arange(len(column)), *index)], 0, -2)
     return np.where(column < 0, 0.0, picked)

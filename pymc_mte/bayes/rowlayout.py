@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.data import SAMPLING_WEIGHT, is_missing
+from pymc_mte.data import effective_weights, is_missing
 from pymc_mte.model import CausalModel
 from pymc_mte.regression import centred_covariates
 
@@ -101,19 +101,6 @@ class RowLayout:
     seen: dict[str, Array]
     pooled: dict[str, tuple[float, float]]
     covariates: Orthogonal | None
-
-
-def effective_weights(table: xr.Dataset) -> Array:
-    """Weight of every pattern: its count, or with sampling weights its share of the effective number of rows.
-
-    That number is Kish's: the square of the sum of weights over the sum of their squares.
-    """
-    count = table["count"].values.astype(float)
-    if SAMPLING_WEIGHT not in table:
-        return count
-    weight = table[SAMPLING_WEIGHT].values
-    total = (count * weight).sum()
-    return np.asarray(count * weight * total / (count * weight**2).sum())
 
 
 def row_layout(model: CausalModel, table: xr.Dataset) -> RowLayout:

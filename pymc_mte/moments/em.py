@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, special
 
+from pymc_mte.data import is_missing
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import log_density, log_joint, log_sum_classes
 
@@ -61,6 +62,8 @@ class Maximiser:
             name: _indicator(model, columns, (*var.parents, name) if var.discrete else var.parents)
             for name, var in model.variables.items()
         }
+        seen = {name: ~is_missing(np.asarray(columns[name])) for name in model.variables}
+        self._gaps = {name: known for name, known in seen.items() if not known.all()}
         self._summed = {
             name: cells.toarray() if cells.shape[1] <= DENSE_CELLS else cells
             for name, cells in self._members.items()
@@ -72,6 +75,8 @@ class Maximiser:
         out: Parameters = {"class_weight": total / total.sum(axis=-1, keepdims=True)}
         for name, var in self.model.variables.items():
             part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
+            if name in self._gaps:
+                part = part * self._gaps[name]
             if var.trials is not None:
                 out[f"p_{name}"] = self._rate(part, name, var.trials)
             elif var.discrete:
@@ -122,7 +127,7 @@ class Maximiser:
     def _continuous(self, part: Array, name: str, previous: Parameters) -> Parameters:
         """Weighted mean and scale of a normal or (by its scale mixture) Student variable."""
         model, var = self.model, self.model.variables[name]
-        value = np.asarray(self.columns[name], dtype=float)
+        value = np.nan_to_num(np.asarray(self.columns[name], dtype=float))
         old = {p: previous[f"{p}_{name}"] for p in var.spec.parameters if f"{p}_{name}" in previous}
         out: Parameters = {}
         precision = np.ones(())
@@ -167,7 +172,8 @@ def _indicator(model: CausalModel, columns: Columns, names: tuple[str, ...]) -> 
     """Sparse membership of patterns in the joint levels of some variables: (pattern, cell)."""
     n = len(next(iter(columns.values())))
     sizes = tuple(model.size(v) for v in names)
-    cell = np.ravel_multi_index([np.asarray(columns[v]) for v in names], sizes) if names else np.zeros(n, int)
+    levels = [np.maximum(np.asarray(columns[v]), 0) for v in names]  # missing ones get no mass anyhow
+    cell = np.ravel_multi_index(levels, sizes) if names else np.zeros(n, int)
     return sparse.csr_array(
         (np.ones(n), (np.arange(n), cell)), shape=(n, int(np.prod(sizes)) if names else 1)
     )
