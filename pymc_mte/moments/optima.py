@@ -174,7 +174,7 @@ def _climbed(
     affordable = max(1, MAX_WORK // (ROUND * len(problem.counts) * model.classes))
     ends, objective, copies = _leapt(problem, starts, penalty)
     n_starts = len(copies)
-    for turn in range(min(rounds, affordable)):
+    for _ in range(min(rounds, affordable)):
         drawn = _joined([random_starts(model, columns, counts, rng, HARD) for _ in range(ROUND)])
         more, reached, once = _leapt(problem, drawn, penalty)
         ends, objective = _joined([ends, more]), np.concatenate([objective, reached])
