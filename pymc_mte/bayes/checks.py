@@ -30,7 +30,7 @@ def convergence(model: CausalModel, posterior: xr.Dataset, stats: xr.Dataset, sw
         Share of draws that prefer another labelling than their chain's.
     """
     notes = []
-    if divergent := int(stats["diverging"].sum()):
+    if divergent := int(stats["diverging"].sum()) if "diverging" in stats else 0:
         notes.append(Note(Status.DIVERGENCES, "sampler", f"{divergent} of {stats['diverging'].size} draws"))
     if posterior.sizes["chain"] < 2:
         notes.append(Note(Status.NOT_CHECKED, "sampler", f"{posterior.sizes['chain']} chain"))

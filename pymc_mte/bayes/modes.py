@@ -12,7 +12,7 @@ from pymc_mte.bayes.start import JITTER, class_numbers, estimated_point, jittere
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.em import start_from_classes
 from pymc_mte.moments.methods import pooled_scales
-from pymc_mte.moments.optima import MAX_ROUNDS, DistinctOptima, distinct_optima, relabelled
+from pymc_mte.moments.optima import MAX_ROUNDS, DistinctOptima, distinct_optima, nearest_optimum, relabelled
 from pymc_mte.moments.problem import Problem
 from pymc_mte.status import Note, Status
 
@@ -23,6 +23,12 @@ WINDOW = 10.0
 
 ALWAYS = 5.0
 """Log units below the best mode within which every mode is sampled, by further chains if need be."""
+
+N_BASIN, MIN_BASIN = 400, 10
+"""Most draws that are climbed from, and fewest per chain."""
+
+MAX_CLIMBS = 500_000
+"""Fewer draws are climbed from so that draws x patterns x classes stay below this."""
 
 OVERDISPERSED = 1.0
 """Spread of overdispersed starts around the mode: SD on the log or logit scale, and in pooled SDs."""
@@ -165,6 +171,50 @@ def chain_starts(
 def at_best(modes: Modes) -> float:
     """Share of the climbs to posterior modes that ended at the best one."""
     return float(modes.posterior.share[0])
+
+
+def basin_shares(
+    problem: Problem, found: DistinctOptima, values: Parameters, penalty: float
+) -> tuple[Array, Array]:
+    """Posterior mass of the parameters from which a climb leads to each optimum, with standard errors.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data.
+    found : DistinctOptima
+        The optima.
+    values : mapping of str to ndarray
+        Draws (chain, draw, ...) of the posterior.
+    penalty : float
+        That of the optima.
+
+    Returns
+    -------
+    share, error : ndarray of shape (optima,)
+        From at most 400 draws, fewer with many patterns. The error is the larger one of that between
+        chains and that of independent draws. Shares may add up to less than 1: some draws lead to
+        optima outside the window. NaN where the data are too large to climb from draws.
+    """
+    chains, draws = values["class_weight"].shape[:2]
+    optima = len(found.objective)
+    if optima == 1:
+        return np.ones(1), np.zeros(1)
+    affordable = MAX_CLIMBS // (len(problem.counts) * problem.model.classes)
+    each = min(N_BASIN // chains, affordable // chains, draws)
+    if each < MIN_BASIN:
+        return np.full(optima, np.nan), np.full(optima, np.nan)
+    places = np.linspace(0, draws - 1, each).astype(int)
+    points = {
+        name: values[name][:, places].reshape(-1, *values[name].shape[2:]) for name in problem.model.dims
+    }
+    ended = nearest_optimum(problem, found, points, penalty).reshape(chains, each)
+    by_chain = np.stack([(ended == j).mean(axis=1) for j in range(optima)])
+    share = by_chain.mean(axis=1)
+    error = np.sqrt(share * (1 - share) / ended.size)
+    if chains > 1:
+        error = np.maximum(error, by_chain.std(axis=1, ddof=1) / np.sqrt(chains))
+    return share, error
 
 
 def optima_notes(modes: Modes) -> list[Note]:

@@ -148,7 +148,7 @@ def profiles(problem: Problem, parameters: Parameters) -> Array:
 def relabelled(model: CausalModel, parameters: Parameters, order: NDArray[np.int64]) -> Parameters:
     """Reorder the classes of every set of parameters: ``order`` (sets, classes)."""
     return {
-        name: take_classes(value, order, 1) if model.dims[name][:1] == ("class",) else value
+        name: take_classes(value, order, 1) if model.dims.get(name, ())[:1] == ("class",) else value
         for name, value in parameters.items()
     }
 
@@ -263,3 +263,19 @@ def _matched(problem: Problem, ends: Parameters) -> Parameters:
     """Give the classes of every optimum the numbers of the best one's classes."""
     profile = profiles(problem, ends)
     return relabelled(problem.model, ends, match_classes(profile, profile[0])[0])
+
+
+def nearest_optimum(
+    problem: Problem, found: DistinctOptima, points: Parameters, penalty: float
+) -> NDArray[np.int64]:
+    """Climb from points and say at which optimum each ends: (points,); -1 where at none of them."""
+    tiled = np.repeat(problem.counts[None], len(points["class_weight"]), axis=0)
+    fitted = leap(problem, tiled, points, tolerance=ROUGH, cycles=CYCLES, penalty=penalty)
+    own, known = profiles(problem, fitted.parameters), profiles(problem, found.parameters)
+    gaps = []
+    for pivot, height in zip(known, found.objective, strict=True):
+        order = match_classes(own, pivot)[0]
+        gap = np.abs(np.take_along_axis(own, order[..., None], axis=1) - pivot).max(axis=(1, 2))
+        gaps.append(np.where(np.abs(fitted.log_likelihood - height) < 3 * SAME, gap, np.inf))
+    best = np.argmin(gaps, axis=0)
+    return np.where(np.isfinite(np.min(gaps, axis=0)), best, -1)
