@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from pymc_mte.model import CausalModel
 from pymc_mte.status import Note, Status
+from pymc_mte.summary import MAX_SWITCHING
 
 MAX_RHAT = 1.01
 MIN_ESS = 400
 STUCK = 8.0
 """A chain whose mean log-density lies this far below the best one sits in a worse mode."""
-MAX_SWITCHING = 0.01
 
 
 def convergence(model: CausalModel, posterior: xr.Dataset, stats: xr.Dataset, switching: float) -> list[Note]:
