@@ -1,3 +1,4 @@
+from .bayes.attach import add_to_model as add_to_model
 from .bayes.build import build_model as build_model
 from .bayes.sample import sample as sample
 from .compare import compare as compare, compare_models as compare_models, loo as loo

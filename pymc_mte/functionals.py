@@ -91,7 +91,7 @@ def interventional_mean(
     """
     total = _Sum(model)
     fixed = {total.axes[v]: level for v, level in do.items()}
-    needed = _ancestors(model, {outcome}, stop=set(do)) - {outcome} - set(do)
+    needed = ancestors(model, {outcome}, stop=set(do)) - {outcome} - set(do)
     for variable in needed:
         total.add_table(variable, parameters, fixed)
     parents = [total.axes[p] for p in model.variables[outcome].parents]
@@ -106,7 +106,7 @@ def interventional_table(
     total = _Sum(model)
     fixed = {total.axes[v]: level for v, level in do.items()}
     total.add(np.ones(model.classes), [CLASS])  # so that variables that no class changes keep the axis
-    for variable in _ancestors(model, {outcome}, stop=set(do)) - set(do):
+    for variable in ancestors(model, {outcome}, stop=set(do)) - set(do):
         total.add_table(variable, parameters, fixed)
     return total.total([CLASS, total.axes[outcome]])
 
@@ -118,12 +118,12 @@ def joint_table(
     total = _Sum(model)
     fixed = {total.axes[v]: level for v, level in given.items()}
     total.add(parameters["class_weight"], [CLASS])
-    for variable in _ancestors(model, {*given, *keep}, stop=set()):
+    for variable in ancestors(model, {*given, *keep}, stop=set()):
         total.add_table(variable, parameters, fixed)
     return total.total([CLASS, *(total.axes[v] for v in keep)])
 
 
-def _ancestors(model: CausalModel, targets: set[str], stop: set[str]) -> set[str]:
+def ancestors(model: CausalModel, targets: set[str], stop: set[str]) -> set[str]:
     """Return the targets and their ancestors, not looking behind ``stop``."""
     found: set[str] = set()
     queue = list(targets)
@@ -151,7 +151,7 @@ def arm_weight(model: CausalModel, parameters: Parameters) -> Array:
     t, _ = _roles(model)
     total = _Sum(model)
     total.add(parameters["class_weight"], [CLASS])
-    for variable in _ancestors(model, {t}, stop=set()):
+    for variable in ancestors(model, {t}, stop=set()):
         total.add_table(variable, parameters, {})
     return total.total([CLASS, total.axes[t]])
 
@@ -161,10 +161,10 @@ def mean_among(model: CausalModel, parameters: Parameters, arm: int, given: int)
     t, y = _roles(model)
     total = _Sum(model)
     t_axis = total.axes[t]
-    below = {v for v in model.variables if v != t and t in _ancestors(model, {v}, stop=set())}
-    mutilated = _ancestors(model, {y}, stop={t}) - {t, y}
+    below = {v for v in model.variables if v != t and t in ancestors(model, {v}, stop=set())}
+    mutilated = ancestors(model, {y}, stop={t}) - {t, y}
     total.add(parameters["class_weight"], [CLASS])
-    for variable in (_ancestors(model, {t}, stop=set()) | mutilated) - {t}:
+    for variable in (ancestors(model, {t}, stop=set()) | mutilated) - {t}:
         total.add_table(variable, parameters, {t_axis: arm} if variable in below else {})
     total.add_table(t, parameters, {t_axis: given})
     parents = [total.axes[p] for p in model.variables[y].parents]
