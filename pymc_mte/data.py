@@ -88,11 +88,11 @@ def tabulate(
     levels: dict[str, tuple[Level, ...]] = {}
     for name, var in model.variables.items():
         if var.discrete:
-            columns[name], levels[name] = _level_numbers(
+            columns[name], levels[name] = level_codes(
                 raw[name], name, var.levels if var.trials is None else var.labels
             )
         else:
-            columns[name] = _numbers(raw[name], name)
+            columns[name] = number_column(raw[name], name)
     columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}
     covariates = covariate_columns(raw, model)
     columns |= covariates
@@ -202,9 +202,10 @@ def _key(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _level_numbers(
+def level_codes(
     column: "pd.Series[Any]", name: str, levels: tuple[Level, ...] | None
 ) -> tuple[NDArray[np.int64], tuple[Level, ...]]:
+    """Turn levels into their numbers, -1 for a missing value; refuse levels that are not listed."""
     codes, uniques = pd.factorize(np.asarray(column, dtype=object), use_na_sentinel=True)
     found = [_key(value) for value in uniques[:1001]]
     if levels is None:
@@ -224,7 +225,7 @@ def _extra(column: "pd.Series[Any]", name: str, source: str) -> NDArray[Any]:
     """Read sampling weights as numbers, clusters as codes."""
     if name == CLUSTER:
         return np.asarray(pd.factorize(np.asarray(column, dtype=object), sort=False)[0])
-    values = _numbers(column, source)
+    values = number_column(column, source)
     if (values <= 0).any():
         raise DataError(f"column {source!r}: sampling weights must be positive")
     return values
@@ -242,7 +243,8 @@ def _recognised(found: list[Any], name: str) -> tuple[Level, ...]:
     )
 
 
-def _numbers(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+def number_column(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+    """Read a numeric column, missing values as NaN; refuse text, dates and infinities."""
     if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         raise DataError(f"column {name!r} holds dates or times; turn them into numbers first")
     try:

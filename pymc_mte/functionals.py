@@ -146,6 +146,35 @@ def potential_outcomes(model: CausalModel, parameters: Parameters) -> Array:
     )
 
 
+def outcome_means(model: CausalModel, parameters: Parameters) -> tuple[tuple[str, ...], Array]:
+    """Mean potential outcomes given class and what precedes the treatment.
+
+    Returns
+    -------
+    before : tuple of str
+        Variables that do not follow the treatment and have the outcome, or one between treatment and
+        outcome, as a child.
+    means : ndarray of shape (..., class, *levels of before, treatment)
+        E[Y(t) | class, before]; what lies between treatment and outcome is averaged over.
+    """
+    t, y = _roles(model)
+    below = {v for v in model.variables if v != t and t in ancestors(model, {v}, stop=set())}
+    between = (ancestors(model, {y}, stop={t}) & below) - {y}
+    parents = {p for v in between | {y} for p in model.variables[v].parents}
+    before = tuple(v for v in model.variables if v in parents - between - {t})
+    by_arm = []
+    for arm in range(len(model.arms)):
+        total = _Sum(model)
+        fixed = {total.axes[t]: arm}
+        total.add(np.ones(model.classes), [CLASS])
+        for variable in between:
+            total.add_table(variable, parameters, fixed)
+        axes = [total.axes[p] for p in model.variables[y].parents]
+        total.add(outcome_mean(model, parameters, y), [CLASS, *axes], fixed)
+        by_arm.append(total.total([CLASS, *(total.axes[v] for v in before)]))
+    return before, np.stack(by_arm, axis=-1)
+
+
 def arm_weight(model: CausalModel, parameters: Parameters) -> Array:
     """Probability of class and arm, P(class, T=t): (..., class, treatment)."""
     t, _ = _roles(model)

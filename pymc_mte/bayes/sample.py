@@ -9,6 +9,7 @@ import xarray as xr
 
 from pymc_mte.bayes.assemble import assemble
 from pymc_mte.bayes.grid import Grid, on_grid, widths_of
+from pymc_mte.bayes.measurement import sample_outcome_last
 from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import SAMPLERS, run_sampler
@@ -31,6 +32,7 @@ def sample(
     sampler: Literal["nutpie", "pymc"] = "nutpie",
     priors: Mapping[str, Prior] | None = None,
     grid: Grid | None = None,
+    measurement_first: bool = False,
     target_accept: float = 0.9,
     random_seed: int = 0,
     progressbar: bool = True,
@@ -60,6 +62,12 @@ def sample(
     grid : float, mapping or "auto", optional
         Round continuous variables to bins of this width, see `build_model`; everything that the result
         holds is then of the rounded values, whose widths its attribute ``grid`` says.
+    measurement_first : bool
+        Learn the classes from all variables but the outcome, and the outcome's class means afterwards,
+        by regression on the class probabilities of every draw with Bayesian bootstrap weights. Slower
+        to learn from the data, but right whatever the outcome's family; the rest of the graph must
+        identify the classes. ``posterior`` then holds no parameters of the outcome but its means, and
+        ``measurement`` is the result of the first step.
     target_accept : float
         Raise it towards 1 when divergences are reported.
     random_seed : int
@@ -93,6 +101,11 @@ def sample(
     if base is not None:
         raise ModelError("base: only a model with interventions has base rows; leave it out")
     model, table = resolve(model, data)
+    if measurement_first:
+        if grid is not None or start is not None:
+            raise ModelError("measurement_first: it takes neither grid nor start; leave them out")
+        options |= {"chains": chains, "sampler": sampler, "priors": priors, "random_seed": random_seed}
+        return sample_outcome_last(model, table, lambda p, rows: sample(p, rows, **options), random_seed)
     rounded = table if grid is None else on_grid(model, table, grid)
     ready = prepare(model, rounded, start=start, priors=priors, chains=chains, seed=random_seed)
     raw = run_sampler(ready, sampler, random_seed, options)

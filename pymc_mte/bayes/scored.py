@@ -1,7 +1,7 @@
 """Observed rows whose log-density per class is computed outside: an own outcome, a grid."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -9,12 +9,8 @@ from numpy.typing import NDArray
 
 from pymc_mte.bayes.priors import Tensor
 
-
-class Draw(Protocol):
-    """Random rows from the log-probabilities of the classes and whatever else was handed over."""
-
-    def __call__(self, rng: np.random.Generator, *arguments: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return one data set: (rows, columns)."""
+Draw = Callable[..., NDArray[np.float64]]
+"""``f(rng, *arguments)``: one data set (rows, columns)."""
 
 
 def scored_mixture(
