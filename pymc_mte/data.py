@@ -18,6 +18,7 @@ from pymc_mte.covariates import (
     stratum_codes,
 )
 from pymc_mte.errors import DataError
+from pymc_mte.families import Values
 from pymc_mte.model import CausalModel
 from pymc_mte.readers import COUNT, distinct_rows, open_frame
 from pymc_mte.status import Note, Status, dump_notes, load_notes
@@ -56,14 +57,16 @@ def tabulate(
     xarray.Dataset
         One entry per distinct row along ``pattern``: level numbers of the discrete variables (the
         levels themselves in ``attrs["levels"]`` of each), values of the continuous ones, ``count``
-        and, if asked for, ``sampling_weight`` and ``cluster``; the model's covariates (text as
+        and, if asked for, ``sampling_weight`` and ``cluster``; censored times with a minus sign; the
+        model's covariates (text as
         indicators) under their names, its strata as one numbered ``stratum``.
         Attributes: ``n`` (sum of counts), ``notes`` (what was noticed, as JSON).
 
     Raises
     ------
     DataError
-        For missing columns or values, unseen levels, infinities, text in a numeric column, no rows.
+        For missing columns or values, unseen levels, infinities, text in a numeric column, values that
+        the family does not have, no rows.
 
     Examples
     --------
@@ -79,7 +82,8 @@ def tabulate(
         count = model.data.count
     extra = {SAMPLING_WEIGHT: weight, CLUSTER: cluster}
     asked = {name: column for name, column in extra.items() if column is not None}
-    needed = [*model.variables, *model.covariates, *model.strata, *asked.values()]
+    events = [var.event for var in model.variables.values() if var.event is not None]
+    needed = [*model.variables, *events, *model.covariates, *model.strata, *asked.values()]
     raw = distinct_rows(rows, list(dict.fromkeys(needed)), count)
     if raw.empty:
         raise DataError("the data have no rows; pass at least one row per treatment arm")
@@ -92,7 +96,9 @@ def tabulate(
                 raw[name], name, var.levels if var.trials is None else var.labels
             )
         else:
-            columns[name] = number_column(raw[name], name)
+            columns[name] = allowed_values(number_column(raw[name], name), name, var.spec.values)
+        if var.event is not None:
+            columns[name] = columns[name] * event_signs(raw[var.event], var.event)
     columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}
     covariates = covariate_columns(raw, model)
     columns |= covariates
@@ -262,6 +268,36 @@ def number_column(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
     if any(isinstance(value, str) for value in column.iloc[:1000]):
         raise DataError(f"column {name!r} holds numbers written as text; convert it to numbers")
     return values
+
+
+VALUES = {
+    "positive": "positive numbers; a family that starts with hurdle_ has zeros too",
+    "nonnegative": "zero and positive numbers",
+    "counts": "whole numbers from 0 on",
+}
+
+
+def allowed_values(column: NDArray[np.float64], name: str, values: Values) -> NDArray[np.float64]:
+    """Refuse numbers that a family does not have; missing ones pass."""
+    if values == "real":
+        return column
+    bad = column <= 0 if values == "positive" else column < 0
+    if values == "counts":
+        bad |= (column != np.round(column)) & ~np.isnan(column)
+    if bad.any():
+        raise DataError(
+            f"column {name!r} holds {np.unique(column[bad])[:3].tolist()}; its family has {VALUES[values]}. "
+            "Recode the column or name another family"
+        )
+    return column
+
+
+def event_signs(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+    """Minus where a time was censored; a missing mark stays missing."""
+    seen = number_column(column, name)
+    if not np.isin(seen[~np.isnan(seen)], (0, 1)).all():
+        raise DataError(f"column {name!r} marks events and must hold 1 (seen) or 0 (censored) only")
+    return 2 * seen - 1
 
 
 def _without_missing(

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from pymc_mte.errors import ModelError
-from pymc_mte.families import Scope
+from pymc_mte.families import TABLE, Parameter
 from pymc_mte.interventions import (
     Interventions,
     check_interventions,
@@ -192,15 +192,14 @@ class CausalModel(Part):
         out: dict[str, tuple[str, ...]] = {"class_weight": ("class",)}
         for name, var in self.variables.items():
             lead = ("class",) if var.latent else ()
-            for parameter, scope in var.spec.parameters.items():
+            for parameter, kind in var.spec.parameters.items():
                 axes: dict[str, tuple[str, ...]] = {
                     "table": (*lead, *var.parents, name),
                     "location": (*lead, *var.parents),
-                    "rate": (*lead, *var.parents),
                     "scale": (*lead, *var.parents) if var.scale_parents else lead,
                     "shared": (),
                 }
-                out[f"{parameter}_{name}"] = axes[scope]
+                out[f"{parameter}_{name}"] = axes[kind.scope]
         return out
 
     @cached_property
@@ -217,17 +216,17 @@ class CausalModel(Part):
             for parameter in var.spec.parameters
         }
 
-    def scope(self, name: str) -> Scope:
-        """Kind of a parameter; a ``table`` holds probabilities that sum to 1 along its last axis."""
+    def kind(self, name: str) -> Parameter:
+        """Axes and values of a parameter; a ``table`` sums to 1 along its last axis."""
         if name == "class_weight":
-            return "table"
+            return TABLE
         variable, parameter = self.owners[name]
         return self.variables[variable].spec.parameters[parameter]
 
     def free_shape(self, name: str) -> tuple[int, ...]:
         """Shape of a parameter without what is fixed: tables lose their first level."""
         shape = self.shapes[name]
-        return (*shape[:-1], shape[-1] - 1) if self.scope(name) == "table" else shape
+        return (*shape[:-1], shape[-1] - 1) if self.kind(name).scope == "table" else shape
 
     def size(self, dim: str) -> int:
         """Length of an axis: the number of classes, or of a variable's levels."""

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.data import level_codes, number_column
+from pymc_mte.data import allowed_values, event_signs, level_codes, number_column
 from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import ancestors, outcome_means
 from pymc_mte.model import CausalModel, Parameters
@@ -142,8 +142,10 @@ def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int
 def read_rows(new_rows: Any, model: CausalModel) -> Columns:
     """Read rows that may lack columns and values: level numbers (-1 missing) and values (NaN missing)."""
     frame = open_frame(new_rows)
-    known = [name for name in model.variables if name in frame.collect_schema().names()]
-    if not known:
+    names = frame.collect_schema().names()
+    events = [var.event for var in model.variables.values() if var.event is not None]
+    known = [name for name in dict.fromkeys([*model.variables, *events]) if name in names]
+    if not set(known) & set(model.variables):
         raise DataError(f"the new rows have none of the model's columns {list(model.variables)}; rename them")
     raw = frame.select(known).collect().to_pandas()
     columns: Columns = {}
@@ -153,7 +155,13 @@ def read_rows(new_rows: Any, model: CausalModel) -> Columns:
         elif var.discrete:
             columns[name] = level_codes(raw[name], name, var.labels)[0]
         else:
-            columns[name] = number_column(raw[name], name)
+            columns[name] = allowed_values(number_column(raw[name], name), name, var.spec.values)
+        if var.event is not None and name in raw:
+            if var.event not in raw:
+                raise DataError(
+                    f"the new rows have times {name!r} without their events {var.event!r}; add it"
+                )
+            columns[name] = columns[name] * event_signs(raw[var.event], var.event)
         if var.discrete:
             columns[name] = columns[name].astype(np.int64)
     return columns

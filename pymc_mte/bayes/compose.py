@@ -51,7 +51,7 @@ def compose(
         name: list(values) for name, values in model.coords.items() if name not in ("treatment", "contrast")
     }
     current.add_coords(coords)
-    scales = {v: pooled_scale(table, v) for v in model.continuous_variables}
+    scales = {v: pooled_scale(model, table, v) for v in model.continuous_variables}
     parameters = {
         name: add_parameter(
             model,

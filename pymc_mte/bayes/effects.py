@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytensor.tensor as pt
 
+from pymc_mte.bayes.densities import MEAN
 from pymc_mte.bayes.priors import Tensor, free_dims
 from pymc_mte.families import binomial_coefficients
 from pymc_mte.functionals import ancestors
@@ -70,15 +71,20 @@ def _table(model: CausalModel, name: str, parameters: Mapping[str, Tensor]) -> T
     return pt.stack([1 - value, value], axis=-1) if var.family == "bernoulli" else value
 
 
-def _mean(model: CausalModel, parameters: Mapping[str, Tensor]) -> tuple[Tensor, tuple[str, ...]] | None:
-    """Mean of the outcome given class and parents, and its axes; None if the family names no mean."""
+def _mean(model: CausalModel, parameters: Mapping[str, Tensor]) -> tuple[Tensor, tuple[str, ...]]:
+    """Mean of the outcome given class and parents, and its axes."""
     y = str(model.outcome)
     var = model.variables[y]
-    name = f"mean_{y}" if f"mean_{y}" in parameters else f"p_{y}"
-    if name not in parameters:
-        return None
-    axes = free_dims(model, name)
-    return (parameters[name] * var.trials if var.trials is not None else parameters[name]), axes
+    if var.discrete:
+        value = parameters[f"p_{y}"]
+        return (value if var.trials is None else var.trials * value), free_dims(model, f"p_{y}")
+    names = [f"{parameter}_{y}" for parameter in var.spec.parameters]
+    axes = ("class", *var.parents) if var.latent else var.parents
+    own = [
+        parameters[n].dimshuffle([model.dims[n].index(d) if d in model.dims[n] else "x" for d in axes])
+        for n in names
+    ]
+    return MEAN[var.family](*own), axes
 
 
 def symbolic_functionals(model: CausalModel, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -94,11 +100,9 @@ def symbolic_functionals(model: CausalModel, parameters: Mapping[str, Tensor]) -
     Returns
     -------
     dict of str to tensor
-        As from `pymc_mte.functionals.functionals`; empty where the outcome's family names no mean.
+        As from `pymc_mte.functionals.functionals`.
     """
     found = _mean(model, parameters)
-    if found is None:
-        return {}
     arms = range(len(model.arms))
     outcome = pt.stack([_under(model, parameters, found, arm) for arm in arms], axis=-1)
     share = parameters["class_weight"][:, None]

@@ -52,18 +52,15 @@ def sample_outcome_last(
     lead = parameters["class_weight"].shape[:2]
     flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in parameters.items()}
     means = outcome_means_given_classes(model, part, flat, table, np.random.default_rng(seed))
-    surrogate = _with_mean(model)
-    mean = f"mean_{model.outcome}"
+    by_mean, mean = _described_by_its_mean(model)
     values = parameters | {mean: means.reshape(*lead, *means.shape[1:])}
-    values |= functionals(surrogate, values)
-    typical = {"effect": np.nanmean(values["effect"], axis=(0, 1))}
-    order, dims = class_order(model, typical), dims_of(surrogate)
-    known = dims_of(model)
-    values = {
-        n: np.take(v, order, axis=2) if dims[n][:1] == ("class",) else v
-        for n, v in values.items()
-        if known.get(n) == dims[n]
-    }
+    values |= functionals(by_mean, values)
+    order = class_order(model, {"effect": np.nanmean(values["effect"], axis=(0, 1))})
+    dims = dims_of(by_mean)
+    values = {n: np.take(v, order, axis=2) if dims[n][:1] == ("class",) else v for n, v in values.items()}
+    found = values.pop(mean)
+    if model.variables[str(model.outcome)].spec.values == "real":  # else mean_y may be of a part
+        values[f"mean_{model.outcome}"] = found
     tree = xr.DataTree.from_dict({"posterior": dataset(model, values)})
     tree["posterior"].attrs |= first["posterior"].attrs
     tree["sample_stats"] = xr.DataTree(first["sample_stats"].to_dataset())
@@ -81,6 +78,8 @@ def without_outcome(model: CausalModel, table: xr.Dataset) -> tuple[CausalModel,
         raise ModelError("measurement_first: this model names no outcome; add the roles")
     if children := [name for name, var in model.variables.items() if y in var.parents]:
         raise ModelError(f"measurement_first: {children} follow the outcome, so its family matters to them")
+    if model.variables[y].event is not None:
+        raise ModelError(f"measurement_first: {y!r} is censored and has no mean without its family")
     fields = {name: getattr(model, name) for name in type(model).model_fields}
     roles = {"treatment": None, "outcome": None, "treatment_proxies": (), "outcome_proxies": ()}
     changed = {
@@ -112,13 +111,14 @@ def _distinct(part: CausalModel, table: xr.Dataset) -> tuple[Array, NDArray[np.i
     return distinct, where.ravel()
 
 
-def _with_mean(model: CausalModel) -> CausalModel:
-    """Take the graph with an outcome that is described by its mean, whatever its family."""
+def _described_by_its_mean(model: CausalModel) -> tuple[CausalModel, str]:
+    """Take the graph with a family of the outcome whose one parameter is its mean, and that one's name."""
     y = str(model.outcome)
     own = model.variables[y]
-    changed = Variable(family="normal", parents=own.parents, latent=own.latent)
+    changed = Variable(family="poisson", parents=own.parents, latent=own.latent)
     fields = {name: getattr(model, name) for name in type(model).model_fields}
-    return CausalModel(**fields | {"variables": {**model.variables, y: changed}, "truth": None, "priors": {}})
+    variables = {**model.variables, y: changed}
+    return CausalModel(**fields | {"variables": variables, "truth": None, "priors": {}}), f"rate_{y}"
 
 
 def outcome_means_given_classes(

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pymc as pm
+import pytensor
+import pytensor.tensor as pt
 import pytest
 from scipy import special, stats
 
 from pymc_mte import CausalModel, DataError, ModelError, add_to_model, build_model, population, simulate
-from pymc_mte.bayes.start import with_first_levels
+from pymc_mte.bayes.effects import symbolic_functionals
+from pymc_mte.bayes.start import with_first_levels, without_first_levels
+from pymc_mte.families import FAMILIES
 from pymc_mte.functionals import functionals
 
 B = {"family": "bernoulli"}
@@ -122,23 +126,27 @@ EFFECTS = {
 }
 
 
+EFFECTS |= {
+    name: own_model({"family": name, "latent": name != "gamma"})
+    for name, family in FAMILIES.items()
+    if not family.discrete and name not in ("normal", "student_t")
+}
+
+
 @pytest.mark.parametrize("name", EFFECTS)
 def test_effects_equal_those_computed_after_sampling(tools, rng, name):
     model = EFFECTS[name]
-    rows = simulate(tools.with_truth(model, tools.random_truth(model, rng)), 40, rng=rng)
-    with pm.Model() as own:
-        part = add_to_model(model, rows)
-    values = dict(zip(part, at(own, moved(own, rng), part.values()), strict=True))
-    parameters = with_first_levels(model, {n: values.pop(n) for n in model.dims})
+    truth = without_first_levels(model, tools.random_truth(model, rng))
+    found = symbolic_functionals(model, {n: pt.as_tensor(np.asarray(v, float)) for n, v in truth.items()})
+    values = dict(zip(found, pytensor.function([], list(found.values()), mode=MODE)(), strict=True))
+    parameters = with_first_levels(model, truth)
     wanted = functionals(model, parameters)
     assert values.keys() == wanted.keys()
     for key, value in wanted.items():
         np.testing.assert_allclose(values[key], value, atol=1e-12, err_msg=key)
-        dims = own.named_vars_to_dims.get(key)
-        assert dims is None or len(dims) == np.ndim(value)
 
 
-def test_build_model_is_add_to_model_in_an_empty_model(level3, rng):
+def test_build_model_is_add_to_model_in_an_empty_model(tools, level3, rng):
     rows = simulate(level3, 60, rng=rng)
     built = build_model(level3, rows)
     with pm.Model() as own:
@@ -146,6 +154,8 @@ def test_build_model_is_add_to_model_in_an_empty_model(level3, rng):
         offset = pm.Normal("offset", part["ate"])
     assert {v.name for v in own.free_RVs} == {f"trial::{v.name}" for v in built.free_RVs} | {"offset"}
     assert own["trial::ate"] is part["ate"]
+    for name in functionals(level3, tools.random_truth(level3, rng)):
+        assert len(own.named_vars_to_dims.get(f"trial::{name}", ())) == part[name].ndim
     point = moved(built, rng)
     there = {f"trial::{n}": v for n, v in point.items()} | {"offset": np.zeros(())}
     assert observed_density(own, there) == pytest.approx(observed_density(built, point), rel=1e-12)
