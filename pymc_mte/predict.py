@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.data import allowed_values, event_signs, level_codes, number_column
+from pymc_mte.data import allowed_values, event_signs, is_missing, level_codes, number_column
 from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import ancestors, outcome_means
 from pymc_mte.model import CausalModel, Parameters
@@ -125,6 +125,8 @@ def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int
         raise ModelError(f"draws must be a whole number of at least 1, got {draws!r}")
     model = model_of(post)
     posterior = post["posterior"].to_dataset()
+    if model.covariates:
+        raise RefusedError(f"no predictions for {model.name!r}: they do not take covariates yet")
     if missing := [name for name in model.dims if name not in posterior]:
         raise RefusedError(
             f"this result (method {post.attrs.get('method', 'unknown')!r}) holds no {missing[0]!r}; "
@@ -191,7 +193,7 @@ def blocks(model: CausalModel, parameters: Parameters, columns: Columns) -> Iter
     means: Array | None = None
     if model.treatment is not None:
         before, means = outcome_means(model, parameters)
-    lacks = np.column_stack([_missing(column) for column in columns.values()])
+    lacks = np.column_stack([is_missing(column) for column in columns.values()])
     masks, which = np.unique(lacks, axis=0, return_inverse=True)
     draws = len(parameters["class_weight"])
     size = max(1, BLOCK // (draws * model.classes * (1 if means is None else means.shape[-1])))
@@ -202,10 +204,6 @@ def blocks(model: CausalModel, parameters: Parameters, columns: Columns) -> Iter
             own = {name: column[part] for name, column in columns.items()}
             shares, outcome = _predicted(model, parameters, own, missing, before, means)
             yield Block(rows=part, class_probability=shares, outcome=outcome)
-
-
-def _missing(column: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.asarray(np.isnan(column) if column.dtype.kind == "f" else column < 0)
 
 
 def _predicted(

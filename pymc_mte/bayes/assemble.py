@@ -18,11 +18,11 @@ from pymc_mte.bayes.groups import (
 from pymc_mte.bayes.learnt import agreement, learnt_notes, log_prior_density, what_was_learnt
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.start import with_first_levels
-from pymc_mte.data import CLUSTER, data_notes, fingerprint
-from pymc_mte.functionals import functionals
+from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, complete_rows, data_notes, fingerprint
 from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile
+from pymc_mte.regression import functionals_given, given_rows
 from pymc_mte.results import dataset, provenance
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -53,11 +53,12 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
     posterior, switching = posterior_dataset(ready, kept)
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(stats)})
     tree["posterior"].attrs |= {"kind": "mcmc", "inference_library": sampler}
-    add_predictive(tree, ready.built, model, {n: posterior[n].values for n in model.dims}, seed)
+    given = given_rows(model, table)
+    add_predictive(tree, ready.built, model, kept, given, seed)
     add_observed(tree, model, table)
-    found = identify(model, table)
+    found = identify(model, complete_rows(model, table))
     densities = log_prior_density(ready.built, kept), total_log_likelihood(tree, model, table)
-    learnt = what_was_learnt(model, ready.built, posterior, *densities, seed)
+    learnt = what_was_learnt(model, ready.built, posterior, *densities, seed, given)
     report = identification_dataset(found).merge(learnt).assign_attrs(agreement(stats, ready.at_best))
     tree["identification"] = xr.DataTree(report)
     notes = convergence(model, posterior, stats, switching) + learnt_notes(learnt, found.identified)
@@ -80,21 +81,20 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
 def posterior_dataset(ready: Prepared, kept: xr.Dataset) -> tuple[xr.Dataset, float]:
     """Align the draws and add their functionals; return the share of draws that prefer other labels."""
     model = ready.model
-    values = with_first_levels(model, {name: kept[name].values for name in model.dims})
+    values = with_first_levels(model, {name: kept[name].values for name in model.posterior_dims})
     values, switching = aligned(model, values, ready.pivot, ready.scales)
-    if model.treatment is not None:
-        values |= functionals(model, values)
+    values |= functionals_given(model, values, *given_rows(model, ready.table))
     return dataset(model, values), switching
 
 
 def _with_known(notes: list[Note], table: xr.Dataset, found: Identification) -> list[Note]:
     """Join what the draws say with what data and identification said before."""
     clustered = [Note(Status.CLUSTERS_IGNORED, CLUSTER)] if CLUSTER in table else []
-    out = [*data_notes(table), *clustered, *notes]
+    weighted = [Note(Status.WEIGHTED_LIKELIHOOD, SAMPLING_WEIGHT)] if SAMPLING_WEIGHT in table else []
+    out = [*data_notes(table), *clustered, *weighted, *notes]
     known = {note.where for note in out}
-    return out + [
-        note for note in found.notes if note.where not in known and note.status is not Status.CONSTANT_COLUMN
-    ]
+    of_moments = (Status.CONSTANT_COLUMN, Status.COVARIATES_ADJUSTED)
+    return out + [note for note in found.notes if note.where not in known and note.status not in of_moments]
 
 
 def aligned(
@@ -108,5 +108,6 @@ def aligned(
     flat = thinned.reshape(-1, *thinned.shape[2:])
     own = match_classes(flat, target)[0].reshape(*thinned.shape[:2], -1)
     switching = float((own != order[:, None]).any(axis=-1).mean())
-    out = {n: take_classes(v, order, 2) if model.dims[n][:1] == ("class",) else v for n, v in values.items()}
+    dims = model.posterior_dims
+    out = {n: take_classes(v, order, 2) if dims[n][:1] == ("class",) else v for n, v in values.items()}
     return out, switching

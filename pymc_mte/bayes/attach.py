@@ -10,10 +10,13 @@ from pymc_mte.bayes.compose import OutcomeDensity, compose
 from pymc_mte.bayes.effects import symbolic_functionals
 from pymc_mte.bayes.grid import Grid, on_grid
 from pymc_mte.bayes.priors import Prior, Tensor, merge_priors
-from pymc_mte.data import SAMPLING_WEIGHT, resolve
+from pymc_mte.bayes.rowwise import needs_rows
+from pymc_mte.data import resolve
 from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import functional_dims
 from pymc_mte.model import CausalModel
+
+ROW_BY_ROW = "with covariates, missing values or sampling weights the rows cannot be collapsed; leave it out"
 
 
 def add_to_model(
@@ -56,7 +59,7 @@ def add_to_model(
     Returns
     -------
     dict of str to tensor
-        Parameters and, unless ``outcome`` is given, the functionals ``potential_outcome``, ``effect``,
+        Parameters and, unless ``outcome`` is given or the model has covariates, the functionals ``potential_outcome``, ``effect``,
         ``ate``, ``att``, ``effect_sd``, ``weight_harmed`` and ``arm_mean``, which are deterministic
         variables of the PyMC model, by their names without the prefix. A bernoulli ``p`` is the
         probability of the second level.
@@ -96,7 +99,7 @@ def add_to_model(
         raise ModelError("add_to_model: no PyMC model is open; call it inside `with pm.Model():`")
     model, table = checked(model, data, grid)
     if outcome is not None:
-        _check_own_outcome(model)
+        _check_own_outcome(model, table)
     chosen = merge_priors(model, priors)
     try:
         if prefix:
@@ -121,12 +124,14 @@ def checked(model: CausalModel, data: Any, grid: Grid | None = None) -> tuple[Ca
     model, table = resolve(model, data)
     if table["count"].dtype.kind != "i":
         raise DataError("the posterior needs whole counts; real-valued tables are for moment methods only")
-    if SAMPLING_WEIGHT in table:
-        raise RefusedError("sampling weights are for `estimate`; a weighted posterior is not supported")
+    if grid is not None and needs_rows(model, table):
+        raise ModelError(f"grid: {ROW_BY_ROW}")
     return model, table if grid is None else on_grid(model, table, grid)
 
 
-def _check_own_outcome(model: CausalModel) -> None:
+def _check_own_outcome(model: CausalModel, table: xr.Dataset) -> None:
+    if needs_rows(model, table):
+        raise ModelError(f"outcome: {ROW_BY_ROW}")
     if model.outcome is None:
         raise ModelError("outcome: this model names none, so it cannot have an own density; add the roles")
     if model.variables[model.outcome].discrete:
@@ -140,7 +145,7 @@ def _added(
     model: CausalModel, table: xr.Dataset, priors: Mapping[str, Prior], outcome: OutcomeDensity | None
 ) -> dict[str, Tensor]:
     parameters = compose(model, table, priors, outcome)
-    if outcome is not None or model.treatment is None:
+    if outcome is not None or model.treatment is None or model.covariates:
         return parameters
     dims = functional_dims(model)
     pm.modelcontext(None).add_coords({d: model.coords[d] for d in ("treatment", "contrast")})

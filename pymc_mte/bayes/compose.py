@@ -13,6 +13,7 @@ from pymc_mte.bayes.grid import observe_on_grid, widths_of
 from pymc_mte.bayes.layout import Code, level_numbers, pattern_layout, pooled_scale
 from pymc_mte.bayes.mixture import continuous_mixture
 from pymc_mte.bayes.priors import Prior, Tensor, add_parameter, free_dims
+from pymc_mte.bayes.rowwise import compose_rows, needs_rows
 from pymc_mte.bayes.scored import scored_mixture
 from pymc_mte.families import binomial_coefficients
 from pymc_mte.model import CausalModel
@@ -45,6 +46,8 @@ def compose(
     dict of str to tensor
         The parameters by result name.
     """
+    if needs_rows(model, table):
+        return compose_rows(model, table, priors)
     layout = pattern_layout(model, table)
     current = pm.modelcontext(None)
     coords = {

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from pymc_mte.bayes.build import build_model
 from pymc_mte.bayes.priors import Prior
-from pymc_mte.bayes.start import jittered, order_classes, starting_point, without_first_levels
+from pymc_mte.bayes.rowstart import chain_start, row_starting_point
+from pymc_mte.bayes.rowwise import needs_rows
+from pymc_mte.bayes.start import order_classes, starting_point
 from pymc_mte.data import columns_of
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import pooled_scales
@@ -84,11 +86,14 @@ def prepare(
     """
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     built = build_model(model, table, priors=priors)
-    point, at_best = starting_point(make_problem(model, columns, counts, seed=seed), start)
-    pivot = order_classes(model, point)
+    if needs_rows(model, table):
+        pivot, at_best = row_starting_point(model, table, start, seed)
+    else:
+        point, at_best = starting_point(make_problem(model, columns, counts, seed=seed), start)
+        pivot = order_classes(model, point)
     scales = pooled_scales(model, columns, counts)
     rng = np.random.default_rng(seed)
-    starts = [without_first_levels(model, jittered(model, pivot, scales, rng)) for _ in range(chains)]
+    starts = [chain_start(model, table, pivot, scales, rng) for _ in range(chains)]
     return Prepared(
         model=model,
         table=table,
