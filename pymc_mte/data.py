@@ -92,13 +92,13 @@ def tabulate(
     levels: dict[str, tuple[Level, ...]] = {}
     for name, var in model.variables.items():
         if var.discrete:
-            columns[name], levels[name] = _level_numbers(
+            columns[name], levels[name] = level_codes(
                 raw[name], name, var.levels if var.trials is None else var.labels
             )
         else:
-            columns[name] = allowed_values(_numbers(raw[name], name), name, var.spec.values)
+            columns[name] = allowed_values(number_column(raw[name], name), name, var.spec.values)
         if var.event is not None:
-            columns[name] = columns[name] * _signs(raw[var.event], var.event)
+            columns[name] = columns[name] * event_signs(raw[var.event], var.event)
     columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}
     covariates, text_levels = covariate_columns(raw, model)
     columns |= covariates
@@ -210,9 +210,10 @@ def _key(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _level_numbers(
+def level_codes(
     column: "pd.Series[Any]", name: str, levels: tuple[Level, ...] | None
 ) -> tuple[NDArray[np.int64], tuple[Level, ...]]:
+    """Turn levels into their numbers, -1 for a missing value; refuse levels that are not listed."""
     codes, uniques = pd.factorize(np.asarray(column, dtype=object), use_na_sentinel=True)
     found = [_key(value) for value in uniques[:1001]]
     if levels is None:
@@ -232,7 +233,7 @@ def _extra(column: "pd.Series[Any]", name: str, source: str) -> NDArray[Any]:
     """Read sampling weights as numbers, clusters as codes."""
     if name == CLUSTER:
         return np.asarray(pd.factorize(np.asarray(column, dtype=object), sort=False)[0])
-    values = _numbers(column, source)
+    values = number_column(column, source)
     if (values <= 0).any():
         raise DataError(f"column {source!r}: sampling weights must be positive")
     return values
@@ -250,7 +251,8 @@ def _recognised(found: list[Any], name: str) -> tuple[Level, ...]:
     )
 
 
-def _numbers(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+def number_column(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+    """Read a numeric column, missing values as NaN; refuse text, dates and infinities."""
     if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         raise DataError(f"column {name!r} holds dates or times; turn them into numbers first")
     try:
@@ -292,9 +294,9 @@ def allowed_values(column: NDArray[np.float64], name: str, values: Values) -> ND
     return column
 
 
-def _signs(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+def event_signs(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
     """Minus where a time was censored; a missing mark stays missing."""
-    seen = _numbers(column, name)
+    seen = number_column(column, name)
     if not np.isin(seen[~np.isnan(seen)], (0, 1)).all():
         raise DataError(f"column {name!r} marks events and must hold 1 (seen) or 0 (censored) only")
     return 2 * seen - 1
