@@ -45,7 +45,8 @@ def centred_covariates(table: xr.Dataset) -> Array | None:
     values = covariate_matrix(table)
     if values is None:
         return None
-    return np.asarray(values - np.average(values, axis=0, weights=effective_weights(table)))
+    moved = values - np.average(values, axis=0, weights=effective_weights(table))
+    return np.asarray(np.where(np.ptp(values, axis=0) == 0, 0.0, moved))  # no rounding errors of constants
 
 
 def given_rows(model: CausalModel, table: xr.Dataset) -> tuple[Array | None, Array]:
