@@ -162,3 +162,13 @@ FAMILIES: dict[str, Family] = {
     )
 }
 """Every family, by its name in model files."""
+
+LINKS: dict[str, tuple[str, Literal["logit", "identity"]]] = {
+    "bernoulli": ("p", "logit"),
+    "categorical": ("p", "logit"),
+    "ordinal": ("p", "logit"),
+    "binomial": ("p", "logit"),
+    "normal": ("mean", "identity"),
+    "student_t": ("mean", "identity"),
+}
+"""By family: the parameter that covariates shift, and the scale on which they do."""

@@ -58,7 +58,7 @@ def gathered(model: CausalModel, variable: str, parameters: Parameters, columns:
 def log_density(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> Array:
     """Log-density of one variable given its parents, per class and pattern: (..., class, pattern).
 
-    A negative level number stands for a missing value and contributes zero.
+    A negative level number or NaN stands for a missing value and contributes zero.
     """
     var = model.variables[variable]
     column = np.asarray(columns[variable])
@@ -70,7 +70,9 @@ def log_density(model: CausalModel, variable: str, parameters: Parameters, colum
         log_p = np.log(np.maximum(table, TINY))[(..., slice(None), *index, column)]
         missing = column < 0
         return np.where(missing, 0.0, log_p) if missing.any() else log_p
-    return var.spec.log_density(column, **gathered(model, variable, parameters, columns))
+    log_p = var.spec.log_density(column, **gathered(model, variable, parameters, columns))
+    missing = np.isnan(column)
+    return np.where(missing, 0.0, log_p) if missing.any() else log_p
 
 
 def scores(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> dict[str, Array]:
@@ -123,26 +125,36 @@ def draw_rows(
     latent = rng.choice(model.classes, size=n, p=weight / weight.sum())
     columns: dict[str, NDArray[Any]] = {}
     for variable in model.order:
-        var = model.variables[variable]
-        gathered = []
-        for parameter, kind in var.spec.parameters.items():
-            value = parameters[f"{parameter}_{variable}"]
-            if var.discrete:
-                value = table_of(model, variable, parameters)
-            index: tuple[Any, ...] = (latent,) if var.latent else ()
-            if by_parents(var, parameter):
-                index += tuple(columns[p] for p in var.parents)
-            if kind.scope == "shared":
-                gathered.append(value)
-            elif index:
-                gathered.append(value[index])
-            else:
-                gathered.append(np.broadcast_to(value, (n, *value.shape)))
-        drawn = var.spec.draw(rng, *gathered)
-        if var.censor_at is not None:
-            drawn = np.where(drawn > var.censor_at, -var.censor_at, drawn)
-        columns[variable] = drawn
+        columns[variable] = draw_variable(model, variable, parameters, latent, columns, rng)
         if targets is not None:
             forced = targets[latent, list(model.variables).index(variable)]
             columns[variable] = np.where(forced < 0, columns[variable], forced)
     return latent, columns
+
+
+def draw_variable(
+    model: CausalModel,
+    variable: str,
+    parameters: Parameters,
+    latent: NDArray[np.int64],
+    columns: Columns,
+    rng: np.random.Generator,
+) -> NDArray[Any]:
+    """Draw one variable for rows whose classes and parents are known."""
+    var, n = model.variables[variable], len(latent)
+    gathered = []
+    for parameter, kind in var.spec.parameters.items():
+        value = parameters[f"{parameter}_{variable}"]
+        if var.discrete:
+            value = table_of(model, variable, parameters)
+        index: tuple[Any, ...] = (latent,) if var.latent else ()
+        if by_parents(var, parameter):
+            index += tuple(columns[p] for p in var.parents)
+        if kind.scope == "shared":
+            gathered.append(value)
+        elif index:
+            gathered.append(value[index])
+        else:
+            gathered.append(np.broadcast_to(value, (n, *value.shape)))
+    drawn = var.spec.draw(rng, *gathered)
+    return drawn if var.censor_at is None else np.where(drawn > var.censor_at, -var.censor_at, drawn)

@@ -24,7 +24,7 @@ INTERVAL = 0.9
 def dims_of(model: CausalModel) -> dict[str, tuple[str, ...]]:
     """Axes of every parameter and functional that an answer of this model may hold."""
     functional = functional_dims(model) if model.treatment is not None else {}
-    return model.dims | functional
+    return model.posterior_dims | functional
 
 
 def dataset(

@@ -49,6 +49,8 @@ RESERVED = frozenset(
         "outcome_quantile",
         "outcome_value",
         "quantile",
+        "covariate",
+        "baseline_weight",
         "cell",
         "continuous",
         "row",
@@ -175,6 +177,8 @@ def _check_conditioned(model: "CausalModel") -> None:
         if name in RESERVED or not name:
             raise ValueError(f"roles.{key}: the name {name!r} is used for results; rename the column")
         seen.add(name)
+    if unknown := model.covariate_levels.keys() - set(model.covariates):
+        raise ValueError(f"roles.covariate_levels: {sorted(unknown)[0]!r} is not among the covariates")
     if listed and model.treatment is None:
         raise ValueError(f"roles.{listed[0][0]}: they need a treatment and an outcome; name both")
     if listed and model.truth is not None:

@@ -107,14 +107,15 @@ class DataSource(Part):
     ----------
     file : str, optional
         CSV or Parquet file, relative to the model file and inside its folder.
-    missing : {"error", "drop"}
-        Refuse rows with missing values, or leave them out and count them.
+    missing : {"error", "drop", "sum"}
+        Refuse rows with missing values; leave them out and count them; or sum the missing values out
+        of the likelihood, where no observed variable depends on them.
     count : str, optional
         Column that says how often a row occurred.
     """
 
     file: str | None = None
-    missing: Literal["error", "drop"] = "error"
+    missing: Literal["error", "drop", "sum"] = "error"
     count: str | None = None
 
 

@@ -42,6 +42,7 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     shares = "class_weight" if model.interventions is None else "target_weight"
     keys = {shares: shares}
     keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
+    keys |= {name: name for name in model.coefficient_dims}
     flat: dict[str, Prior] = {}
     for key, value in model.priors.items():
         if isinstance(value, Mapping) and key in model.variables:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from pymc_mte.data import is_missing
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.msteps import number_step
 from pymc_mte.network import log_density, log_joint, log_sum_classes
@@ -52,10 +53,19 @@ class Maximiser:
     """
 
     def __init__(self, model: CausalModel, columns: Columns, penalty: float = 0.0) -> None:
-        self.model, self.columns, self.penalty = model, columns, penalty
+        self.model, self.penalty = model, penalty
         self._members = {
             name: _indicator(model, columns, (*var.parents, name) if var.discrete else var.parents)
             for name, var in model.variables.items()
+        }
+        seen = {name: ~is_missing(np.asarray(columns[name])) for name in model.variables}
+        self._gaps = {name: known for name, known in seen.items() if not known.all()}
+        # A value that was seen stands in for missing ones: finite, and they have no mass.
+        self.columns = {
+            name: np.where(seen[name], column, np.asarray(column)[seen[name]][:1])
+            if name in self._gaps
+            else column
+            for name, column in columns.items()
         }
         self._summed = {
             name: cells.toarray() if cells.shape[1] <= DENSE_CELLS else cells
@@ -68,6 +78,8 @@ class Maximiser:
         out: Parameters = {"class_weight": total / total.sum(axis=-1, keepdims=True)}
         for name, var in self.model.variables.items():
             part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
+            if name in self._gaps:
+                part = part * self._gaps[name]
             if var.trials is not None:
                 out[f"p_{name}"] = self._rate(part, name, var.trials)
             elif var.discrete:
@@ -121,7 +133,8 @@ def _indicator(model: CausalModel, columns: Columns, names: tuple[str, ...]) -> 
     """Sparse membership of patterns in the joint levels of some variables: (pattern, cell)."""
     n = len(next(iter(columns.values())))
     sizes = tuple(model.size(v) for v in names)
-    cell = np.ravel_multi_index([np.asarray(columns[v]) for v in names], sizes) if names else np.zeros(n, int)
+    levels = [np.maximum(np.asarray(columns[v]), 0) for v in names]  # missing ones get no mass anyhow
+    cell = np.ravel_multi_index(levels, sizes) if names else np.zeros(n, int)
     return sparse.csr_array(
         (np.ones(n), (np.arange(n), cell)), shape=(n, int(np.prod(sizes)) if names else 1)
     )

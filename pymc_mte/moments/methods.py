@@ -163,7 +163,9 @@ def pooled_scales(model: CausalModel, columns: Mapping[str, NDArray[Any]], count
     for name in model.continuous_variables:
         value = np.asarray(columns[name], dtype=float)
         value = np.abs(value) if model.variables[name].event is not None else value
-        out[name] = float(np.sqrt(share @ (value - share @ value) ** 2)) or 1.0
+        seen = ~np.isnan(value)
+        value, own = value[seen], share[seen] / share[seen].sum()
+        out[name] = float(np.sqrt(own @ (value - own @ value) ** 2)) or 1.0
     return out
 
 
