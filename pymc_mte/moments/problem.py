@@ -65,8 +65,9 @@ class Problem:
 
     @property
     def outcome(self) -> Array:
-        """Outcome values of the patterns; level numbers of a bernoulli outcome."""
-        return np.asarray(self.columns[str(self.model.outcome)], dtype=float)
+        """Outcome values of the patterns; level numbers of a bernoulli outcome; times seen, if censored."""
+        value = np.asarray(self.columns[str(self.model.outcome)], dtype=float)
+        return np.abs(value) if self.model.censored else value
 
     @cached_property
     def arm(self) -> NDArray[np.int64]:
