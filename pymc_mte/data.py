@@ -26,6 +26,7 @@ from pymc_mte.variable import Level
 
 SAMPLING_WEIGHT = "sampling_weight"
 CLUSTER = "cluster"
+GROUP = "group"
 
 
 def tabulate(
@@ -34,6 +35,7 @@ def tabulate(
     count: str | None = None,
     weight: str | None = None,
     cluster: str | None = None,
+    group: str | None = None,
 ) -> xr.Dataset:
     """Reduce rows to distinct patterns with counts.
 
@@ -51,13 +53,17 @@ def tabulate(
         Column of sampling weights, positive; rescaled to mean 1 over the rows. For moment methods.
     cluster : str, optional
         Column that names each row's cluster (a school, a practice); the bootstrap resamples clusters.
+    group : str, optional
+        Column that names each row's group (a site, a donor): the posterior gives every group class
+        weights of its own, partially pooled; classes and all else are shared. Moments ignore it.
 
     Returns
     -------
     xarray.Dataset
         One entry per distinct row along ``pattern``: level numbers of the discrete variables (the
         levels themselves in ``attrs["levels"]`` of each), values of the continuous ones, ``count``
-        and, if asked for, ``sampling_weight`` and ``cluster``; censored times with a minus sign; the
+        and, if asked for, ``sampling_weight``, ``cluster`` and ``group`` (numbers; the groups' names are
+        in ``attrs["levels"]``); censored times with a minus sign; the
         model's covariates (text as
         indicators) under their names, its strata as one numbered ``stratum``.
         Attributes: ``n`` (sum of counts), ``notes`` (what was noticed, as JSON).
@@ -80,7 +86,7 @@ def tabulate(
     rows = open_frame(frame)
     if count is None and model.data is not None and model.data.count in rows.collect_schema().names():
         count = model.data.count
-    extra = {SAMPLING_WEIGHT: weight, CLUSTER: cluster}
+    extra = {SAMPLING_WEIGHT: weight, CLUSTER: cluster, GROUP: group}
     asked = {name: column for name, column in extra.items() if column is not None}
     events = [var.event for var in model.variables.values() if var.event is not None]
     needed = [*model.variables, *events, *model.covariates, *model.strata, *asked.values()]
@@ -100,6 +106,8 @@ def tabulate(
         if var.event is not None:
             columns[name] = columns[name] * event_signs(raw[var.event], var.event)
     columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}
+    if group is not None:
+        levels[GROUP] = tuple(str(v) for v in pd.factorize(raw[group], sort=True)[1])
     covariates, text_levels = covariate_columns(raw, model)
     columns |= covariates
     if model.strata:
@@ -114,7 +122,7 @@ def tabulate(
     return table
 
 
-def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
+def resolve(model: CausalModel, data: Any, group: str | None = None) -> tuple[CausalModel, xr.Dataset]:
     """Tabulate if needed, and fill the levels that the data have into the model.
 
     Parameters
@@ -123,13 +131,17 @@ def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
         A model whose bernoulli levels may be left open.
     data : tabulated Dataset, or whatever `tabulate` takes
         The rows; ``None`` means the model's own data file.
+    group : str, optional
+        See `tabulate`; tabulated data must have it already.
     """
     if data is None:
         path = model.data_path
         if path is None:
             raise DataError(f"model {model.name!r} names no data file; pass the data")
         data = path
-    table = tabulate(data, model)
+    table = tabulate(data, model, group=group)
+    if group is not None and GROUP not in table:
+        raise DataError(f"the tabulated data have no groups; tabulate them again with group={group!r}")
     if missing := [name for name in model.variables if name not in table]:
         raise DataError(f"the tabulated data lack {missing}; tabulate them again with this model")
     check_conditioned(table, model)
@@ -230,7 +242,9 @@ def level_codes(
 
 
 def _extra(column: "pd.Series[Any]", name: str, source: str) -> NDArray[Any]:
-    """Read sampling weights as numbers, clusters as codes."""
+    """Read sampling weights as numbers, clusters and groups as codes."""
+    if name == GROUP:
+        return np.asarray(pd.factorize(column, sort=True)[0])
     if name == CLUSTER:
         return np.asarray(pd.factorize(np.asarray(column, dtype=object), sort=False)[0])
     values = number_column(column, source)

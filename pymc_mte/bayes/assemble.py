@@ -16,9 +16,10 @@ from pymc_mte.bayes.groups import (
     total_log_likelihood,
 )
 from pymc_mte.bayes.learnt import agreement, learnt_notes, log_prior_density, what_was_learnt
+from pymc_mte.bayes.pooling import BY_GROUP, group_labels
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.start import with_first_levels
-from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, complete_rows, data_notes, fingerprint
+from pymc_mte.data import CLUSTER, GROUP, SAMPLING_WEIGHT, complete_rows, data_notes, fingerprint
 from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile
@@ -82,9 +83,16 @@ def posterior_dataset(ready: Prepared, kept: xr.Dataset) -> tuple[xr.Dataset, fl
     """Align the draws and add their functionals; return the share of draws that prefer other labels."""
     model = ready.model
     values = with_first_levels(model, {name: kept[name].values for name in model.posterior_dims})
+    if GROUP in ready.table:
+        values[BY_GROUP] = np.moveaxis(kept[BY_GROUP].values, -1, 2)
     values, switching = aligned(model, values, ready.pivot, ready.scales)
+    by_group = values.pop(BY_GROUP, None)
     values |= functionals_given(model, values, *given_rows(model, ready.table))
-    return dataset(model, values), switching
+    out = dataset(model, values)
+    if by_group is not None:
+        out = out.assign_coords({GROUP: group_labels(ready.table)})
+        out[BY_GROUP] = (("chain", "draw", GROUP, "class"), np.moveaxis(by_group, 2, -1))
+    return out, switching
 
 
 def _with_known(notes: list[Note], table: xr.Dataset, found: Identification) -> list[Note]:
@@ -108,6 +116,6 @@ def aligned(
     flat = thinned.reshape(-1, *thinned.shape[2:])
     own = match_classes(flat, target)[0].reshape(*thinned.shape[:2], -1)
     switching = float((own != order[:, None]).any(axis=-1).mean())
-    dims = model.posterior_dims
+    dims = model.posterior_dims | {BY_GROUP: ("class", GROUP)}
     out = {n: take_classes(v, order, 2) if dims[n][:1] == ("class",) else v for n, v in values.items()}
     return out, switching

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.build import build_model
+from pymc_mte.bayes.pooling import pooled_values
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.rowstart import chain_start, row_starting_point
 from pymc_mte.bayes.rowwise import needs_rows
@@ -94,6 +95,7 @@ def prepare(
     scales = pooled_scales(model, columns, counts)
     rng = np.random.default_rng(seed)
     starts = [chain_start(model, table, pivot, scales, rng) for _ in range(chains)]
+    starts = [pooled_values(built, model, start, scales) for start in starts]
     return Prepared(
         model=model,
         table=table,
