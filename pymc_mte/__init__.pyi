@@ -1,5 +1,6 @@
 from .bayes.attach import add_to_model as add_to_model
 from .bayes.build import build_model as build_model
+from .bayes.evidence import log_evidence as log_evidence
 from .bayes.sample import sample as sample
 from .compare import compare as compare, compare_models as compare_models, loo as loo
 from .data import tabulate as tabulate

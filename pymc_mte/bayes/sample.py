@@ -29,7 +29,7 @@ def sample(
     tune: int = 500,
     chains: int = 4,
     cores: int | None = None,
-    sampler: Literal["nutpie", "pymc"] = "nutpie",
+    sampler: Literal["nutpie", "pymc", "smc"] = "nutpie",
     priors: Mapping[str, Prior] | None = None,
     grid: Grid | None = None,
     group: str | None = None,
@@ -48,16 +48,20 @@ def sample(
         The rows; the model's own data file by default.
     start : DataTree, optional
         An answer of `estimate`: kept in the result, and one more start where it holds tables
-        (``polished``). Chains start, with jitter, at the best mode that spectral and random starts
-        reach. With interventions its targets are the candidates, where the model lists none.
+        (``polished``). Chains start, with jitter, at the modes that spectral and random starts reach, in
+        turn; more chains are run if so many modes lie within 5 log units of the best. With
+        interventions its targets are the candidates, where the model lists none.
     base : tabulated Dataset, dataframe, mapping or path, optional
         For a model with interventions: rows of the untouched network, see `build_model`.
     draws, tune, chains : int
         Kept draws and warm-up draws per chain; number of chains.
     cores : int, optional
         Processes or threads; all of the machine, at most one per chain, by default.
-    sampler : {"nutpie", "pymc"}
-        Both run NUTS; ``pymc`` compiles faster and samples slower.
+    sampler : {"nutpie", "pymc", "smc"}
+        The first two run NUTS; ``pymc`` compiles faster and samples slower. ``smc`` is sequential Monte
+        Carlo for small models with several modes: ``draws`` particles in each of ``chains``
+        independent runs, every particle's classes matched to the best mode on its own; not for
+        interventions.
     priors : mapping, optional
         See `build_model`.
     grid : float, mapping or "auto", optional
@@ -85,8 +89,10 @@ def sample(
         Groups ``posterior`` (parameters and functionals, classes aligned to the start),
         ``sample_stats``, ``prior``, ``prior_predictive``, ``posterior_predictive``,
         ``observed_data``, ``log_likelihood_pattern`` (log p of one row of each pattern),
-        ``identification`` (with what was learnt beyond the prior) and, if given, the start's
-        ``estimate``. With interventions ``posterior``
+        ``identification`` (with what was learnt beyond the prior), ``modes`` (posterior modes and
+        likelihood optima with their weights) and, if given, the start's ``estimate``; with ``smc`` also
+        ``evidence``. Where chains stay in separate modes, the draws are resampled by the modes'
+        weights. With interventions ``posterior``
         holds ``target_weight`` and the tables of a learnt base, and ``targets`` per target
         ``inclusion_probability`` (posterior probability of a share above 0.01) and ``identified``.
         Where the data leave the excluded values open, the draws average over the plausible choices.
@@ -128,6 +134,8 @@ def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
     if sampler not in SAMPLERS:
         raise ModelError(f"sampler {sampler!r} is unknown; choose {' or '.join(SAMPLERS)}")
+    if sampler == "smc" and model.interventions is not None:
+        raise ModelError("sampler 'smc' is not for interventions; choose nutpie or pymc")
     for name, value in sizes.items():
         if not isinstance(value, int) or value < 1:
             raise ModelError(f"{name} must be a whole number of at least 1, got {value!r}")
