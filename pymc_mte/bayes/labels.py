@@ -25,7 +25,7 @@ def align_chains(
     model : CausalModel
         The graph.
     values : mapping of str to ndarray
-        Draws (chain, draw, ...).
+        Draws (chain, draw, ...); what is no parameter of the model has the class first.
     pivots : mapping of str to ndarray
         What each chain is matched to: (chain, ...).
     scales : mapping of str to float
@@ -41,7 +41,7 @@ def align_chains(
         switched.append((preferred != order).any(axis=-1).mean())
     order = np.array(orders)
     out = {
-        n: take_classes(v, order, 2) if model.posterior_dims[n][:1] == ("class",) else v
+        n: take_classes(v, order, 2) if model.posterior_dims.get(n, ("class",))[:1] == ("class",) else v
         for n, v in values.items()
     }
     return out, float(np.mean(switched))
@@ -71,7 +71,7 @@ def align_draws(
     target = class_profile(model, {name: value[None] for name, value in pivot.items()}, scales)[0]
     order, ambiguous = match_classes(class_profile(model, flat, scales), target)
     out = {
-        n: take_classes(v, order, 1) if model.posterior_dims[n][:1] == ("class",) else v
+        n: take_classes(v, order, 1) if model.posterior_dims.get(n, ("class",))[:1] == ("class",) else v
         for n, v in flat.items()
     }
     return {name: value.reshape(*lead, *value.shape[1:]) for name, value in out.items()}, float(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.bayes.build import build_model
 from pymc_mte.bayes.modes import Modes, at_best, chain_modes, chain_starts, find_modes, one_mode
+from pymc_mte.bayes.pooling import pooled_values
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.rowstart import chain_start, row_starting_point
 from pymc_mte.bayes.rowwise import needs_rows
@@ -111,8 +112,11 @@ def prepare(
     else:
         problem = make_problem(model, columns, counts, seed=seed)
         modes = find_modes(problem, start, priors=priors)
-        started = chain_modes(modes, chains)
+        pooled = not set(model.dims) <= {rv.name for rv in built.free_RVs}
+        # the variables behind pooled parameters have no labels to be matched by: one mode for all chains
+        started = np.zeros(chains, dtype=np.int64) if pooled else chain_modes(modes, chains)
         starts = [without_first_levels(model, p) for p in chain_starts(problem, modes, started, rng)]
+        starts = [pooled_values(built, model, start, scales) for start in starts]
     return Prepared(
         model=model,
         table=table,

@@ -32,6 +32,7 @@ def sample(
     sampler: Literal["nutpie", "pymc", "smc"] = "nutpie",
     priors: Mapping[str, Prior] | None = None,
     grid: Grid | None = None,
+    group: str | None = None,
     measurement_first: bool = False,
     target_accept: float = 0.9,
     random_seed: int = 0,
@@ -66,6 +67,9 @@ def sample(
     grid : float, mapping or "auto", optional
         Round continuous variables to bins of this width, see `build_model`; everything that the result
         holds is then of the rounded values, whose widths its attribute ``grid`` says.
+    group : str, optional
+        Column of groups whose class weights are partially pooled, see `build_model`; ``posterior`` then
+        has ``group_class_weight`` (group, class) too.
     measurement_first : bool
         Learn the classes from all variables but the outcome, and the outcome's class means afterwards,
         by regression on the class probabilities of every draw with Bayesian bootstrap weights. Slower
@@ -106,7 +110,7 @@ def sample(
         return sample_targets(model, data, priors=priors, seed=random_seed, options=options, **mixture)
     if base is not None:
         raise ModelError("base: only a model with interventions has base rows; leave it out")
-    model, table = resolve(model, data)
+    model, table = resolve(model, data, group)
     if measurement_first:
         if grid is not None or start is not None:
             raise ModelError("measurement_first: it takes neither grid nor start; leave them out")

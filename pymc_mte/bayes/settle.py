@@ -12,9 +12,11 @@ from pymc_mte.bayes.density import multinomial_coefficient
 from pymc_mte.bayes.evidence import evidence_dataset
 from pymc_mte.bayes.labels import align_chains, align_draws
 from pymc_mte.bayes.modes import basin_shares, optima_notes
+from pymc_mte.bayes.pooling import BY_GROUP, group_labels
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.bayes.weigh import Weighing, resampled, weigh
+from pymc_mte.data import GROUP
 from pymc_mte.model import CausalModel
 from pymc_mte.regression import functionals_given, given_rows
 from pymc_mte.results import dataset, labels
@@ -77,6 +79,8 @@ def settle(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int) -> Set
     kept, stats = raw["posterior"].to_dataset(), raw["sample_stats"].to_dataset()
     values = with_first_levels(model, {str(name): kept[name].values for name in kept.data_vars})
     own = {name: values[name] for name in model.posterior_dims}
+    if BY_GROUP in values:
+        own[BY_GROUP] = np.moveaxis(values[BY_GROUP], -1, 2)
     if smc:
         aligned, switching = align_draws(model, own, ready.pivot, ready.scales)
         weighing = _one_mode(ready, kept.sizes)
@@ -85,8 +89,12 @@ def settle(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int) -> Set
         weighing = weigh(model, ready.built, ready.modes, free, ready.started, ready.scales, seed)
         pivots = {name: v[weighing.chain_mode] for name, v in ready.modes.posterior.parameters.items()}
         aligned, switching = align_chains(model, own, pivots, ready.scales)
+    by_group = aligned.pop(BY_GROUP, None)
     aligned |= functionals_given(model, aligned, *given_rows(model, ready.table))
     runs = dataset(model, aligned)
+    if by_group is not None:
+        runs = runs.assign_coords({GROUP: group_labels(ready.table)})
+        runs[BY_GROUP] = (("chain", "draw", GROUP, "class"), np.moveaxis(by_group, 2, -1))
     notes = [*_convergence(model, runs, stats, switching, weighing), *optima_notes(ready.modes)]
     stats = stats.assign(mode=(("chain", "draw"), weighing.mode_of_draw))
     posterior, kept, stats = (_sampled(part, weighing, ready.chains, seed) for part in (runs, kept, stats))
