@@ -12,8 +12,9 @@ from pymc_mte.bayes.groups import (
 from pymc_mte.bayes.learnt import agreement, learnt_notes, log_prior_density, what_was_learnt
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.settle import settle
-from pymc_mte.data import CLUSTER, data_notes, fingerprint
+from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, complete_rows, data_notes, fingerprint
 from pymc_mte.identify.identification import Identification, identify
+from pymc_mte.regression import given_rows
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -35,23 +36,20 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
         Warm-up draws.
     """
     model, table = ready.model, ready.table
-    settled = settle(ready, raw, sampler=sampler, seed=seed)
-    posterior = settled.posterior
+    given = given_rows(model, table)
+    settled = settle(ready, raw, given, sampler=sampler, seed=seed)
+    posterior, kept = settled.posterior, settled.kept
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(settled.stats)})
     tree["posterior"].attrs |= {"kind": settled.kind, "inference_library": settled.library}
-    tree["modes"] = xr.DataTree(settled.modes)
-    if settled.evidence is not None:
-        tree["evidence"] = xr.DataTree(settled.evidence)
-    add_predictive(tree, ready.built, model, {n: posterior[n].values for n in model.dims}, seed)
+    for name, group in settled.groups.items():
+        tree[name] = xr.DataTree(group)
+    add_predictive(tree, ready.built, model, kept, given, seed)
     add_observed(tree, model, table)
-    found = identify(model, table)
-    densities = log_prior_density(ready.built, settled.kept), total_log_likelihood(tree, model, table)
-    learnt = what_was_learnt(model, ready.built, posterior, *densities, seed)
-    report = (
-        identification_dataset(found)
-        .merge(learnt)
-        .assign_attrs(agreement(raw["sample_stats"].to_dataset(), ready.at_best))
-    )
+    found = identify(model, complete_rows(model, table))
+    densities = log_prior_density(ready.built, kept), total_log_likelihood(tree, model, table)
+    learnt = what_was_learnt(model, ready.built, posterior, *densities, seed, given)
+    shares = agreement(raw["sample_stats"].to_dataset(), ready.at_best)
+    report = identification_dataset(found).merge(learnt).assign_attrs(shares)
     tree["identification"] = xr.DataTree(report)
     notes = [*settled.notes, *learnt_notes(learnt, found.identified)]
     if ready.start is not None:
@@ -73,8 +71,8 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
 def _with_known(notes: list[Note], table: xr.Dataset, found: Identification) -> list[Note]:
     """Join what the draws say with what data and identification said before."""
     clustered = [Note(Status.CLUSTERS_IGNORED, CLUSTER)] if CLUSTER in table else []
-    out = [*data_notes(table), *clustered, *notes]
+    weighted = [Note(Status.WEIGHTED_LIKELIHOOD, SAMPLING_WEIGHT)] if SAMPLING_WEIGHT in table else []
+    out = [*data_notes(table), *clustered, *weighted, *notes]
     known = {note.where for note in out}
-    return out + [
-        note for note in found.notes if note.where not in known and note.status is not Status.CONSTANT_COLUMN
-    ]
+    of_moments = (Status.CONSTANT_COLUMN, Status.COVARIATES_ADJUSTED)
+    return out + [note for note in found.notes if note.where not in known and note.status not in of_moments]

@@ -8,7 +8,7 @@ import pymc as pm
 from pymc_mte.bayes.compose import compose
 from pymc_mte.bayes.priors import Prior, merge_priors
 from pymc_mte.bayes.targets import build_targets
-from pymc_mte.data import SAMPLING_WEIGHT, resolve
+from pymc_mte.data import resolve
 from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.model import CausalModel
 
@@ -74,8 +74,6 @@ def build_model(
     model, table = resolve(model, data)
     if table["count"].dtype.kind != "i":
         raise DataError("the posterior needs whole counts; real-valued tables are for moment methods only")
-    if SAMPLING_WEIGHT in table:
-        raise RefusedError("sampling weights are for `estimate`; a weighted posterior is not supported")
     with pm.Model() as built:
         compose(model, table, merge_priors(model, priors))
     return built

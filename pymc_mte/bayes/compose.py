@@ -10,6 +10,7 @@ import xarray as xr
 from pymc_mte.bayes.layout import Code, level_numbers, pattern_layout, pooled_scale
 from pymc_mte.bayes.mixture import continuous_mixture
 from pymc_mte.bayes.priors import Prior, Tensor, add_parameter, free_dims
+from pymc_mte.bayes.rowwise import compose_rows, needs_rows
 from pymc_mte.families import binomial_coefficients
 from pymc_mte.model import CausalModel
 
@@ -31,6 +32,8 @@ def compose(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Prior]) 
     dict of str to tensor
         The parameters by result name.
     """
+    if needs_rows(model, table):
+        return compose_rows(model, table, priors)
     layout = pattern_layout(model, table)
     current = pm.modelcontext(None)
     coords = {
@@ -38,7 +41,7 @@ def compose(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Prior]) 
     }
     coords |= {"cell": list(range(layout.sizes["cell"])), "continuous": list(model.continuous_variables)}
     current.add_coords(coords)
-    scales = {v: pooled_scale(table, v) for v in model.continuous_variables}
+    scales = {v: pooled_scale(model, table, v) for v in model.continuous_variables}
     parameters = {
         name: add_parameter(
             model,

@@ -39,8 +39,8 @@ def align_chains(
         preferred = match_classes(own[::SWITCH_EVERY], pivot)[0]
         orders.append(order)
         switched.append((preferred != order).any(axis=-1).mean())
-    order = np.array(orders)
-    out = {n: take_classes(v, order, 2) if model.dims[n][:1] == ("class",) else v for n, v in values.items()}
+    order, dims = np.array(orders), model.posterior_dims
+    out = {n: take_classes(v, order, 2) if dims[n][:1] == ("class",) else v for n, v in values.items()}
     return out, float(np.mean(switched))
 
 
@@ -66,8 +66,9 @@ def align_draws(
     lead = values["class_weight"].shape[:2]
     flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in values.items()}
     target = class_profile(model, {name: value[None] for name, value in pivot.items()}, scales)[0]
+    dims = model.posterior_dims
     order, ambiguous = match_classes(class_profile(model, flat, scales), target)
-    out = {n: take_classes(v, order, 1) if model.dims[n][:1] == ("class",) else v for n, v in flat.items()}
+    out = {n: take_classes(v, order, 1) if dims[n][:1] == ("class",) else v for n, v in flat.items()}
     return {name: value.reshape(*lead, *value.shape[1:]) for name, value in out.items()}, float(
         ambiguous.mean()
     )

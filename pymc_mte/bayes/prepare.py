@@ -9,9 +9,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.build import build_model
-from pymc_mte.bayes.modes import Modes, at_best, chain_modes, chain_starts, find_modes
+from pymc_mte.bayes.modes import OVERDISPERSED, Modes, at_best, chain_modes, chain_starts, find_modes
 from pymc_mte.bayes.priors import Prior
-from pymc_mte.bayes.start import without_first_levels
+from pymc_mte.bayes.rowstart import chain_start, row_starting_point
+from pymc_mte.bayes.rowwise import needs_rows
+from pymc_mte.bayes.start import JITTER, without_first_levels
 from pymc_mte.data import columns_of
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import pooled_scales
@@ -32,10 +34,12 @@ class Prepared:
         Tabulated data.
     built : pymc.Model
         The posterior.
-    problem : Problem
-        The data as the climbs see them.
-    modes : Modes
-        Where chains start, classes in the order of the package.
+    pivot : mapping of str to ndarray
+        The best optimum, classes in the order of the package.
+    problem : Problem or None
+        The data as the climbs see them; None with the row-wise likelihood.
+    modes : Modes or None
+        All modes that were found; None with the row-wise likelihood, where one optimum is looked for.
     started : ndarray of int, shape (runs,)
         Mode at which each chain starts.
     chains : int
@@ -53,19 +57,15 @@ class Prepared:
     model: CausalModel
     table: xr.Dataset
     built: pm.Model
-    problem: Problem
-    modes: Modes
+    pivot: Parameters
+    problem: Problem | None
+    modes: Modes | None
     started: NDArray[np.int64]
     chains: int
     scales: dict[str, float]
     starts: list[Parameters]
     at_best: float
     start: xr.DataTree | None
-
-    @property
-    def pivot(self) -> Parameters:
-        """Parameters of the best mode."""
-        return self.modes.best
 
     @property
     def n(self) -> float:
@@ -99,10 +99,18 @@ def prepare(
     """
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     built = build_model(model, table, priors=priors)
-    problem = make_problem(model, columns, counts, seed=seed)
-    modes = find_modes(problem, start, priors=priors)
-    started = chain_modes(modes, chains)
-    starts = chain_starts(problem, modes, started, np.random.default_rng(seed))
+    scales, rng = pooled_scales(model, columns, counts), np.random.default_rng(seed)
+    if needs_rows(model, table):
+        pivot, share = row_starting_point(model, table, start, seed)
+        problem, modes, started = None, None, np.zeros(chains, dtype=np.int64)
+        spreads = [OVERDISPERSED if chain % 2 else JITTER for chain in range(chains)]
+        starts = [chain_start(model, table, pivot, scales, rng, spread) for spread in spreads]
+    else:
+        problem = make_problem(model, columns, counts, seed=seed)
+        modes = find_modes(problem, start, priors=priors)
+        pivot, share, started = modes.best, at_best(modes), chain_modes(modes, chains)
+        points = chain_starts(problem, modes, started, rng)
+        starts = [without_first_levels(model, point) for point in points]
     return Prepared(
         model=model,
         table=table,
@@ -111,8 +119,9 @@ def prepare(
         modes=modes,
         started=started,
         chains=chains,
-        scales=pooled_scales(model, columns, counts),
-        starts=[without_first_levels(model, start) for start in starts],
-        at_best=at_best(modes),
+        pivot=pivot,
+        scales=scales,
+        starts=starts,
+        at_best=share,
         start=start,
     )

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.moments.em import MIN_SD_SHARE, Maximiser, em, random_starts
+from pymc_mte.moments.em import Maximiser, em, random_starts
 from pymc_mte.moments.likelihood import moment_start
 from pymc_mte.moments.methods import class_profile, pooled_scales
+from pymc_mte.moments.msteps import MIN_SD_SHARE
 from pymc_mte.moments.multistart import leap, thinned
 from pymc_mte.moments.problem import Problem
 from pymc_mte.network import log_joint, log_sum_classes
@@ -148,7 +149,7 @@ def profiles(problem: Problem, parameters: Parameters) -> Array:
 def relabelled(model: CausalModel, parameters: Parameters, order: NDArray[np.int64]) -> Parameters:
     """Reorder the classes of every set of parameters: ``order`` (sets, classes)."""
     return {
-        name: take_classes(value, order, 1) if model.dims.get(name, ())[:1] == ("class",) else value
+        name: take_classes(value, order, 1) if model.posterior_dims.get(name, ())[:1] == ("class",) else value
         for name, value in parameters.items()
     }
 
