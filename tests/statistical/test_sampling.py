@@ -42,6 +42,7 @@ GROUPS = {
     "observed_data",
     "log_likelihood_pattern",
     "identification",
+    "modes",
     "estimate",
 }
 
