@@ -1,6 +1,6 @@
 from .bayes.build import build_model as build_model
 from .bayes.sample import sample as sample
-from .compare import compare as compare, compare_models as compare_models, loo as loo
+from .compare import compare as compare
 from .data import tabulate as tabulate
 from .errors import (
     DataError as DataError,
@@ -15,7 +15,9 @@ from .identify.sensitivity import sensitivity as sensitivity
 from .identify.splits import role_splits as role_splits
 from .intervene import do as do
 from .interventions import Interventions as Interventions, base_model as base_model
+from .ladder import ladder as ladder
 from .model import CausalModel as CausalModel
+from .model_comparison import compare_models as compare_models, loo as loo
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate
 from .moments.plan import Plan as Plan, plan as plan
