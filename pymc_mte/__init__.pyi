@@ -1,5 +1,6 @@
 from .bayes.build import build_model as build_model
 from .bayes.sample import sample as sample
+from .class_choice import ClassChoice as ClassChoice, choose_classes as choose_classes
 from .compare import compare as compare
 from .data import tabulate as tabulate
 from .errors import (
@@ -21,6 +22,7 @@ from .model_comparison import compare_models as compare_models, loo as loo
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate
 from .moments.plan import Plan as Plan, plan as plan
+from .plots.classes_choice import plot_class_choice as plot_class_choice
 from .plots.comparison import plot_comparison as plot_comparison
 from .plots.graph import plot_graph as plot_graph
 from .plots.hierarchy import plot_hierarchy as plot_hierarchy

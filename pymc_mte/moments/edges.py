@@ -128,6 +128,12 @@ def edge_tests(problem: Problem, point: Parameters) -> tuple[EdgeTest, ...]:
     return tuple(layout.test(edges, said) for said, edges in forbidden_edges(problem.model).items())
 
 
+def edge_scores(problem: Problem, point: Parameters, edges: Sequence[Edge]) -> tuple[EdgeTest, ...]:
+    """Test edges one by one at the maximum-likelihood estimate (see `edge_tests`)."""
+    layout = _Layout(problem, point)
+    return tuple(layout.test((edge,), f"{edge[0]} -> {edge[1]}") for edge in edges)
+
+
 def law_shifts(problem: Problem, point: Parameters, edges: Sequence[Edge]) -> list[Array]:
     """Change that each edge, shifting its child by `SHIFT`, makes to the fitted law of a discrete model.
 
