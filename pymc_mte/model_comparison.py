@@ -9,10 +9,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pymc_mte.bayes.groups import pattern_log_likelihood
-from pymc_mte.data import canonical_order
+from pymc_mte.bayes.groups import pattern_log_likelihood, total_log_likelihood
+from pymc_mte.data import canonical_order, columns_of, effective_weights
 from pymc_mte.errors import DataError
+from pymc_mte.moments.class_number import n_free
+from pymc_mte.moments.em import em
 from pymc_mte.results import model_of
+
+EVIDENCE = "log_evidence"
+"""Attribute of a result that holds the logarithm of its marginal likelihood, if it was computed."""
+
+TOLERANCE = 1e-9
+"""Gain per row at which a climb from the best draw stops."""
 
 
 def loo(posterior: xr.DataTree) -> Any:
@@ -59,7 +67,7 @@ def loo(posterior: xr.DataTree) -> Any:
 
 
 def compare_models(posteriors: Mapping[str, xr.DataTree]) -> pd.DataFrame:
-    """Rank models by leave-one-row-out predictive accuracy, through ArviZ.
+    """Rank models by leave-one-row-out predictive accuracy, with stacking weights, through ArviZ.
 
     Parameters
     ----------
@@ -69,7 +77,15 @@ def compare_models(posteriors: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        As from `arviz.compare`: rank, elpd, differences with standard errors, stacking weights.
+        As from `arviz.compare`: rank, elpd, differences with standard errors, stacking weights. Beside
+        them ``log_likelihood`` (its maximum, climbed to from the best draw), ``parameters`` and ``bic``
+        (lower is better; parameters that the rows do not identify count too, against the larger model), and
+        ``log_evidence`` where a result carries it in its attributes.
+
+    Raises
+    ------
+    DataError
+        If the models saw different rows, columns or levels.
     """
     if len({tree.attrs.get("fingerprint") for tree in posteriors.values()}) > 1:
         sizes = {name: tree.attrs.get("n") for name, tree in posteriors.items()}
@@ -78,4 +94,36 @@ def compare_models(posteriors: Mapping[str, xr.DataTree]) -> pd.DataFrame:
             "different data, columns or levels"
         )
     table: pd.DataFrame = az.compare({name: loo(tree) for name, tree in posteriors.items()})
+    for column, values in _criteria(posteriors).items():
+        table[column] = [values[str(name)] for name in table.index]
     return table
+
+
+def _criteria(posteriors: Mapping[str, xr.DataTree]) -> dict[str, dict[str, float]]:
+    """Information criteria of every model, and its evidence if any model carries it."""
+    columns: dict[str, dict[str, float]] = {"log_likelihood": {}, "parameters": {}, "bic": {}}
+    for name, tree in posteriors.items():
+        reached, size = maximum_likelihood(tree)
+        rows = float(tree["observed_data"]["count"].sum())
+        columns["log_likelihood"][name], columns["parameters"][name] = reached, size
+        columns["bic"][name] = -2 * reached + size * np.log(rows)
+    evidence = {
+        n: float(tree.attrs["log_evidence"]) for n, tree in posteriors.items() if EVIDENCE in tree.attrs
+    }
+    if evidence:
+        columns[EVIDENCE] = {name: evidence.get(name, np.nan) for name in posteriors}
+    return columns
+
+
+def maximum_likelihood(posterior: xr.DataTree) -> tuple[float, int]:
+    """Climb the likelihood from the best draw: its maximum, and the number of free parameters."""
+    model, table = model_of(posterior), posterior["observed_data"].to_dataset()
+    draws = posterior["posterior"].to_dataset()
+    if not set(model.dims) <= set(draws.data_vars) or model.interventions is not None or model.covariates:
+        return np.nan, 0  # EM climbs the likelihood of the graph alone
+    total = total_log_likelihood(posterior, model, table)
+    chain, draw = np.unravel_index(int(total.argmax()), total.shape)
+    start = {name: draws[name].values[chain, draw][None] for name in model.dims}
+    counts = effective_weights(table)[None]
+    found = em(model, columns_of(table, model), counts, start, tolerance=TOLERANCE)
+    return max(float(found.log_likelihood[0]), float(total.max())), n_free(model)
