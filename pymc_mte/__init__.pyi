@@ -19,10 +19,13 @@ from .model import CausalModel as CausalModel
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate
 from .moments.plan import Plan as Plan, plan as plan
+from .plots.classes import plot_classes as plot_classes
 from .plots.comparison import plot_comparison as plot_comparison
 from .plots.graph import plot_graph as plot_graph
 from .plots.hierarchy import plot_hierarchy as plot_hierarchy
+from .plots.mixture import plot_effect_mixture as plot_effect_mixture
 from .plots.plan import plot_plan as plot_plan
+from .plots.predictive import plot_predictive as plot_predictive, plot_prior as plot_prior
 from .plots.proxies import plot_proxies as plot_proxies
 from .plots.splits import plot_role_splits as plot_role_splits
 from .results import load as load, save as save

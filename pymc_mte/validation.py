@@ -98,6 +98,8 @@ def check_variables(model: "CausalModel") -> None:
         taken = RESERVED | (RESERVED_BY_TARGETS if model.interventions is not None else frozenset())
         if name in taken or not name:
             raise ValueError(f"variables.{name}: this name is used for results; rename the variable")
+        if "/" in name:
+            raise ValueError(f"variables.{name}: a slash separates groups in results; rename the variable")
         for parent in var.parents:
             if parent not in model.variables:
                 raise ValueError(f"variables.{name}.parents: {parent!r} is not a variable of this model")
