@@ -21,6 +21,7 @@ from pymc_mte.plots.plan import plot_plan
 from pymc_mte.plots.predictive import plot_predictive, plot_prior
 from pymc_mte.plots.proxies import plot_proxies
 from pymc_mte.plots.splits import plot_role_splits
+from pymc_mte.plots.units import plot_unit_effects
 from pymc_mte.sharing import STATEMENT, safe_note, safe_text
 from pymc_mte.summary import words
 
@@ -125,7 +126,7 @@ def _sections(fit: "Fit", share_safe: bool) -> list[Section]:
     parts = [
         Section(title="In short", lines=[question(fit.model)], points=[*answers(fit), *certainty(fit)]),
         _learnable(fit, safe),
-        _answered(fit),
+        _answered(fit, share_safe),
         _compared(fit),
         _fits(fit, share_safe),
         _doubted(fit, share_safe),
@@ -158,7 +159,7 @@ def _learnable(fit: "Fit", safe: Callable[[str], str]) -> Section:
     return out
 
 
-def _answered(fit: "Fit") -> Section:
+def _answered(fit: "Fit", share_safe: bool) -> Section:
     summary = fit.summary()
     summary = summary[~summary.index.str.startswith("potential_outcome")]
     kind = "posterior" if fit.posterior is not None else f"moments, method {fit.moments.attrs['method']}"
@@ -168,6 +169,8 @@ def _answered(fit: "Fit") -> Section:
         _draw(out, "Every answer by every method, 90% intervals.", fit.plot_effects)
     _draw(out, "The mixture of treatment effects: class sizes and effects.", plot_effect_mixture, result)
     _draw(out, "What the people of each class look like.", plot_classes, result)
+    if not share_safe:  # its steps are as wide as combinations are frequent
+        _draw(out, "Effect expected for single rows, given their classes.", plot_unit_effects, result)
     return out
 
 

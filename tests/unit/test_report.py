@@ -93,7 +93,7 @@ def test_page_tells_everything(level3, tools, tmp_path):
         'name = "level3"',
     ):
         assert " ".join(words.split()) in shown, words
-    assert page.tags.count("img") == 8
+    assert page.tags.count("img") == 9
     assert STATEMENT not in shown
 
 
