@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import table_of, with_class_axis
+from pymc_mte.network import by_parents, table_of, with_class_axis
 
 Array = NDArray[np.float64]
 
@@ -54,18 +54,25 @@ def outcome_mean(model: CausalModel, parameters: Parameters, outcome: str) -> Ar
     For a bernoulli variable it is the probability of the second level.
     """
     var = model.variables[outcome]
-    name = f"mean_{outcome}"
     if var.family == "bernoulli":
         name = f"p_{outcome}"
         value = with_class_axis(model, name, parameters[name])[..., 1]
     elif var.trials is not None:
         value = var.trials * with_class_axis(model, f"p_{outcome}", parameters[f"p_{outcome}"])
-    elif f"mean_{outcome}" in model.owners:
-        value = with_class_axis(model, name, parameters[name])
+    elif var.spec.law is not None:
+        value = var.spec.law.mean(*(_by_cell(model, outcome, p, parameters) for p in var.spec.parameters))
     else:
         raise ModelError(f"{outcome!r} is {var.family} and has no mean; ask for its distribution")
     axis = value.ndim - 1 - len(var.parents)
     return np.repeat(value, model.classes, axis=axis) if value.shape[axis] == 1 else value
+
+
+def _by_cell(model: CausalModel, variable: str, parameter: str, parameters: Parameters) -> Array:
+    """Return a parameter with axes for class and all parents, of length 1 where it does not vary."""
+    var, name = model.variables[variable], f"{parameter}_{variable}"
+    value = with_class_axis(model, name, parameters[name])
+    lacking = 0 if by_parents(var, parameter) else len(var.parents)
+    return value.reshape(*value.shape, *(1,) * lacking)
 
 
 def interventional_mean(

@@ -42,6 +42,14 @@ class Status(StrEnum):
         "Rows with missing values were left out. If missingness depends on the class or the "
         "outcome, every answer is shifted; compare with a model of complete columns."
     )
+    MISSING_SUMMED = (
+        "Missing values were summed out of the likelihood. This assumes that they are missing at random: "
+        "given what was observed, whether a value is missing does not depend on the value or the class."
+    )
+    WEIGHTED_LIKELIHOOD = (
+        "Sampling weights enter as powers of each row's likelihood, scaled to the effective number of rows. "
+        "That is no exact posterior: its centre follows the population, its width is approximate."
+    )
     SHARES_ONLY = (
         "The counts are not whole numbers, so they are shares and carry no sampling error; nothing "
         "was resampled. Pass counts of rows to get standard errors."

@@ -1,25 +1,15 @@
 """The continuous variables given the discrete ones: a mixture over classes, as an observed variable."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pymc as pm
 from numpy.typing import NDArray
 
+from pymc_mte.bayes.densities import LOG_DENSITY
 from pymc_mte.bayes.priors import Tensor
-
-LOG_DENSITY: dict[str, Any] = {
-    "normal": lambda x, mean, sd, nu: pm.logp(pm.Normal.dist(mean, sd), x),
-    "student_t": lambda x, mean, sd, nu: pm.logp(pm.StudentT.dist(nu=nu, mu=mean, sigma=sd), x),
-}
-"""Log-density of every continuous family as a PyTensor expression."""
-
-DRAW: dict[str, Any] = {
-    "normal": lambda rng, mean, sd, nu: rng.normal(mean, sd),
-    "student_t": lambda rng, mean, sd, nu: mean + sd * rng.standard_t(nu, size=np.shape(mean)),
-}
-"""Random values of every continuous family in NumPy."""
+from pymc_mte.families import FAMILIES
 
 
 def continuous_mixture(
@@ -28,7 +18,7 @@ def continuous_mixture(
     *,
     log_class: Tensor,
     weight: Tensor,
-    parameters: Mapping[str, list[Tensor]],
+    parameters: Sequence[Sequence[Tensor]],
     observed: Tensor,
 ) -> Tensor:
     """Observe rows of continuous variables as a mixture over classes.
@@ -43,18 +33,19 @@ def continuous_mixture(
         Log P(class | discrete part of the row).
     weight : tensor of shape (rows,)
         How often every row occurred.
-    parameters : mapping of str to list of tensors
-        ``mean``, ``sd`` and ``nu`` of every column, each of shape (rows or 1, classes or 1).
+    parameters : sequence of sequences of tensors
+        Of every column, its family's parameters in order, each of shape (rows or 1, classes or 1).
     observed : tensor of shape (rows, columns)
         The values.
     """
-    flat = [tensor for column in zip(*parameters.values(), strict=True) for tensor in column]
+    flat = [tensor for column in parameters for tensor in column]
+    stops = np.cumsum([0, *(len(column) for column in parameters)])
 
     def logp(value: Tensor, log_u: Tensor, w: Tensor, *rest: Tensor) -> Tensor:
         log_u, w, arguments = _unbatch(log_u, 2), _unbatch(w, 1), [_unbatch(r, 2) for r in rest]
         total = log_u
         for i, family in enumerate(families):
-            total = total + LOG_DENSITY[family](value[:, i, None], *arguments[3 * i : 3 * i + 3])
+            total = total + LOG_DENSITY[family](value[:, i, None], *arguments[stops[i] : stops[i + 1]])
         return (w * pm.math.logsumexp(total, axis=1)).sum()
 
     def draw(
@@ -66,9 +57,9 @@ def continuous_mixture(
         for i, family in enumerate(families):
             own = [
                 np.broadcast_to(np.reshape(a, np.shape(a)[-2:]), log_u.shape)[rows, latent]
-                for a in rest[3 * i : 3 * i + 3]
+                for a in rest[stops[i] : stops[i + 1]]
             ]
-            columns.append(DRAW[family](rng, *own))
+            columns.append(FAMILIES[family].draw(rng, *own))
         return np.column_stack(columns)
 
     def random(*arguments: Any, rng: np.random.Generator, size: Any = None) -> NDArray[np.float64]:

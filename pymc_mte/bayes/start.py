@@ -7,6 +7,7 @@ import pymc as pm
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.bayes.priors import is_bernoulli
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.classes import ClassProblem, lacks_proxies
@@ -78,9 +79,10 @@ def _partial(model: CausalModel, point: xr.Dataset) -> Parameters | None:
     weight = np.clip(weight, 0.02, None)
     found["class_weight"] = weight / weight.sum()
     for name, value in found.items():
-        if model.scope(name) == "rate":
+        support = model.kind(name).support
+        if support == "unit":
             found[name] = np.clip(np.nan_to_num(value, nan=0.5), 0.01, 0.99)
-        elif name.startswith("p_"):
+        elif support == "simplex" and name != "class_weight":
             table = np.clip(np.nan_to_num(value, nan=0.5), 0.01, None)
             found[name] = table / table.sum(axis=-1, keepdims=True)
     return found if len(found) > 1 else None
@@ -92,17 +94,16 @@ def jittered(
     """One chain's start: the point with noise on a scale that fits each parameter."""
     out: Parameters = {}
     for name, value in point.items():
-        variable, parameter = model.owners.get(name, ("", "p"))
-        noise = JITTER * rng.normal(size=value.shape)
-        if model.scope(name) == "rate":
+        support, noise = model.kind(name).support, JITTER * rng.normal(size=value.shape)
+        if support == "unit":
             odds = np.clip(value, 1e-3, 1 - 1e-3)
             odds = odds / (1 - odds) * np.exp(noise)
             out[name] = odds / (1 + odds)
-        elif parameter == "p":
+        elif support == "simplex":
             table = np.clip(value, 1e-3, None) * np.exp(noise)
             out[name] = table / table.sum(axis=-1, keepdims=True)
-        elif parameter == "mean":
-            out[name] = value + noise * scales[variable]
+        elif support == "real":
+            out[name] = value + noise * scales[model.owners[name][0]]
         else:
             out[name] = value * np.exp(noise)
     return out
@@ -112,9 +113,7 @@ def without_first_levels(model: CausalModel, parameters: Parameters) -> Paramete
     """Values of the model's random variables: a bernoulli table by its second level."""
     out = {}
     for name, value in parameters.items():
-        variable, parameter = model.owners.get(name, ("", ""))
-        bernoulli = parameter == "p" and model.variables[variable].family == "bernoulli"
-        out[name] = value[..., 1] if bernoulli else value
+        out[name] = value[..., 1] if is_bernoulli(model, name) else value
     return out
 
 
@@ -122,9 +121,7 @@ def with_first_levels(model: CausalModel, values: Parameters) -> Parameters:
     """Invert `without_first_levels`, with any leading axes."""
     out = {}
     for name, value in values.items():
-        variable, parameter = model.owners.get(name, ("", ""))
-        bernoulli = parameter == "p" and model.variables[variable].family == "bernoulli"
-        out[name] = np.stack([1 - value, value], axis=-1) if bernoulli else value
+        out[name] = np.stack([1 - value, value], axis=-1) if is_bernoulli(model, name) else value
     return out
 
 

@@ -8,6 +8,7 @@ import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
 
+from pymc_mte.bayes.layout import MAX_FULL_TABLE
 from pymc_mte.bayes.priors import LogRatio, Prior, Tensor, add_parameter, merge_priors
 from pymc_mte.errors import DataError, ModelError
 from pymc_mte.model import CausalModel
@@ -21,9 +22,6 @@ Ints = NDArray[np.int64]
 
 CONCENTRATION = 0.5
 """Dirichlet concentration of the shares: Jeffreys' prior, which lets targets be absent."""
-
-MAX_FULL_TABLE = 4_096
-"""Up to this many cells the counts of all cells are observed; beyond, the seen patterns and one rest."""
 
 UNSEEN = 1e-12
 """Probability given to a row that no candidate can produce."""

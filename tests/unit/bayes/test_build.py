@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import special, stats
 
 from pymc_mte import CausalModel, DataError, ModelError, build_model, population, simulate, tabulate
-from pymc_mte.bayes.build import pattern_layout
+from pymc_mte.bayes.layout import pattern_layout
 from pymc_mte.bayes.start import with_first_levels, without_first_levels
 
 B = {"family": "bernoulli"}
