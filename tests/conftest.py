@@ -165,7 +165,7 @@ def made_posterior(model: CausalModel, rows: xr.Dataset, *, draws: int = 20) -> 
     for name, value in model.true_parameters().items():
         noise = np.exp(rng.normal(0.0, 0.03, size=(2, draws, *value.shape)))
         parameters[name] = value * noise
-        if model.scope(name) == "table":
+        if model.kind(name).scope == "table":
             parameters[name] /= parameters[name].sum(axis=-1, keepdims=True)
     if model.treatment is not None:
         parameters |= functionals(model, parameters)

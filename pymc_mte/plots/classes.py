@@ -73,7 +73,8 @@ def plot_classes(result: xr.DataTree) -> "Figure":
         by_class = do(result, {}, name)["mean_by_class"].values
         _panel(axes, [(name, by_class.reshape(-1, model.classes))])
         axes.set_xlabel(f"mean of {name}")
-    figure.suptitle("Profile of the classes, 90% intervals", fontsize=11)
+    given = ", at average covariates" if model.covariates else ""
+    figure.suptitle(f"Profile of the classes{given}, 90% intervals", fontsize=11)
     _legend(figure, result["posterior"].to_dataset()["class_weight"].values.reshape(-1, model.classes))
     plain_text(figure)
     return figure

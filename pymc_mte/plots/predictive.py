@@ -1,5 +1,6 @@
 """Data that the model expects beside the data that came, by pattern: one figure for prior or posterior."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -46,7 +47,8 @@ def plot_predictive(posterior: xr.DataTree, *, share_safe: bool = False) -> "Fig
         One row per combination of the discrete variables' values (the 32 most frequent ones): 90% of the
         predicted data sets lie on the bar, the point is what was observed. Points off their bars are what
         the model cannot explain; of 10 about one is expected. Below, one panel per continuous variable
-        with its histogram.
+        with its histogram (censored times have none). Rows with a missing value are left out where it
+        would be shown.
 
     Raises
     ------
@@ -91,19 +93,19 @@ def _figure(
             f"this result holds no {group} data sets beside observed rows; draw a posterior with `sample` "
             "(a share-safe file has no rows any more)"
         )
-    predicted = result[group].to_dataset()
-    cells = _cells(result, model, share_safe) if "counts" in predicted else None
-    shown = 0 if cells is None else len(cells[0])
-    heights = [0.9 + 0.24 * shown] * bool(shown) + [2.4] * len(model.continuous_variables)
+    predicted, table = result[group].to_dataset(), result["observed_data"].to_dataset()
+    colour = POSTERIOR if group == "posterior_predictive" else PRIOR
+    cells = _cells(model, table, share_safe)
+    shown = len(cells[0])
+    timed = [name for name in model.continuous_variables if model.variables[name].event is None]
+    heights = [0.9 + 0.24 * shown] * bool(shown) + [2.4] * len(timed)
     figure = Figure(figsize=(9.0, 1.2 + sum(heights)), layout="constrained")
     panels = list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
-    colour = POSTERIOR if group == "posterior_predictive" else PRIOR
-    if cells is not None and shown:
-        counts = predicted["counts"].values
-        _draw_cells(panels[0], model, cells, counts.reshape(-1, counts.shape[-1]), colour)
-    for axes, (i, name) in zip(panels[bool(shown) :], enumerate(model.continuous_variables), strict=True):
-        rows = predicted["rows"].values[..., i]
-        _draw_histogram(axes, result, name, rows.reshape(-1, rows.shape[-1]), colour, share_safe)
+    if shown:
+        _draw_cells(panels[0], model, cells, _predicted_counts(model, predicted, table), colour)
+    for axes, name in zip(panels[bool(shown) :], timed, strict=True):
+        rows = _predicted_rows(model, predicted, name)
+        _draw_histogram(axes, table, name, rows, colour, share_safe)
     when = "the fitted model expects" if group == "posterior_predictive" else "the prior expected"
     figure.suptitle(f"What {when} (bar: 90% of simulated data sets) and what was observed", fontsize=11)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -113,16 +115,55 @@ def _figure(
     return figure
 
 
-def _cells(result: xr.DataTree, model: CausalModel, share_safe: bool) -> tuple[NDArray[np.int64], Array, int]:
-    """Numbers of the cells that are shown, the observed count of every cell, and how many have rows."""
-    table = result["observed_data"].to_dataset()
+def _cell_numbers(model: CausalModel, columns: Mapping[str, Array]) -> NDArray[np.int64]:
+    """Give the number of every row's cell, last variable fastest; -1 where a value is missing."""
     names = model.discrete_variables
-    number = np.ravel_multi_index([table[v].values for v in names], [model.size(v) for v in names])
-    observed = np.bincount(number, weights=table["count"].values, minlength=model.n_cells)
+    values = [np.asarray(columns[v]).astype(np.int64) for v in names]
+    if not names:
+        return np.full(1, -1)
+    missing = np.any([v < 0 for v in values], axis=0)
+    number = np.ravel_multi_index([np.maximum(v, 0) for v in values], [model.size(v) for v in names])
+    return np.where(missing, -1, number)
+
+
+def _cells(model: CausalModel, table: xr.Dataset, share_safe: bool) -> tuple[NDArray[np.int64], Array, int]:
+    """Numbers of the cells that are shown, the observed count of every cell, and how many there are."""
+    number = _cell_numbers(model, {v: table[v].values for v in model.discrete_variables})
+    if not model.discrete_variables:
+        return number[:0], np.zeros(0), 0
+    known = number >= 0
+    observed = np.bincount(number[known], table["count"].values[known], minlength=model.n_cells)
     allowed = safe_cells(observed) if share_safe else np.ones(len(observed), dtype=bool)
     order = np.argsort(-observed, kind="stable")
     kept = np.sort(order[allowed[order]][:MAX_CELLS])
     return kept.astype(np.int64), observed, len(observed)
+
+
+def _predicted_counts(model: CausalModel, predicted: xr.Dataset, table: xr.Dataset) -> Array:
+    """Return the counts of all cells in every predicted data set: (data set, cell)."""
+    if "counts" in predicted:
+        counts = predicted["counts"].values
+        return np.asarray(counts.reshape(-1, counts.shape[-1]))
+    columns = {v: _predicted_rows(model, predicted, v) for v in model.discrete_variables}
+    number = _cell_numbers(model, columns)
+    weights = _weights(table, number.shape[1])
+    return np.array([np.bincount(row, weights, minlength=model.n_cells) for row in number])
+
+
+def _predicted_rows(model: CausalModel, predicted: xr.Dataset, name: str) -> Array:
+    """Predicted values of one variable: (data set, row)."""
+    rows = predicted["rows"]
+    if "variable" in rows.dims:
+        values = rows.sel(variable=name).values
+    else:
+        values = rows.values[..., model.continuous_variables.index(name)]
+    return np.asarray(values.reshape(-1, values.shape[-1]))
+
+
+def _weights(table: xr.Dataset, rows: int) -> Array:
+    """Rows that each predicted row stands for: patterns are predicted once each, or row by row."""
+    counts = table["count"].values.astype(float)
+    return counts if rows == len(counts) else np.ones(rows)
 
 
 def _draw_cells(
@@ -149,11 +190,11 @@ def _draw_cells(
 
 
 def _draw_histogram(
-    axes: "Axes", result: xr.DataTree, name: str, predicted: Array, colour: str, share_safe: bool
+    axes: "Axes", table: xr.Dataset, name: str, predicted: Array, colour: str, share_safe: bool
 ) -> None:
     """Compare histograms: rows in the same bins, all else outside the picture."""
-    table = result["observed_data"].to_dataset()
-    values, counts = table[name].values, table["count"].values.astype(float)
+    known = np.isfinite(table[name].values)
+    values, counts = table[name].values[known], table["count"].values[known].astype(float)
     order = np.argsort(values)
     reached = np.cumsum(counts[order]) / counts.sum()
     ends = values[order][np.searchsorted(reached, [VIEW, 1 - VIEW])]
@@ -162,7 +203,9 @@ def _draw_histogram(
         if ends[1] > ends[0]
         else np.array([ends[0] - 0.5, ends[0] + 0.5])
     )
-    weights = counts if predicted.shape[1] == len(counts) else np.ones(predicted.shape[1])
+    weights = _weights(table, predicted.shape[1])
+    if len(weights) == len(known):
+        predicted, weights = predicted[:, known], weights[known]
     bins = np.array([np.histogram(row, edges, weights=weights)[0] for row in predicted])
     low, high = np.quantile(bins, [TAIL, 1 - TAIL], axis=0)
     axes.stairs(high, edges, baseline=low, fill=True, color=colour, alpha=0.45, label="predicted, 90%")

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from pymc_mte.data import columns_of
 from pymc_mte.errors import RefusedError
-from pymc_mte.network import log_joint
 from pymc_mte.plots.looks import TAIL, plain_frame
 from pymc_mte.plots.said import plain_text
+from pymc_mte.regression import centred_covariates, log_joint_given
 from pymc_mte.results import model_of
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ def _expected(result: xr.DataTree | xr.Dataset) -> tuple[Array, Array, Array | N
         )
     total = draws.sizes["chain"] * draws.sizes["draw"]
     kept = np.linspace(0, total - 1, min(total, MAX_DRAWS)).astype(int)
-    parameters = {n: draws[n].values.reshape(-1, *draws[n].shape[2:])[kept] for n in model.dims}
+    parameters = {n: draws[n].values.reshape(-1, *draws[n].shape[2:])[kept] for n in model.posterior_dims}
     classes = draws["effect"].values.reshape(total, model.classes, len(model.contrasts))[kept]
     table = result["observed_data"].to_dataset()
-    log_p = log_joint(model, parameters, columns_of(table, model))
+    log_p = log_joint_given(model, parameters, columns_of(table, model), centred_covariates(table))
     probability = np.exp(log_p - log_p.max(axis=1, keepdims=True))
     probability /= probability.sum(axis=1, keepdims=True)
     effect = np.einsum("dup,duc->dpc", probability, classes)

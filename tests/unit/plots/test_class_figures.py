@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from pymc_mte import (
     CausalModel,
@@ -133,3 +134,22 @@ def test_what_is_not_there_is_refused(level3):
 def test_looks_of_classes_differ():
     looks = [tuple(class_look(k).values()) for k in range(len(COLOURS) * (len(MARKERS) - 1))]
     assert len(set(looks)) == len(looks)
+
+
+def test_whole_predicted_rows_are_counted(level3, tools):
+    """Posteriors with covariates or missing values predict rows, not counts of cells."""
+    rows = simulate(level3, 200, rng=1)
+    tree = tools.made_posterior(level3, rows)
+    table = tree["observed_data"].to_dataset()
+    z = table["z"].values.copy()
+    z[0] = -1  # a missing value: its rows are in no cell
+    tree["observed_data"] = table.assign(z=("pattern", z))
+    drawn = np.stack([table[v].values for v in level3.variables], axis=-1).astype(float)
+    data = xr.Dataset({"rows": (("chain", "draw", "row", "variable"), np.tile(drawn, (1, 6, 1, 1)))})
+    tree["posterior_predictive"] = xr.DataTree(data.assign_coords(variable=list(level3.variables)))
+    (axes,) = plot_predictive(tree).axes
+    observed = next(line for line in axes.lines if line.get_label() == "observed")
+    bars = axes.collections[0].get_segments()
+    lost = table["count"].values[0]
+    assert observed.get_xdata().sum() == 200 - lost
+    assert sum(bar[0, 0] for bar in bars) == 200  # every data set was the observed one
