@@ -17,8 +17,10 @@ from pydantic import (
 from pymc_mte.errors import ModelError
 from pymc_mte.families import Scope
 from pymc_mte.interventions import (
+    PARENT_AXIS,
     Interventions,
     check_interventions,
+    linear_dims,
     stated_parameters,
     tie_mechanisms,
 )
@@ -192,6 +194,9 @@ class CausalModel(Part):
         out: dict[str, tuple[str, ...]] = {"class_weight": ("class",)}
         for name, var in self.variables.items():
             lead = ("class",) if var.latent else ()
+            if self.linear:
+                out |= linear_dims(name, var.parents)
+                continue
             for parameter, scope in var.spec.parameters.items():
                 axes: dict[str, tuple[str, ...]] = {
                     "table": (*lead, *var.parents, name),
@@ -211,6 +216,12 @@ class CausalModel(Part):
     @cached_property
     def owners(self) -> dict[str, tuple[str, str]]:
         """Variable and parameter behind every parameter name except ``class_weight``."""
+        if self.linear:
+            return {
+                key: (name, key.removesuffix(f"_{name}"))
+                for name, var in self.variables.items()
+                for key in linear_dims(name, var.parents)
+            }
         return {
             f"{parameter}_{name}": (name, parameter)
             for name, var in self.variables.items()
@@ -222,6 +233,8 @@ class CausalModel(Part):
         if name == "class_weight":
             return "table"
         variable, parameter = self.owners[name]
+        if self.linear:
+            return "shared" if parameter == "sd" else "location"
         return self.variables[variable].spec.parameters[parameter]
 
     def free_shape(self, name: str) -> tuple[int, ...]:
@@ -231,6 +244,8 @@ class CausalModel(Part):
 
     def size(self, dim: str) -> int:
         """Length of an axis: the number of classes, or of a variable's levels."""
+        if self.linear and dim.startswith(PARENT_AXIS):
+            return len(self.variables[dim.removeprefix(PARENT_AXIS)].parents)
         return self.classes if dim == "class" else len(self.variables[dim].labels)
 
     @property
@@ -238,6 +253,10 @@ class CausalModel(Part):
         """Coordinate values of every axis that a parameter or functional may have."""
         coords: dict[str, list[Level]] = {"class": list(range(self.classes))}
         coords |= {name: list(v.labels) for name, v in self.variables.items() if v.discrete}
+        if self.linear:
+            coords |= {
+                f"{PARENT_AXIS}{name}": list(v.parents) for name, v in self.variables.items() if v.parents
+            }
         if self.treatment is not None:
             coords["treatment"] = list(self.arms)
             coords["contrast"] = [f"{self.arms[b]} - {self.arms[a]}" for b, a in self.contrasts]
@@ -252,6 +271,11 @@ class CausalModel(Part):
     def continuous_variables(self) -> tuple[str, ...]:
         """Names of the continuous variables, in the order of the description."""
         return tuple(name for name, var in self.variables.items() if not var.discrete)
+
+    @property
+    def linear(self) -> bool:
+        """Whether this is a linear Gaussian network under interventions: parents may be continuous."""
+        return self.interventions is not None and bool(self.continuous_variables)
 
     @property
     def n_cells(self) -> int:
