@@ -94,7 +94,7 @@ def test_rows_follow_the_equations():
 
 def test_estimate_reads_back_the_truth_with_a_learnt_base(tmp_path):
     model = load_model("gallery:linear_shifts")
-    rows, base = simulate(model, 3_000, rng=1), simulate(base_model(model), 3_000, rng=2)
+    rows, base = simulate(model, 5_000, rng=1), simulate(base_model(model), 4_000, rng=2)
     found = estimate(model, rows, base=base, n_boot=200, rng=0)
     point, known = found["estimate"].to_dataset(), truth(model)
     assert point["touched"].sum("variable").values.tolist() == [0, 1, 2, 2]
