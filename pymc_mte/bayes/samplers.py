@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import pymc as pm
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.bayes.prepare import Prepared
+from pymc_mte.bayes.smc import run_smc
 from pymc_mte.bayes.start import flat_start
 from pymc_mte.model import Parameters
 
@@ -96,3 +98,16 @@ def _quiet_compilation() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Numba will use object mode", category=UserWarning)
         yield
+
+
+SAMPLERS: dict[str, Callable[[pm.Model, list[Parameters], int, dict[str, Any]], xr.DataTree]] = {
+    "nutpie": run_nutpie,
+    "pymc": run_pymc,
+    "smc": run_smc,
+}
+"""What ``sampler`` may name."""
+
+
+def run_sampler(ready: Prepared, sampler: str, seed: int, options: dict[str, Any]) -> xr.DataTree:
+    """Run one of `SAMPLERS` on a prepared posterior."""
+    return SAMPLERS[sampler](ready.built, ready.starts, seed, options)

@@ -46,8 +46,6 @@ BETWEEN = 0.85
 RESOLUTION = 1e-4
 """Ends of a range are pursued down to this share of the range that the answer can have at all."""
 
-Z = float(stats.norm.ppf(0.5 + INTERVAL / 2))
-
 
 def sensitivity(
     model: CausalModel,
@@ -55,6 +53,7 @@ def sensitivity(
     *,
     edge: tuple[str, str],
     strength: float | Sequence[float] = (0.0, 0.25, 0.5),
+    level: float = INTERVAL,
 ) -> pd.DataFrame:
     """Bound the answers while one edge that the graph forbids is allowed.
 
@@ -74,14 +73,17 @@ def sensitivity(
         Parent and child. The parent must be discrete, the child bernoulli, normal or student_t.
     strength : float or sequence of float
         Largest shifts, not negative; 0 gives the answer of the graph as it is.
+    level : float
+        Confidence of the intervals whose ends are bounded, between 0 and 1. At 0.9 the bounds of several
+        answers at once miss one of them oftener than one time in ten; 0.999 allows for many answers.
 
     Returns
     -------
     pandas.DataFrame
         Indexed by functional (``effect[class 0]``) and strength; answers in units of the outcome.
         ``low``, ``high``: range of the estimates over the shifts up to the strength;
-        ``low_90``, ``high_90``: the same for the ends of each shift's 90% interval (a sandwich
-        error, by cluster and weight), cut at what the answer can be;
+        ``low_90``, ``high_90`` (named by the level): the same for the ends of each shift's interval (a
+        sandwich error, by cluster and weight), cut at what the answer can be;
         ``posterior_mean``, ``posterior_low``, ``posterior_high``: mean and 90% interval over shifts
         drawn from Normal(0, strength / 2), cut at the strength, and weighted by how well they fit;
         ``misfit``: log-likelihood that the best shift gains over none. NaN where an arm is empty or
@@ -92,7 +94,7 @@ def sensitivity(
     ------
     ModelError
         If the edge is in the graph already, closes a cycle, or joins variables of other families; if
-        a strength is negative or not finite.
+        a strength is negative or not finite; if the level is not between 0 and 1.
     RefusedError
         If the model has covariates or strata.
 
@@ -114,6 +116,8 @@ def sensitivity(
     True
     """
     wanted = _strengths(strength)
+    if not 0 < level < 1:
+        raise ModelError(f"level must lie between 0 and 1, as in 0.9; got {level!r}")
     model, table = resolve(model, data)
     parent, child = check_edge(model, edge)
     if model.covariates or model.strata:
@@ -139,9 +143,9 @@ def sensitivity(
     rows: list[dict[str, object]] = []
     fits = [none]
     for s in wanted:
-        found = _explore(allowed, none, s)
+        found = _explore(allowed, none, s, float(stats.norm.ppf(0.5 + level / 2)))
         fits += found.fits  # a larger strength allows what a smaller one does
-        rows += _rows(allowed, found, fits, blank, counted)
+        rows += _rows(allowed, found, fits, blank, counted, level)
         if found.rough:
             notes.append(Note(Status.NOT_CONVERGED, f"strength {s:g}", "answers jump as the shift grows"))
     answers = pd.DataFrame(rows).set_index(["functional", "strength"]).sort_index(kind="stable")
@@ -227,7 +231,7 @@ class _Explored:
     rough: bool
 
 
-def _explore(allowed: ExtraEdge, none: Fit, strength: float) -> _Explored:
+def _explore(allowed: ExtraEdge, none: Fit, strength: float, z: float) -> _Explored:
     """Fit a grid of shifts that is fine enough for one strength, and the ends of the ranges."""
     if strength == 0:
         return _Explored(
@@ -273,7 +277,7 @@ def _explore(allowed: ExtraEdge, none: Fit, strength: float) -> _Explored:
     weight = np.exp(log_weight - log_weight.max())
     q = len(width)
     value, error = smooth[:, 1 : q + 1], np.maximum(smooth[:, q + 1 :], 0.0)
-    for shift in _extreme_shifts(allowed, list(fits.values()), nodes, value, error):
+    for shift in _extreme_shifts(allowed, list(fits.values()), nodes, value, error, z):
         fit(shift)
     gain = max(f.log_likelihood for f in fits.values()) - none.log_likelihood
     fitted = np.array([f.value for f in fits.values()])
@@ -335,16 +339,16 @@ def _interpolate(table: Array, points: Array, strength: float, d: int) -> Array:
 
 
 def _extreme_shifts(
-    allowed: ExtraEdge, fits: list[Fit], nodes: Array, value: Array, error: Array
+    allowed: ExtraEdge, fits: list[Fit], nodes: Array, value: Array, error: Array, z: float
 ) -> list[Array]:
     """Shifts at which the interpolated answers or their limits go beyond all that were fitted."""
     fitted = np.array([f.value for f in fits])
     spread = np.array([_finite(allowed, f.error) for f in fits])
     slack = RESOLUTION * np.diff(allowed.limits(), axis=1)[:, 0]
     found = set()
-    for z in (0.0, Z):
+    for times in (0.0, z):
         for sign in (-1.0, 1.0):
-            reach, reached = sign * value + z * error, sign * fitted + z * spread
+            reach, reached = sign * value + times * error, sign * fitted + times * spread
             best = reach.argmax(axis=0)
             beyond = reach.max(axis=0) > reached.max(axis=0) + slack
             found |= set(best[beyond].tolist())
@@ -352,19 +356,24 @@ def _extreme_shifts(
 
 
 def _rows(
-    allowed: ExtraEdge, found: _Explored, fits: list[Fit], blank: NDArray[np.bool_], counted: bool
+    allowed: ExtraEdge,
+    found: _Explored,
+    fits: list[Fit],
+    blank: NDArray[np.bool_],
+    counted: bool,
+    level: float,
 ) -> Iterable[dict[str, object]]:
     """One row per answer: the range over the fits, and the posterior over the nodes."""
     value = np.array([f.value for f in fits])
-    error = np.array([_finite(allowed, f.error) for f in fits])
+    error = stats.norm.ppf(0.5 + level / 2) * np.array([_finite(allowed, f.error) for f in fits])
     for a, (_, label, _) in enumerate(allowed.answers):
         least, most = allowed.limits()[a]
         low, high = value[:, a].min(), value[:, a].max()
         row = {
             "low": low,
             "high": high,
-            "low_90": min(low, max(least, (value - Z * error)[:, a].min())),
-            "high_90": max(high, min(most, (value + Z * error)[:, a].max())),
+            f"low_{100 * level:g}": min(low, max(least, (value - error)[:, a].min())),
+            f"high_{100 * level:g}": max(high, min(most, (value + error)[:, a].max())),
             "posterior_mean": float(found.weight @ found.value[:, a]),
         }
         ends = _mixture_interval(found.value[:, a], found.error[:, a], found.weight)

@@ -42,6 +42,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "covariates.py",
     "modelfile.py",
     "network.py",
+    "regression.py",
     "data.py",
     "functionals.py",
     "interventions.py",

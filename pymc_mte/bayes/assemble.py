@@ -1,0 +1,81 @@
+"""Last stage of `sample`: draws become an aligned result with functionals, checks and notes."""
+
+import xarray as xr
+
+from pymc_mte.bayes.groups import (
+    add_observed,
+    add_predictive,
+    clean_stats,
+    identification_dataset,
+    total_log_likelihood,
+)
+from pymc_mte.bayes.learnt import agreement, learnt_notes, log_prior_density, what_was_learnt
+from pymc_mte.bayes.prepare import Prepared
+from pymc_mte.bayes.settle import settle
+from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, complete_rows, data_notes, fingerprint
+from pymc_mte.identify.identification import Identification, identify
+from pymc_mte.regression import given_rows
+from pymc_mte.results import provenance
+from pymc_mte.status import Note, Status, dump_notes
+
+
+def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune: int) -> xr.DataTree:
+    """Lay a sampler's draws out as a result of `pymc_mte.sample`.
+
+    Parameters
+    ----------
+    ready : Prepared
+        What the draws were made from.
+    raw : DataTree
+        The sampler's ``posterior`` and ``sample_stats``.
+    sampler : str
+        Its name.
+    seed : int
+        Seed of the predictive data and of the prior's draws.
+    tune : int
+        Warm-up draws.
+    """
+    model, table = ready.model, ready.table
+    settled = settle(ready, raw, sampler=sampler, seed=seed)
+    posterior, given = settled.posterior, given_rows(model, table)
+    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(settled.stats)})
+    tree["posterior"].attrs |= {"kind": settled.kind, "inference_library": settled.library}
+    tree["modes"] = xr.DataTree(settled.modes)
+    if settled.evidence is not None:
+        tree["evidence"] = xr.DataTree(settled.evidence)
+    add_predictive(tree, ready.built, model, settled.kept, given, seed)
+    add_observed(tree, model, table)
+    found = identify(model, complete_rows(model, table))
+    densities = log_prior_density(ready.built, settled.kept), total_log_likelihood(tree, model, table)
+    learnt = what_was_learnt(model, ready.built, posterior, *densities, seed, given)
+    report = (
+        identification_dataset(found)
+        .merge(learnt)
+        .assign_attrs(agreement(raw["sample_stats"].to_dataset(), ready.at_best))
+    )
+    tree["identification"] = xr.DataTree(report)
+    notes = [*settled.notes, *learnt_notes(learnt, found.identified)]
+    if ready.start is not None:
+        tree["estimate"] = xr.DataTree(ready.start["estimate"].to_dataset())
+    tree.attrs = provenance(
+        model,
+        method="posterior",
+        sampler=sampler,
+        random_seed=seed,
+        n=ready.n,
+        fingerprint=fingerprint(model, table),
+        tune=tune,
+        switching_share=settled.switching,
+        notes=dump_notes(_with_known(notes, table, found)),
+    )
+    return tree
+
+
+def _with_known(notes: list[Note], table: xr.Dataset, found: Identification) -> list[Note]:
+    """Join what the draws say with what data and identification said before."""
+    clustered = [Note(Status.CLUSTERS_IGNORED, CLUSTER)] if CLUSTER in table else []
+    weighted = [Note(Status.WEIGHTED_LIKELIHOOD, SAMPLING_WEIGHT)] if SAMPLING_WEIGHT in table else []
+    out = [*data_notes(table), *clustered, *weighted, *notes]
+    known = {note.where for note in out}
+    of_moments = (Status.CONSTANT_COLUMN, Status.COVARIATES_ADJUSTED)
+    return out + [note for note in found.notes if note.where not in known and note.status not in of_moments]

@@ -1,0 +1,128 @@
+"""First stage of `sample`: the data's problem, the chains' starts and the PyMC model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pymc as pm
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.bayes.build import build_model
+from pymc_mte.bayes.modes import Modes, at_best, chain_modes, chain_starts, find_modes, one_mode
+from pymc_mte.bayes.priors import Prior
+from pymc_mte.bayes.rowstart import chain_start, row_starting_point
+from pymc_mte.bayes.rowwise import needs_rows
+from pymc_mte.bayes.start import without_first_levels
+from pymc_mte.data import columns_of
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.methods import pooled_scales
+from pymc_mte.moments.problem import Problem, make_problem
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Everything that sampling needs and that the draws are read with.
+
+    Attributes
+    ----------
+    model : CausalModel
+        The graph, its levels resolved.
+    table : xarray.Dataset
+        Tabulated data.
+    built : pymc.Model
+        The posterior.
+    problem : Problem or None
+        The data as the climbs see them; None where the likelihood takes rows.
+    modes : Modes
+        Where chains start, classes in the order of the package.
+    started : ndarray of int, shape (runs,)
+        Mode at which each chain starts.
+    chains : int
+        Chains that were asked for; more are run where more modes are to be sampled.
+    scales : mapping of str to float
+        Pooled standard deviations of the continuous variables.
+    starts : list of mappings
+        One start per chain, as values of the model's random variables.
+    at_best : float
+        Share of the climbs that ended at the best mode.
+    start : DataTree or None
+        The estimate that the caller gave.
+    """
+
+    model: CausalModel
+    table: xr.Dataset
+    built: pm.Model
+    problem: Problem | None
+    modes: Modes
+    started: NDArray[np.int64]
+    chains: int
+    scales: dict[str, float]
+    starts: list[Parameters]
+    at_best: float
+    start: xr.DataTree | None
+
+    @property
+    def pivot(self) -> Parameters:
+        """Parameters of the best mode."""
+        return self.modes.best
+
+    @property
+    def n(self) -> float:
+        """Number of rows."""
+        return float(self.table["count"].sum())
+
+
+def prepare(
+    model: CausalModel,
+    table: xr.Dataset,
+    *,
+    start: xr.DataTree | None,
+    priors: Mapping[str, Prior] | None,
+    chains: int,
+    seed: int,
+) -> Prepared:
+    """Climb to the modes, spread the chains around them and build the model.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph, its levels resolved.
+    table : xarray.Dataset
+        Tabulated data.
+    start, priors
+        See `pymc_mte.sample`.
+    chains : int
+        Number of chains.
+    seed : int
+        Seed of the climbs and of the jitter.
+    """
+    columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
+    built = build_model(model, table, priors=priors)
+    rng = np.random.default_rng(seed)
+    scales = pooled_scales(model, columns, counts)
+    if needs_rows(model, table):
+        point, share = row_starting_point(model, table, start, seed)
+        problem, modes = None, one_mode(point, share)
+        started = chain_modes(modes, chains)
+        starts = [chain_start(model, table, point, scales, rng) for _ in started]
+    else:
+        problem = make_problem(model, columns, counts, seed=seed)
+        modes = find_modes(problem, start, priors=priors)
+        started = chain_modes(modes, chains)
+        starts = [without_first_levels(model, p) for p in chain_starts(problem, modes, started, rng)]
+    return Prepared(
+        model=model,
+        table=table,
+        built=built,
+        problem=problem,
+        modes=modes,
+        started=started,
+        chains=chains,
+        scales=scales,
+        starts=starts,
+        at_best=at_best(modes),
+        start=start,
+    )
