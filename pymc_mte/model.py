@@ -400,6 +400,11 @@ class CausalModel(Part):
 
         return format_toml(self)
 
+    def _repr_html_(self) -> str:
+        from pymc_mte.richtext import model_html
+
+        return model_html(self)
+
     @property
     def data_path(self) -> Path | None:
         """Path of the model's own data file, if it has one; always inside the model's folder."""

@@ -127,6 +127,8 @@ def _check_names(model: "CausalModel") -> None:
     for name, var in model.variables.items():
         if name in taken or not name:
             raise ValueError(f"variables.{name}: this name is used for results; rename the variable")
+        if "/" in name:
+            raise ValueError(f"variables.{name}: a slash separates groups in results; rename the variable")
         if var.event is not None:
             _check_event(model, name, var.event)
     if len(model.owners) < sum(len(var.spec.parameters) for var in model.variables.values()):

@@ -48,6 +48,8 @@ LIGHT = (  # never load PyMC, whatever is called
     "status.py",
     "hierarchy.py",
     "alignment.py",
+    "richtext.py",
+    "sharing.py",
 )
 
 
