@@ -27,7 +27,10 @@ def build_model(
     """Build (do not sample) the Bayesian latent-class causal model.
 
     The discrete variables enter as one multinomial over cells, the continuous ones as a mixture
-    given the cell; together that is the exact joint likelihood with the class summed out.
+    given the cell; together that is the exact joint likelihood with the class summed out. With covariates,
+    missing values or sampling weights every row is its own term: covariates shift the log-odds of class
+    membership and, additively on the scale of its link, treatment and outcome; missing values are summed
+    out; sampling weights are powers of a row's likelihood, scaled to the effective number of rows.
 
     Parameters
     ----------
@@ -66,6 +69,11 @@ def build_model(
         bernoulli variable is the probability of its second level, without a level axis, that of a
         binomial one the probability of success in one trial. Observed
         variables: ``counts`` and, with continuous variables, ``rows``. All data are `pymc.Data`.
+        Row by row, ``rows`` holds all variables. With covariates ``baseline_weight`` is P(class) at their
+        means and ``raw_coef_...`` are coefficients along uncorrelated directions; ``coef_class``,
+        ``coef_<treatment>`` and ``coef_<outcome>`` (per unit of a covariate) and ``class_weight`` (average
+        over the rows) follow from them. Their prior, ``priors={"coef_y": 2.5}``, is the standard deviation
+        of the covariates' joint contribution, in log-odds, logs or pooled standard deviations.
         With interventions: ``target_weight`` (Dirichlet, concentration 0.5) and the tables of a learnt
         base; observed are ``counts`` and, per learnt table, ``base_a``, ...
 
