@@ -1,4 +1,6 @@
+from .bayes.attach import add_to_model as add_to_model
 from .bayes.build import build_model as build_model
+from .bayes.evidence import log_evidence as log_evidence
 from .bayes.sample import sample as sample
 from .compare import compare as compare, compare_models as compare_models, loo as loo
 from .data import tabulate as tabulate
@@ -25,6 +27,8 @@ from .plots.hierarchy import plot_hierarchy as plot_hierarchy
 from .plots.plan import plot_plan as plot_plan
 from .plots.proxies import plot_proxies as plot_proxies
 from .plots.splits import plot_role_splits as plot_role_splits
+from .policy import policy as policy
+from .predict import predict as predict
 from .results import load as load, save as save
 from .simulate import population as population, simulate as simulate, truth as truth
 from .variable import DataSource as DataSource, Variable as Variable

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.bayes.groups import pattern_log_likelihood
-from pymc_mte.data import canonical_order
-from pymc_mte.errors import DataError
+from pymc_mte.data import canonical_order, has_missing
+from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.functionals import functionals
 from pymc_mte.hierarchy import hierarchy
+from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import replicate, robust_se
 from pymc_mte.moments.likelihood import fit_likelihood, refit
 from pymc_mte.moments.methods import Values, bridge_values, spectral_values
@@ -76,10 +77,14 @@ def compare(
     ------
     DataError
         If the two results come from different models or data.
+    RefusedError
+        With covariates, or where missing values were summed out.
     """
     model = model_of(posterior)
     _check_same(posterior, estimate)
     table = posterior["observed_data"].to_dataset()
+    if reason := why_not_comparable(model, table):
+        raise RefusedError(reason)
     problem = problem_of(model, table, interactions=bool(estimate.attrs.get("interactions", False)))
     draws = posterior["posterior"].to_dataset()
     identified = identified_functionals(posterior)
@@ -98,6 +103,18 @@ def compare(
             row["verdict"] = _verdict(name, row)
             rows.append({"functional": label, **row})
     return pd.DataFrame(rows).set_index("functional")
+
+
+def why_not_comparable(model: CausalModel, table: xr.Dataset) -> str | None:
+    """Sentence that says why posterior and moments cannot be set side by side; None if they can."""
+    if model.covariates:
+        return (
+            "compare fits the graph's likelihood without covariates, so the two sides would answer different "
+            "questions; read the bridge's average effect beside the posterior's"
+        )
+    if has_missing(model, table):
+        return "compare needs whole rows: moments cannot use the rows whose missing values were summed out"
+    return None
 
 
 class _Both:
