@@ -40,23 +40,20 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
         Warm-up draws.
     """
     model, table = ready.model, ready.table
-    settled = settle(ready, raw, sampler=sampler, seed=seed)
-    posterior, given = settled.posterior, given_rows(model, table)
+    given = given_rows(model, table)
+    settled = settle(ready, raw, given, sampler=sampler, seed=seed)
+    posterior, kept = settled.posterior, settled.kept
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(settled.stats)})
     tree["posterior"].attrs |= {"kind": settled.kind, "inference_library": settled.library}
-    tree["modes"] = xr.DataTree(settled.modes)
-    if settled.evidence is not None:
-        tree["evidence"] = xr.DataTree(settled.evidence)
-    add_predictive(tree, ready.built, model, settled.kept, given, seed)
+    for name, group in settled.groups.items():
+        tree[name] = xr.DataTree(group)
+    add_predictive(tree, ready.built, model, kept, given, seed)
     add_observed(tree, model, table)
     found = judged(model, table)
-    densities = log_prior_density(ready.built, settled.kept), total_log_likelihood(tree, model, table)
+    densities = log_prior_density(ready.built, kept), total_log_likelihood(tree, model, table)
     learnt = what_was_learnt(model, ready.built, posterior, *densities, seed, given)
-    report = (
-        identification_dataset(found)
-        .merge(learnt)
-        .assign_attrs(agreement(raw["sample_stats"].to_dataset(), ready.at_best))
-    )
+    shares = agreement(raw["sample_stats"].to_dataset(), ready.at_best)
+    report = identification_dataset(found).merge(learnt).assign_attrs(shares)
     tree["identification"] = xr.DataTree(report)
     notes = [*settled.notes, *learnt_notes(learnt, found.identified)]
     if ready.start is not None:

@@ -243,12 +243,13 @@ def chain_start(
     pivot: Parameters,
     scales: dict[str, float],
     rng: np.random.Generator,
+    spread: float,
 ) -> Parameters:
     """One chain's start: the pivot with noise, as values of the model's random variables."""
     if not model.covariates:
-        return without_first_levels(model, jittered(model, pivot, scales, rng))
+        return without_first_levels(model, jittered(model, pivot, scales, rng, spread))
     plain = {n: pivot["baseline_weight" if n == "class_weight" else n] for n in model.dims}
-    start = without_first_levels(model, jittered(model, plain, scales, rng))
+    start = without_first_levels(model, jittered(model, plain, scales, rng, spread))
     start["baseline_weight"] = start.pop("class_weight")
     for name, value in raw_coefficients(model, row_layout(model, table), pivot).items():
         scale = scales.get(name.removeprefix("raw_coef_"), 1.0)
