@@ -82,6 +82,15 @@ def build_model(
     DataError
         If counts are not whole numbers or an arm is empty of meaning.
 
+    Notes
+    -----
+    Default priors are alike for all classes and arms. With m and s the mean and standard deviation of all
+    rows (censored times as if they had ended; without zeros that have a probability of their own): class
+    weights and tables Dirichlet(2), single probabilities (``p_zero`` too) Beta(2, 2); means that may be
+    negative Normal(m, 2.5 s); positive means, rates and scales of times LogNormal with median m and, on
+    the log scale, variance log(1 + (2.5 s / m)^2); standard deviations HalfNormal(2.5 s); without units:
+    ``dispersion`` Gamma(2, rate 2), ``shape`` Gamma(2, rate 1), ``nu`` Gamma(2, rate 0.1).
+
     Examples
     --------
     >>> from pymc_mte import load_model, simulate

@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.data import fingerprint
-from pymc_mte.errors import ModelError
+from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import log_joint
@@ -76,6 +76,10 @@ def without_outcome(model: CausalModel, table: xr.Dataset) -> tuple[CausalModel,
     y = model.outcome
     if y is None:
         raise ModelError("measurement_first: this model names no outcome; add the roles")
+    if model.censored:
+        raise RefusedError(
+            f"measurement_first: it averages {y!r}, and censored times have no averages to see"
+        )
     if children := [name for name, var in model.variables.items() if y in var.parents]:
         raise ModelError(f"measurement_first: {children} follow the outcome, so its family matters to them")
     if model.variables[y].event is not None:
