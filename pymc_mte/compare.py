@@ -19,6 +19,9 @@ TAIL = (1 - INTERVAL) / 2
 COMPARED = ("ate", "att", "effect_sd", "effect", "class_weight", "potential_outcome")
 """Functionals in the table, label-free ones first."""
 
+PROFILE = ("class_weight", "potential_outcome")
+"""What classes of the posterior and of the rungs are matched by."""
+
 NOT_SMOOTH = frozenset({"effect_sd"})
 """Functionals whose sampling error is not normal near equal effects: shown, not tested."""
 
@@ -58,7 +61,8 @@ def compare(
         posterior SDs; never a test), ``contraction`` (share of the prior's variance that the data
         removed), ``identified`` and a ``verdict`` in words. Bridge and spectral values are computed
         anew, whatever the method of ``estimate``. ``attrs["tests"]`` and ``attrs["says"]``: one joint
-        Hausman-type test per pair of rungs, as records and in sentences, see `pymc_mte.ladder`.
+        Hausman-type test per pair of rungs, as records and in sentences, see `pymc_mte.ladder`. With
+        covariates there is no test: the averages of ``estimate`` stand beside the posterior.
 
     Raises
     ------
@@ -68,11 +72,15 @@ def compare(
     model = model_of(posterior)
     _check_same(posterior, estimate)
     table = posterior["observed_data"].to_dataset()
-    problem = problem_of(model, table, interactions=bool(estimate.attrs.get("interactions", False)))
     draws = posterior["posterior"].to_dataset()
     identified, contraction = identified_functionals(posterior), _contractions(posterior)
-    mean = {n: draws[n].mean(("chain", "draw")).values[None] for n in ("class_weight", "potential_outcome")}
-    found = climb_ladder(problem, n_boot, np.random.default_rng(rng), pivot=class_profile(problem, mean)[0])
+    problem = problem_of(model, table, interactions=bool(estimate.attrs.get("interactions", False)))
+    if model.covariates:
+        found = _given_covariates(estimate)
+    else:
+        mean = {n: draws[n].mean(("chain", "draw")).values[None] for n in PROFILE}
+        pivot = class_profile(problem, mean)[0]
+        found = climb_ladder(problem, n_boot, np.random.default_rng(rng), pivot=pivot)
     tests = joint_tests(problem, found)
     blind = {test["rungs"] for test in tests["tests"] if test["verdict"] == "no power here"}
     rows = []
@@ -103,6 +111,15 @@ def _check_same(posterior: xr.DataTree, estimate: xr.DataTree) -> None:
         )
 
 
+def _given_covariates(estimate: xr.DataTree) -> Ladder:
+    """Take the averages of an estimate given covariates; no likelihood fit without a prior takes these."""
+    point = estimate["estimate"].to_dataset()
+    names = [n for n in ("ate", "att") if n in point]
+    values = {f"bridge_{n}": np.asarray(point[n].values)[None] for n in names}
+    se = {f"bridge_{n}": np.asarray(point[f"se_{n}"].values) for n in names if f"se_{n}" in point}
+    return Ladder(values=values, se=se, gaps=(), simulated=False, point={})
+
+
 def _posterior_part(values: Array) -> dict[str, Any]:
     low, high = np.quantile(values, [TAIL, 1 - TAIL])
     return {"mean": values.mean(), "sd": values.std(ddof=1), "lower": low, "upper": high}
@@ -118,7 +135,8 @@ def _moment_part(
         known = key in found.values and not refused
         out[method] = float(found.values[key][(0, *index)]) if known else np.nan
         out[f"{method}_se"] = float(found.se[key][index]) if known and key in found.se else np.nan
-    out["ml"] = float(found.values[f"ml_{name}"][(0, *index)])
+    ml = found.values.get(f"ml_{name}")
+    out["ml"] = np.nan if ml is None else float(ml[(0, *index)])
     z = {gap.rungs: gap.z[place] for gap in found.gaps for place in gap.places(label)}
     first = "spectral" if np.isfinite(out["spectral"]) else "bridge"
     out["z"] = z.get((first, "ml"), np.nan)
@@ -155,7 +173,7 @@ def _verdict(name: str, row: dict[str, Any], blind: bool) -> str:
         return "not identified: the prior decides"
     if not np.isfinite(row["spectral"]) and not np.isfinite(row["bridge"]):
         return "no moment estimate to test"
-    if name in NOT_SMOOTH:
+    if name in NOT_SMOOTH or not np.isfinite(row["ml"]):
         return "not tested"
     said = verdict(row["z"])
     return "no power here" if said == "agree" and blind else said
