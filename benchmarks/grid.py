@@ -4,9 +4,9 @@
 
 The model: two binary proxies, a binary treatment, a normal outcome with class means 0, 1, 2, 5 and a
 standard deviation of 1 in every class; ``--width`` is in these standard deviations. Printed are seconds
-of processor time per evaluation of log-density and gradient (median, Numba), and for every answer the distance of the two
-posterior modes in posterior standard deviations (normal approximation at the mode; at such sizes
-mode and mean agree). ``--sampling`` compares means of draws too, which takes minutes for the rows.
+of processor time per evaluation of log-density and gradient (median, Numba), and for every answer the
+distance of the two posterior modes in posterior standard deviations (normal approximation at the mode; at
+such sizes mode and mean agree). ``--sampling`` compares means of draws too, which takes minutes for the rows.
 """
 
 import argparse
