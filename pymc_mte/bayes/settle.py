@@ -8,8 +8,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.checks import convergence
-from pymc_mte.bayes.density import multinomial_coefficient
-from pymc_mte.bayes.evidence import evidence_dataset
 from pymc_mte.bayes.labels import align_chains, align_draws
 from pymc_mte.bayes.modes import Modes, basin_shares, optima_notes
 from pymc_mte.bayes.prepare import Prepared
@@ -98,8 +96,7 @@ def settle(
         groups["modes"] = _group(ready.problem, modes, ready.started, posterior, runs, weighing)
         notes = [*_mode_notes(modes, weighing), *notes, *optima_notes(modes)]
     if smc:
-        by_run = raw["evidence"].to_dataset()["log_evidence"].values
-        groups["evidence"] = evidence_dataset(by_run, multinomial_coefficient(ready.built))
+        groups["evidence"] = raw["evidence"].to_dataset()
     return Settled(
         posterior=posterior,
         kept=kept,
@@ -108,7 +105,7 @@ def settle(
         switching=switching,
         notes=notes,
         kind="smc" if smc else "mcmc",
-        library="pymc" if smc else sampler,
+        library="pymc_mte" if smc else sampler,
     )
 
 
