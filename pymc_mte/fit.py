@@ -10,14 +10,15 @@ import xarray as xr
 
 from pymc_mte.bayes.groups import identification_dataset
 from pymc_mte.bayes.sample import sample
-from pymc_mte.compare import compare
-from pymc_mte.data import resolve
+from pymc_mte.compare import compare, why_not_comparable
+from pymc_mte.data import complete_rows, resolve
 from pymc_mte.errors import RefusedError
 from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.estimate import estimate
 from pymc_mte.plots.comparison import plot_comparison
 from pymc_mte.results import save
+from pymc_mte.sharing import safe_tree
 from pymc_mte.status import Note, dump_notes, load_notes
 from pymc_mte.summary import PRIOR_DRIVEN, moment_summary, posterior_summary
 
@@ -37,7 +38,10 @@ class Fit:
     posterior : DataTree or None
         From `sample`; None when the model file asks for moments only.
     comparison : pandas.DataFrame or None
-        From `compare`; None without a posterior or a treatment.
+        From `compare`; None without a posterior or a treatment, with covariates, or where missing
+        values were summed out (the moments then rest on the complete rows).
+    random_seed : int or None
+        The seed that everything random was drawn with.
     """
 
     model: CausalModel
@@ -45,6 +49,7 @@ class Fit:
     moments: xr.DataTree
     posterior: xr.DataTree | None
     comparison: pd.DataFrame | None
+    random_seed: int | None = None
 
     @property
     def notes(self) -> list[Note]:
@@ -114,9 +119,23 @@ class Fit:
         tree.attrs = {**tree.attrs, "notes": dump_notes(self.notes)}
         return tree
 
-    def save(self, path: str | Path) -> Path:
-        """Save everything as one NetCDF file; see `pymc_mte.load`."""
-        return save(self.to_datatree(), path)
+    def save(self, path: str | Path, *, share_safe: bool = False) -> Path:
+        """Save everything as one NetCDF file; see `pymc_mte.load`.
+
+        ``share_safe=True`` leaves out combinations of values that fewer than 5 rows have (in continuous
+        data that is every row), which the attribute ``share_safe`` of the file says.
+        """
+        tree = self.to_datatree()
+        return save(safe_tree(tree, self.model) if share_safe else tree, path)
+
+    def report(self, path: str | Path, *, share_safe: bool = False) -> Path:
+        """Write one self-contained HTML page: answers in plain words, tables, figures, every warning.
+
+        ``share_safe=True`` leaves out combinations of values that fewer than 5 rows have, and says so.
+        """
+        from pymc_mte.report import write_report
+
+        return write_report(self, path, share_safe=share_safe)
 
 
 def _marked(shown: pd.DataFrame) -> list[str]:
@@ -168,12 +187,12 @@ def fit(
     Returns
     -------
     Fit
-        ``identification``, ``moments``, ``posterior``, ``comparison``; `summary`, `plot_effects`
-        and `save`.
+        ``identification``, ``moments``, ``posterior``, ``comparison``; `summary`, `plot_effects`,
+        `report` and `save`.
     """
     model, table = resolve(model, data)
     found = identify(model, table, base=base, rng=random_seed)
-    moments = estimate(model, table, base=base, n_boot=n_boot, rng=random_seed)
+    moments = estimate(model, complete_rows(model, table), base=base, n_boot=n_boot, rng=random_seed)
     sampling |= {"base": base, "progressbar": progressbar}
     return finish(model, table, moments, found, random_seed=random_seed, **sampling)
 
@@ -188,8 +207,11 @@ def finish(
     **sampling: Any,
 ) -> Fit:
     """Sample and compare, given the identification and the moment estimate."""
+    parts: dict[str, Any] = {"model": model, "identification": found, "moments": moments}
+    parts["random_seed"] = random_seed
     if model.why_no_posterior is not None:
-        return Fit(model=model, identification=found, moments=moments, posterior=None, comparison=None)
+        return Fit(posterior=None, comparison=None, **parts)
     posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)
-    joined = None if model.treatment is None else compare(posterior, moments, rng=random_seed)
-    return Fit(model=model, identification=found, moments=moments, posterior=posterior, comparison=joined)
+    compared = model.treatment is not None and why_not_comparable(model, table) is None
+    joined = compare(posterior, moments, rng=random_seed) if compared else None
+    return Fit(posterior=posterior, comparison=joined, **parts)

@@ -26,7 +26,7 @@ def align_chains(
     model : CausalModel
         The graph.
     values : mapping of str to ndarray
-        Draws (chain, draw, ...).
+        Draws (chain, draw, ...); what is no parameter of the model has the class first.
     pivots : mapping of str to ndarray
         What each chain is matched to: (chain, ...).
     scales : mapping of str to float
@@ -41,7 +41,8 @@ def align_chains(
         orders.append(order)
         switched.append((preferred != order).any(axis=-1).mean())
     order, dims = np.array(orders), model.posterior_dims
-    out = {n: take_classes(v, order, 2) if dims[n][:1] == ("class",) else v for n, v in values.items()}
+    moves = {name for name in values if dims.get(name, ("class",))[:1] == ("class",)}
+    out = {n: take_classes(v, order, 2) if n in moves else v for n, v in values.items()}
     return out, float(np.mean(switched))
 
 
@@ -69,7 +70,8 @@ def align_draws(
     target = class_profile(model, {name: value[None] for name, value in pivot.items()}, scales)[0]
     dims = model.posterior_dims
     order, ambiguous = match_classes(class_profile(model, flat, scales), target)
-    out = {n: take_classes(v, order, 1) if dims[n][:1] == ("class",) else v for n, v in flat.items()}
+    moves = {name for name in flat if dims.get(name, ("class",))[:1] == ("class",)}
+    out = {n: take_classes(v, order, 1) if n in moves else v for n, v in flat.items()}
     return {name: value.reshape(*lead, *value.shape[1:]) for name, value in out.items()}, float(
         ambiguous.mean()
     )

@@ -114,6 +114,19 @@ def find_modes(
     return Modes(posterior=posterior, likelihood=_ordered(problem.model, likelihood), penalty=penalty)
 
 
+def one_mode(point: Parameters, share: float) -> Modes:
+    """Take the only mode that was looked for: ``share`` of the climbs ended there."""
+    unknown = np.full(1, np.nan)
+    found = DistinctOptima(
+        parameters={name: value[None] for name, value in point.items()},
+        objective=unknown,
+        log_likelihood=unknown,
+        share=np.array([share]),
+        n_starts=1,
+    )
+    return Modes(posterior=found, likelihood=found, penalty=0.0)
+
+
 def _given(problem: Problem, start: xr.DataTree | None) -> Parameters | None:
     """Complete the parameters that an estimate holds to one start of a climb."""
     partial = estimated_point(problem, start)
@@ -174,14 +187,14 @@ def at_best(modes: Modes) -> float:
 
 
 def basin_shares(
-    problem: Problem, found: DistinctOptima, values: Parameters, penalty: float
+    problem: Problem | None, found: DistinctOptima, values: Parameters, penalty: float
 ) -> tuple[Array, Array]:
     """Posterior mass of the parameters from which a climb leads to each optimum, with standard errors.
 
     Parameters
     ----------
-    problem : Problem
-        The data.
+    problem : Problem or None
+        The data; None where one optimum was looked for.
     found : DistinctOptima
         The optima.
     values : mapping of str to ndarray
@@ -198,7 +211,7 @@ def basin_shares(
     """
     chains, draws = values["class_weight"].shape[:2]
     optima = len(found.objective)
-    if optima == 1:
+    if optima == 1 or problem is None:
         return np.ones(1), np.zeros(1)
     affordable = MAX_CLIMBS // (len(problem.counts) * problem.model.classes)
     each = min(N_BASIN // chains, affordable // chains, draws)

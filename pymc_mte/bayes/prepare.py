@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.bayes.build import build_model
 from pymc_mte.bayes.modes import OVERDISPERSED, Modes, at_best, chain_modes, chain_starts, find_modes
+from pymc_mte.bayes.pooling import pooled_values
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.rowstart import chain_start, row_starting_point
 from pymc_mte.bayes.rowwise import needs_rows
@@ -109,8 +110,12 @@ def prepare(
         problem = make_problem(model, columns, counts, seed=seed)
         modes = find_modes(problem, start, priors=priors)
         pivot, share, started = modes.best, at_best(modes), chain_modes(modes, chains)
+        if not set(model.dims) <= {rv.name for rv in built.free_RVs}:
+            # The variables behind pooled parameters have no labels to be matched by: one mode for all.
+            started = np.zeros(chains, dtype=np.int64)
         points = chain_starts(problem, modes, started, rng)
         starts = [without_first_levels(model, point) for point in points]
+        starts = [pooled_values(built, model, start, scales) for start in starts]
     return Prepared(
         model=model,
         table=table,

@@ -1,5 +1,6 @@
 """`sample`: the posterior, aligned, with everything that comparison and checking need."""
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -7,11 +8,13 @@ from typing import Any, Literal
 import xarray as xr
 
 from pymc_mte.bayes.assemble import assemble
+from pymc_mte.bayes.grid import Grid, on_grid, widths_of
+from pymc_mte.bayes.measurement import sample_outcome_last
 from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import SAMPLERS, run_sampler
 from pymc_mte.bayes.target_draws import sample_targets
-from pymc_mte.data import resolve
+from pymc_mte.data import fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.model import CausalModel
 
@@ -28,6 +31,9 @@ def sample(
     cores: int | None = None,
     sampler: Literal["nutpie", "pymc", "smc"] = "nutpie",
     priors: Mapping[str, Prior] | None = None,
+    grid: Grid | None = None,
+    group: str | None = None,
+    measurement_first: bool = False,
     target_accept: float = 0.9,
     random_seed: int = 0,
     progressbar: bool = True,
@@ -58,6 +64,18 @@ def sample(
         interventions.
     priors : mapping, optional
         See `build_model`.
+    grid : float, mapping or "auto", optional
+        Round continuous variables to bins of this width, see `build_model`; everything that the result
+        holds is then of the rounded values, whose widths its attribute ``grid`` says.
+    group : str, optional
+        Column of groups whose class weights are partially pooled, see `build_model`; ``posterior`` then
+        has ``group_class_weight`` (group, class) too.
+    measurement_first : bool
+        Learn the classes from all variables but the outcome, and the outcome's class means afterwards,
+        by regression on the class probabilities of every draw with Bayesian bootstrap weights. Slower
+        to learn from the data, but right whatever the outcome's family; the rest of the graph must
+        identify the classes. ``posterior`` then holds no parameters of the outcome but its means, and
+        ``measurement`` is the result of the first step.
     target_accept : float
         Raise it towards 1 when divergences are reported.
     random_seed : int
@@ -92,10 +110,22 @@ def sample(
         return sample_targets(model, data, priors=priors, seed=random_seed, options=options, **mixture)
     if base is not None:
         raise ModelError("base: only a model with interventions has base rows; leave it out")
-    model, table = resolve(model, data)
-    ready = prepare(model, table, start=start, priors=priors, chains=chains, seed=random_seed)
+    model, table = resolve(model, data, group)
+    if measurement_first:
+        if grid is not None or start is not None:
+            raise ModelError("measurement_first: it takes neither grid nor start; leave them out")
+        options |= {"chains": chains, "sampler": sampler, "priors": priors, "random_seed": random_seed}
+        return sample_outcome_last(model, table, lambda p, rows: sample(p, rows, **options), random_seed)
+    rounded = table if grid is None else on_grid(model, table, grid)
+    ready = prepare(model, rounded, start=start, priors=priors, chains=chains, seed=random_seed)
     raw = run_sampler(ready, sampler, random_seed, options)
-    return assemble(ready, raw, sampler=sampler, seed=random_seed, tune=tune)
+    tree = assemble(ready, raw, sampler=sampler, seed=random_seed, tune=tune)
+    if grid is not None:
+        tree.attrs |= {
+            "grid": json.dumps(widths_of(model, rounded)),
+            "fingerprint": fingerprint(model, table),
+        }
+    return tree
 
 
 def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:

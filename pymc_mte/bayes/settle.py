@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from pymc_mte.bayes.checks import convergence
 from pymc_mte.bayes.labels import align_chains, align_draws
 from pymc_mte.bayes.modes import Modes, basin_shares, optima_notes
+from pymc_mte.bayes.pooling import BY_GROUP, group_labels
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.bayes.weigh import Index, Weighing, one_mode, resampled, weigh
+from pymc_mte.data import GROUP
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.problem import Problem
 from pymc_mte.regression import functionals_given
@@ -76,6 +78,8 @@ def settle(
     model, smc, modes = ready.model, sampler == "smc", ready.modes
     kept, stats = raw["posterior"].to_dataset(), raw["sample_stats"].to_dataset()
     own = with_first_levels(model, {name: kept[name].values for name in model.posterior_dims})
+    if BY_GROUP in kept:
+        own[BY_GROUP] = np.moveaxis(kept[BY_GROUP].values, -1, 2)
     weighing = one_mode(1 if modes is None else len(modes), kept.sizes["chain"], kept.sizes["draw"])
     if smc:
         aligned, switching = align_draws(model, own, ready.pivot, ready.scales)
@@ -86,8 +90,12 @@ def settle(
         weighing = weigh(model, ready.built, modes, own, ready.started, ready.scales, seed)
         pivots = {name: v[weighing.chain_mode] for name, v in modes.posterior.parameters.items()}
         aligned, switching = align_chains(model, own, pivots, ready.scales)
+    by_group = aligned.pop(BY_GROUP, None)
     aligned |= functionals_given(model, aligned, *given)
     runs = dataset(model, aligned)
+    if by_group is not None:
+        runs = runs.assign_coords({GROUP: group_labels(ready.table)})
+        runs[BY_GROUP] = (("chain", "draw", GROUP, "class"), np.moveaxis(by_group, 2, -1))
     notes = _convergence(model, runs, stats, switching, weighing)
     stats = stats.assign(mode=(("chain", "draw"), weighing.mode_of_draw))
     posterior, kept, stats = (_sampled(part, weighing, ready.chains, seed) for part in (runs, kept, stats))

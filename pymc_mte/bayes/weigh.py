@@ -154,7 +154,7 @@ def weigh(
     between which all of them move freely. Where chains stay apart, the mass of each region is
     integrated by a bridge between the second halves and the normal.
     """
-    chains, draws = values["class_weight"].shape[:2]
+    chains, draws = next(iter(values.values())).shape[:2]
     m = len(modes)
     nothing = np.full(m, np.nan)
     if len(np.unique(started)) < 2:

@@ -61,7 +61,7 @@ class Maximiser:
         seen = {name: ~is_missing(np.asarray(columns[name])) for name in model.variables}
         self._gaps = {name: known for name, known in seen.items() if not known.all()}
         # A value that was seen stands in for missing ones: finite, and they have no mass.
-        self.columns = {
+        self.columns: Columns = {
             name: np.where(seen[name], column, np.asarray(column)[seen[name]][:1])
             if name in self._gaps
             else column
