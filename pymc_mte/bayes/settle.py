@@ -56,6 +56,16 @@ class Settled:
     kind: str
     library: str
 
+    @property
+    def evidence(self) -> dict[str, float]:
+        """Log evidence of ordered rows and its error, where the draws gave them: attributes of a result."""
+        names = ("log_evidence", "log_evidence_error")
+        if "evidence" in self.groups:
+            found = self.groups["evidence"]
+            return dict(zip(names, (float(found["log_evidence"]), float(found["error"])), strict=True))
+        kept = self.groups["modes"].attrs if "modes" in self.groups else {}
+        return {name: float(kept[name]) for name in names if name in kept}
+
 
 def settle(
     ready: Prepared, raw: xr.DataTree, given: tuple[Array | None, Array], *, sampler: str, seed: int
