@@ -67,6 +67,7 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
         fingerprint=fingerprint(model, table),
         tune=tune,
         switching_share=settled.switching,
+        **settled.evidence,
         notes=dump_notes(_with_known(notes, table, found)),
     )
     return tree

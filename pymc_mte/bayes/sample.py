@@ -138,8 +138,8 @@ def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:
     """Refuse what cannot be sampled."""
     if model.why_no_posterior is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
-    if sampler not in SAMPLERS:
-        raise ModelError(f"sampler {sampler!r} is unknown; choose {' or '.join(SAMPLERS)}")
+    if sampler not in (known := (*SAMPLERS, "smc")):
+        raise ModelError(f"sampler {sampler!r} is unknown; choose {' or '.join(known)}")
     if sampler == "smc" and model.interventions is not None:
         raise ModelError("sampler 'smc' is not for interventions; choose nutpie or pymc")
     for name, value in sizes.items():
