@@ -21,7 +21,8 @@ ADVICE = """\
 # Written from the columns of {file}: families are guesses, check every line.
 # Fill in the roles. A treatment proxy says something about the hidden class and never causes the outcome;
 # an outcome proxy says something about it and is never caused by the treatment. Defend each by what you
-# know of the subject. Draw every edge that may exist: parents = ["z"]. Remove columns that play no part.
+# know of the subject. Draw every edge that may exist: parents = ["z"]; edges from treatment proxies to the
+# treatment are drawn already. Remove columns that play no part.
 # Then ask: pymc-mte identify {model}
 """
 
@@ -79,14 +80,31 @@ def draft_model(
         for name in [value] if isinstance(value, str) else value:
             if name not in variables:
                 raise ModelError(f"{key}: {name!r} is no usable column; there are {', '.join(variables)}")
+    if isinstance(treated := named.get("treatment"), str):
+        edges = [n for n in named.get("treatment_proxies") or [] if variables[n]["family"] != "normal"]
+        variables[treated] |= {"parents": edges} if edges else {}  # no edge is the stronger claim
     parts = [ADVICE.format(file=data.name, model=target.name), *left, "\n"]
-    parts.append(tomli_w.dumps({"name": target.stem, "summary": "", "classes": classes}))
-    parts.append("\n" + (tomli_w.dumps({"roles": named}) if named else EMPTY_ROLES))
-    parts += ["\n" + tomli_w.dumps({"variables": {name: var}}) for name, var in variables.items()]
+    parts.append(_dumped({"name": target.stem, "summary": "", "classes": classes}))
+    parts.append("\n" + (_dumped({"roles": named}) if named else EMPTY_ROLES))
+    parts += ["\n" + _dumped({"variables": {name: var}}) for name, var in variables.items()]
     parts.append("\n" + _source(data, target, bool(frame[list(variables)].isna().any(axis=None))))
     text = "".join(parts)
     parse_toml(text, default_name=target.stem)
     return text
+
+
+def _dumped(table: dict[str, Any]) -> str:
+    """Write TOML with every list on one line; no string holds a line break in TOML's basic form."""
+    out: list[str] = []
+    inside = False
+    for line in tomli_w.dumps(table).splitlines():
+        if inside:
+            inside = line != "]"
+            out[-1] = out[-1].removesuffix(", ") + "]" if line == "]" else out[-1] + line.strip() + " "
+        else:
+            inside = line.endswith(" = [")
+            out.append(line)
+    return "\n".join(out) + "\n"
 
 
 def _guess(column: "pd.Series[Any]") -> tuple[dict[str, Any] | None, str]:
@@ -115,7 +133,7 @@ def _source(data: Path, target: Path, missing: bool) -> str:
     if not path.is_relative_to(folder):
         return "# The data are not in this file's folder; pass them with --data.\n"
     said = {"data": {"file": path.relative_to(folder).as_posix()}}
-    text = tomli_w.dumps(said)
+    text = _dumped(said)
     return text + (
         'missing = "drop"  # some values are missing: "error", or leave rows out\n' if missing else ""
     )

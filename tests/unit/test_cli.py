@@ -412,6 +412,8 @@ def test_init_writes_a_model_that_runs(mixed, capsys):
     }
     assert model.variables["x"].levels == (0, 1, 2, 3)
     assert model.data.missing == "drop"
+    assert model.variables["t"].parents == ('the "z"',)
+    assert "levels = [0, 1, 2, 3]\n" in target.read_text()
     text = target.read_text()
     for name in ("same", "id", "day"):
         assert f"# left out: {name} (" in text
