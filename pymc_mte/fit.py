@@ -10,8 +10,8 @@ import xarray as xr
 
 from pymc_mte.bayes.groups import identification_dataset
 from pymc_mte.bayes.sample import sample
-from pymc_mte.compare import compare
-from pymc_mte.data import resolve
+from pymc_mte.compare import compare, why_not_comparable
+from pymc_mte.data import complete_rows, resolve
 from pymc_mte.errors import RefusedError
 from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel
@@ -38,7 +38,8 @@ class Fit:
     posterior : DataTree or None
         From `sample`; None when the model file asks for moments only.
     comparison : pandas.DataFrame or None
-        From `compare`; None without a posterior or a treatment.
+        From `compare`; None without a posterior or a treatment, with covariates, or where missing
+        values were summed out (the moments then rest on the complete rows).
     random_seed : int or None
         The seed that everything random was drawn with.
     """
@@ -138,9 +139,11 @@ class Fit:
 
 
 def _marked(shown: pd.DataFrame) -> list[str]:
-    """Explain the column ``identified`` where it holds a False."""
+    """Explain the column ``identified`` where it holds a False, and why classes are missing."""
     lost = "identified" in shown and not shown["identified"].all()
-    return [f"identified = False: {PRIOR_DRIVEN}."] if lost else []
+    said = [f"identified = False: {PRIOR_DRIVEN}."] if lost else []
+    weak = shown.attrs.get("weakly_identified")
+    return [*said, f"Weakly identified: {weak}."] if weak else said
 
 
 def _number(value: float) -> str:
@@ -189,7 +192,7 @@ def fit(
     """
     model, table = resolve(model, data)
     found = identify(model, table, base=base, rng=random_seed)
-    moments = estimate(model, table, base=base, n_boot=n_boot, rng=random_seed)
+    moments = estimate(model, complete_rows(model, table), base=base, n_boot=n_boot, rng=random_seed)
     sampling |= {"base": base, "progressbar": progressbar}
     return finish(model, table, moments, found, random_seed=random_seed, **sampling)
 
@@ -209,5 +212,6 @@ def finish(
     if model.why_no_posterior is not None:
         return Fit(posterior=None, comparison=None, **parts)
     posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)
-    joined = None if model.treatment is None else compare(posterior, moments, rng=random_seed)
+    compared = model.treatment is not None and why_not_comparable(model, table) is None
+    joined = compare(posterior, moments, rng=random_seed) if compared else None
     return Fit(posterior=posterior, comparison=joined, **parts)

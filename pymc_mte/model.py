@@ -17,8 +17,10 @@ from pydantic import (
 from pymc_mte.errors import ModelError
 from pymc_mte.families import LINKS, TABLE, Parameter
 from pymc_mte.interventions import (
+    PARENT_AXIS,
     Interventions,
     check_interventions,
+    linear_dims,
     stated_parameters,
     tie_mechanisms,
 )
@@ -195,6 +197,8 @@ class CausalModel(Part):
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of every parameter, by its name in results."""
         out: dict[str, tuple[str, ...]] = {"class_weight": ("class",)}
+        if self.linear:
+            return out | linear_dims(self)
         for name, var in self.variables.items():
             lead = ("class",) if var.latent else ()
             for parameter, kind in var.spec.parameters.items():
@@ -254,6 +258,8 @@ class CausalModel(Part):
     @cached_property
     def owners(self) -> dict[str, tuple[str, str]]:
         """Variable and parameter behind every parameter name except ``class_weight``."""
+        if self.linear:
+            return {key: (v, p) for key in linear_dims(self) for p, _, v in [key.partition("_")]}
         return {
             f"{parameter}_{name}": (name, parameter)
             for name, var in self.variables.items()
@@ -265,7 +271,8 @@ class CausalModel(Part):
         if name == "class_weight":
             return TABLE
         variable, parameter = self.owners[name]
-        return self.variables[variable].spec.parameters[parameter]
+        own = self.variables[variable].spec.parameters
+        return own["mean"] if self.linear and parameter != "sd" else own[parameter]
 
     def free_shape(self, name: str) -> tuple[int, ...]:
         """Shape of a parameter without what is fixed: tables lose their first level."""
@@ -274,6 +281,8 @@ class CausalModel(Part):
 
     def size(self, dim: str) -> int:
         """Length of an axis: the number of classes, or of a variable's levels."""
+        if self.linear and dim.startswith(PARENT_AXIS):
+            return len(self.variables[dim.removeprefix(PARENT_AXIS)].parents)
         if dim == "covariate":
             return len(self.covariate_columns)
         return self.classes if dim == "class" else len(self.variables[dim].labels)
@@ -283,6 +292,10 @@ class CausalModel(Part):
         """Coordinate values of every axis that a parameter or functional may have."""
         coords: dict[str, list[Level]] = {"class": list(range(self.classes))}
         coords |= {name: list(v.labels) for name, v in self.variables.items() if v.discrete}
+        if self.linear:
+            coords |= {
+                f"{PARENT_AXIS}{name}": list(v.parents) for name, v in self.variables.items() if v.parents
+            }
         if self.treatment is not None:
             coords["treatment"] = list(self.arms)
             coords["contrast"] = [f"{self.arms[b]} - {self.arms[a]}" for b, a in self.contrasts]
@@ -299,6 +312,16 @@ class CausalModel(Part):
     def continuous_variables(self) -> tuple[str, ...]:
         """Names of the continuous variables, in the order of the description."""
         return tuple(name for name, var in self.variables.items() if not var.discrete)
+
+    @property
+    def censored(self) -> bool:
+        """Whether some values of the outcome are known only to be larger than what was seen."""
+        return self.outcome is not None and self.variables[self.outcome].event is not None
+
+    @property
+    def linear(self) -> bool:
+        """Whether this is a linear Gaussian network under interventions: parents may be continuous."""
+        return self.interventions is not None and bool(self.continuous_variables)
 
     @property
     def n_cells(self) -> int:

@@ -156,6 +156,17 @@ class Status(StrEnum):
         "narrower, or moves with the prior more than with the data. Do not read it as a finding: get more "
         "rows or stronger proxies, and see how far another prior (`priors=`) moves it."
     )
+    SEVERAL_MODES = (
+        "Several explanations of the data fit about equally, and the chains could not move from one to "
+        "another. All were sampled; their draws are mixed in proportion to the weights named here, and the "
+        "group `modes` describes each. Report them side by side, prefer label-free quantities, and look for "
+        "data that tell them apart."
+    )
+    MODES_UNWEIGHTED = (
+        "Several explanations of the data fit about equally, the chains could not move from one to another, "
+        "and how much each weighs could not be computed, because the prior treats the classes differently. "
+        "The draws only list the explanations: use sampler='smc', or the same prior for all classes."
+    )
     LABEL_SWITCHING = (
         "Classes change places inside chains, so class-level answers mix them up: the classes are "
         "weakly identified. Read label-free quantities only."

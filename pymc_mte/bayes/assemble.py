@@ -1,13 +1,9 @@
 """Last stage of `sample`: draws become an aligned result with functionals, checks and notes."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 
-import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from pymc_mte.alignment import match_classes, take_classes
-from pymc_mte.bayes.checks import convergence
 from pymc_mte.bayes.groups import (
     add_observed,
     add_predictive,
@@ -17,19 +13,14 @@ from pymc_mte.bayes.groups import (
 )
 from pymc_mte.bayes.learnt import agreement, learnt_notes, log_prior_density, what_was_learnt
 from pymc_mte.bayes.prepare import Prepared
-from pymc_mte.bayes.start import with_first_levels
+from pymc_mte.bayes.settle import settle
 from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, complete_rows, data_notes, fingerprint
 from pymc_mte.identify.identification import Identification, identify
-from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.moments.methods import class_profile
-from pymc_mte.regression import functionals_given, given_rows
-from pymc_mte.results import dataset, provenance
+from pymc_mte.identify.likelihood import CLASS_LEVEL
+from pymc_mte.model import CausalModel
+from pymc_mte.regression import given_rows
+from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
-
-Array = NDArray[np.float64]
-
-SWITCH_EVERY = 10
-"""Every so many draws the label of a draw is compared with its chain's."""
 
 
 def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune: int) -> xr.DataTree:
@@ -49,19 +40,22 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
         Warm-up draws.
     """
     model, table = ready.model, ready.table
-    kept, stats = raw["posterior"].to_dataset(), raw["sample_stats"].to_dataset()
-    posterior, switching = posterior_dataset(ready, kept)
-    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(stats)})
-    tree["posterior"].attrs |= {"kind": "mcmc", "inference_library": sampler}
     given = given_rows(model, table)
+    settled = settle(ready, raw, given, sampler=sampler, seed=seed)
+    posterior, kept = settled.posterior, settled.kept
+    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(settled.stats)})
+    tree["posterior"].attrs |= {"kind": settled.kind, "inference_library": settled.library}
+    for name, group in settled.groups.items():
+        tree[name] = xr.DataTree(group)
     add_predictive(tree, ready.built, model, kept, given, seed)
     add_observed(tree, model, table)
-    found = identify(model, complete_rows(model, table))
+    found = judged(model, table)
     densities = log_prior_density(ready.built, kept), total_log_likelihood(tree, model, table)
     learnt = what_was_learnt(model, ready.built, posterior, *densities, seed, given)
-    report = identification_dataset(found).merge(learnt).assign_attrs(agreement(stats, ready.at_best))
+    shares = agreement(raw["sample_stats"].to_dataset(), ready.at_best)
+    report = identification_dataset(found).merge(learnt).assign_attrs(shares)
     tree["identification"] = xr.DataTree(report)
-    notes = convergence(model, posterior, stats, switching) + learnt_notes(learnt, found.identified)
+    notes = [*settled.notes, *learnt_notes(learnt, found.identified)]
     if ready.start is not None:
         tree["estimate"] = xr.DataTree(ready.start["estimate"].to_dataset())
     tree.attrs = provenance(
@@ -72,19 +66,26 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
         n=ready.n,
         fingerprint=fingerprint(model, table),
         tune=tune,
-        switching_share=switching,
+        switching_share=settled.switching,
         notes=dump_notes(_with_known(notes, table, found)),
     )
     return tree
 
 
-def posterior_dataset(ready: Prepared, kept: xr.Dataset) -> tuple[xr.Dataset, float]:
-    """Align the draws and add their functionals; return the share of draws that prefer other labels."""
-    model = ready.model
-    values = with_first_levels(model, {name: kept[name].values for name in model.posterior_dims})
-    values, switching = aligned(model, values, ready.pivot, ready.scales)
-    values |= functionals_given(model, values, *given_rows(model, ready.table))
-    return dataset(model, values), switching
+def judged(model: CausalModel, table: xr.Dataset) -> Identification:
+    """Identification report of the complete rows.
+
+    Given its covariates a row follows the same graph, so what the likelihood identifies is judged without
+    them; moments reach averages only.
+    """
+    complete = complete_rows(model, table)
+    found = identify(model, complete if complete.sizes["pattern"] else None)
+    if not model.covariates:
+        return found
+    fields = {name: getattr(model, name) for name in type(model).model_fields}
+    plain = identify(CausalModel(**fields | {"covariates": (), "covariate_levels": {}})).identified
+    lost = {n for n, good in found.identified.items() if not good and n not in CLASS_LEVEL}
+    return replace(found, identified={n: good and n not in lost for n, good in plain.items()})
 
 
 def _with_known(notes: list[Note], table: xr.Dataset, found: Identification) -> list[Note]:
@@ -95,19 +96,3 @@ def _with_known(notes: list[Note], table: xr.Dataset, found: Identification) -> 
     known = {note.where for note in out}
     of_moments = (Status.CONSTANT_COLUMN, Status.COVARIATES_ADJUSTED)
     return out + [note for note in found.notes if note.where not in known and note.status not in of_moments]
-
-
-def aligned(
-    model: CausalModel, values: Parameters, pivot: Parameters, scales: Mapping[str, float]
-) -> tuple[Parameters, float]:
-    """Relabel each chain by one permutation; return the share of draws that prefer another one."""
-    profile = class_profile(model, values, scales)
-    target = class_profile(model, {n: v[None] for n, v in pivot.items()}, scales)[0]
-    order, _ = match_classes(profile.mean(axis=1), target)
-    thinned = profile[:, ::SWITCH_EVERY]
-    flat = thinned.reshape(-1, *thinned.shape[2:])
-    own = match_classes(flat, target)[0].reshape(*thinned.shape[:2], -1)
-    switching = float((own != order[:, None]).any(axis=-1).mean())
-    dims = model.posterior_dims
-    out = {n: take_classes(v, order, 2) if dims[n][:1] == ("class",) else v for n, v in values.items()}
-    return out, switching

@@ -59,6 +59,24 @@ def _hurdle(density: Density, log_above_zero: Density) -> Density:
     return log_density
 
 
+BEHIND: dict[str, Density] = {
+    "hurdle_poisson": _poisson,
+    "hurdle_negative_binomial": _negative_binomial,
+    "hurdle_gamma": _gamma,
+    "hurdle_lognormal": _lognormal,
+}
+"""The law behind a hurdle."""
+
+LOG_ABOVE_ZERO: dict[str, Density] = {
+    "hurdle_poisson": lambda rate: pt.log(-pt.expm1(-rate)),
+    "hurdle_negative_binomial": lambda mean, dispersion: pt.log(
+        -pt.expm1(-pt.log1p(dispersion * mean) / dispersion)
+    ),
+    "hurdle_gamma": lambda mean, sd: pt.zeros(()),
+    "hurdle_lognormal": lambda mean, sd: pt.zeros(()),
+}
+"""Log-probability that the law behind a hurdle gives to more than zero."""
+
 LOG_DENSITY: dict[str, Density] = {
     "normal": lambda x, mean, sd: pm.logp(pm.Normal.dist(mean, sd), x),
     "student_t": lambda x, mean, sd, nu: pm.logp(pm.StudentT.dist(nu=nu, mu=mean, sigma=sd), x),
@@ -68,15 +86,21 @@ LOG_DENSITY: dict[str, Density] = {
     "lognormal": _lognormal,
     "exponential": _exponential,
     "weibull": _weibull,
-    "hurdle_poisson": _hurdle(_poisson, lambda rate: pt.log(-pt.expm1(-rate))),
-    "hurdle_negative_binomial": _hurdle(
-        _negative_binomial,
-        lambda mean, dispersion: pt.log(-pt.expm1(-pt.log1p(dispersion * mean) / dispersion)),
-    ),
-    "hurdle_gamma": _hurdle(_gamma, lambda mean, sd: pt.zeros(())),
-    "hurdle_lognormal": _hurdle(_lognormal, lambda mean, sd: pt.zeros(())),
+    **{name: _hurdle(BEHIND[name], above) for name, above in LOG_ABOVE_ZERO.items()},
 }
 """By family: a value and the parameters, in the order of the family's table row, to log-densities.
 
 A weibull or exponential value that is negative is a time censored at its size.
 """
+
+
+def _hurdle_mean(log_above_zero: Density) -> Density:
+    return lambda mean, *rest: (1 - rest[-1]) * mean / pt.exp(log_above_zero(mean, *rest[:-1]))
+
+
+MEAN: dict[str, Density] = {
+    **dict.fromkeys(LOG_DENSITY, lambda mean, *_: mean),
+    "weibull": lambda scale, shape: scale * pt.exp(pt.gammaln(1 + 1 / shape)),
+    **{family: _hurdle_mean(above) for family, above in LOG_ABOVE_ZERO.items()},
+}
+"""By family: the parameters, in the order of the family's table row, to the expected value."""

@@ -9,14 +9,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.build import build_model
+from pymc_mte.bayes.modes import OVERDISPERSED, Modes, at_best, chain_modes, chain_starts, find_modes
+from pymc_mte.bayes.pooling import pooled_values
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.rowstart import chain_start, row_starting_point
 from pymc_mte.bayes.rowwise import needs_rows
-from pymc_mte.bayes.start import order_classes, starting_point
+from pymc_mte.bayes.start import JITTER, without_first_levels
 from pymc_mte.data import columns_of
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import pooled_scales
-from pymc_mte.moments.problem import make_problem
+from pymc_mte.moments.problem import Problem, make_problem
 
 Array = NDArray[np.float64]
 
@@ -34,13 +36,21 @@ class Prepared:
     built : pymc.Model
         The posterior.
     pivot : mapping of str to ndarray
-        The best optimum, classes in the order of the package; chains are aligned to it.
+        The best optimum, classes in the order of the package.
+    problem : Problem or None
+        The data as the climbs see them; None with the row-wise likelihood.
+    modes : Modes or None
+        All modes that were found; None with the row-wise likelihood, where one optimum is looked for.
+    started : ndarray of int, shape (runs,)
+        Mode at which each chain starts.
+    chains : int
+        Chains that were asked for; more are run where more modes are to be sampled.
     scales : mapping of str to float
         Pooled standard deviations of the continuous variables.
     starts : list of mappings
         One start per chain, as values of the model's random variables.
     at_best : float
-        Share of the likelihood climbs that ended at the best optimum.
+        Share of the climbs that ended at the best mode.
     start : DataTree or None
         The estimate that the caller gave.
     """
@@ -49,6 +59,10 @@ class Prepared:
     table: xr.Dataset
     built: pm.Model
     pivot: Parameters
+    problem: Problem | None
+    modes: Modes | None
+    started: NDArray[np.int64]
+    chains: int
     scales: dict[str, float]
     starts: list[Parameters]
     at_best: float
@@ -69,7 +83,7 @@ def prepare(
     chains: int,
     seed: int,
 ) -> Prepared:
-    """Climb to the best optimum, spread the chains around it and build the model.
+    """Climb to the modes, spread the chains around them and build the model.
 
     Parameters
     ----------
@@ -86,21 +100,33 @@ def prepare(
     """
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     built = build_model(model, table, priors=priors)
+    scales, rng = pooled_scales(model, columns, counts), np.random.default_rng(seed)
     if needs_rows(model, table):
-        pivot, at_best = row_starting_point(model, table, start, seed)
+        pivot, share = row_starting_point(model, table, start, seed)
+        problem, modes, started = None, None, np.zeros(chains, dtype=np.int64)
+        spreads = [OVERDISPERSED if chain % 2 else JITTER for chain in range(chains)]
+        starts = [chain_start(model, table, pivot, scales, rng, spread) for spread in spreads]
     else:
-        point, at_best = starting_point(make_problem(model, columns, counts, seed=seed), start)
-        pivot = order_classes(model, point)
-    scales = pooled_scales(model, columns, counts)
-    rng = np.random.default_rng(seed)
-    starts = [chain_start(model, table, pivot, scales, rng) for _ in range(chains)]
+        problem = make_problem(model, columns, counts, seed=seed)
+        modes = find_modes(problem, start, priors=priors)
+        pivot, share, started = modes.best, at_best(modes), chain_modes(modes, chains)
+        if not set(model.dims) <= {rv.name for rv in built.free_RVs}:
+            # The variables behind pooled parameters have no labels to be matched by: one mode for all.
+            started = np.zeros(chains, dtype=np.int64)
+        points = chain_starts(problem, modes, started, rng)
+        starts = [without_first_levels(model, point) for point in points]
+        starts = [pooled_values(built, model, start, scales) for start in starts]
     return Prepared(
         model=model,
         table=table,
         built=built,
+        problem=problem,
+        modes=modes,
+        started=started,
+        chains=chains,
         pivot=pivot,
         scales=scales,
         starts=starts,
-        at_best=at_best,
+        at_best=share,
         start=start,
     )

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.prepare import Prepared
+from pymc_mte.bayes.smc import run_smc
 from pymc_mte.bayes.start import flat_start
 from pymc_mte.model import Parameters
 
@@ -102,6 +103,7 @@ def _quiet_compilation() -> Iterator[None]:
 SAMPLERS: dict[str, Callable[[pm.Model, list[Parameters], int, dict[str, Any]], xr.DataTree]] = {
     "nutpie": run_nutpie,
     "pymc": run_pymc,
+    "smc": run_smc,
 }
 """What ``sampler`` may name."""
 

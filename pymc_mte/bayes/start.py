@@ -51,19 +51,27 @@ def starting_point(problem: Problem, start: xr.DataTree | None) -> tuple[Paramet
     """
     model, columns, counts = problem.model, problem.columns, problem.counts
     best, reached = fit_likelihood(problem, penalty=PENALTY)
-    if model.classes > 1:
-        partial = None if start is None else _partial(model, start["estimate"].to_dataset())
-        if partial is None and lacks_proxies(model):
-            optimum = ClassProblem(problem=problem, rows=float(counts.sum())).optima.parameters
-            partial = _partial(model, dataset(model, {n: v[0] for n, v in optimum.items()}, lead=()))
-        if partial is not None:
-            begin = start_from_classes(model, columns, counts[None], {n: v[None] for n, v in partial.items()})
-            climbed = em(model, columns, counts[None], begin, penalty=PENALTY)
-            if climbed.log_likelihood[0] > np.nanmax(reached) - 1e-6:
-                best = climbed.parameters
-            reached = np.append(reached, climbed.log_likelihood)
+    if (partial := estimated_point(problem, start)) is not None:
+        begin = start_from_classes(model, columns, counts[None], {n: v[None] for n, v in partial.items()})
+        climbed = em(model, columns, counts[None], begin, penalty=PENALTY)
+        if climbed.log_likelihood[0] > np.nanmax(reached) - 1e-6:
+            best = climbed.parameters
+        reached = np.append(reached, climbed.log_likelihood)
     at_best = float((reached > np.nanmax(reached) - SAME_OPTIMUM).mean())
     return {name: value[0] for name, value in best.items()}, at_best
+
+
+def estimated_point(problem: Problem, start: xr.DataTree | None) -> Parameters | None:
+    """Parameters that an estimate gives a climb, or moments where proxies are lacking; None without."""
+    model = problem.model
+    if model.classes == 1:
+        return None
+    partial = None if start is None else _partial(model, start["estimate"].to_dataset())
+    if partial is None and lacks_proxies(model):
+        setup = ClassProblem(problem=problem, rows=float(problem.counts.sum()))
+        optimum = setup.optima.parameters
+        partial = _partial(model, dataset(model, {n: v[0] for n, v in optimum.items()}, lead=()))
+    return partial
 
 
 def _partial(model: CausalModel, point: xr.Dataset) -> Parameters | None:
@@ -89,12 +97,16 @@ def _partial(model: CausalModel, point: xr.Dataset) -> Parameters | None:
 
 
 def jittered(
-    model: CausalModel, point: Parameters, scales: dict[str, float], rng: np.random.Generator
+    model: CausalModel,
+    point: Parameters,
+    scales: dict[str, float],
+    rng: np.random.Generator,
+    spread: float = JITTER,
 ) -> Parameters:
     """One chain's start: the point with noise on a scale that fits each parameter."""
     out: Parameters = {}
     for name, value in point.items():
-        support, noise = model.kind(name).support, JITTER * rng.normal(size=value.shape)
+        support, noise = model.kind(name).support, spread * rng.normal(size=value.shape)
         if support == "unit":
             odds = np.clip(value, 1e-3, 1 - 1e-3)
             odds = odds / (1 - odds) * np.exp(noise)
@@ -137,5 +149,10 @@ def flat_start(built: pm.Model, values: Parameters) -> Array:
 
 def order_classes(model: CausalModel, parameters: Parameters) -> Parameters:
     """Sort the classes of one set of parameters in the order of the package."""
+    return reorder(model, parameters, class_numbers(model, parameters))
+
+
+def class_numbers(model: CausalModel, parameters: Parameters) -> NDArray[np.int64]:
+    """Which class of one set of parameters bears each number of the package's order."""
     values = parameters if model.treatment is None else {**parameters, **functionals(model, parameters)}
-    return reorder(model, parameters, class_order(model, values))
+    return class_order(model, values)

@@ -202,10 +202,17 @@ def em(
 
 
 def random_starts(
-    model: CausalModel, columns: Columns, counts: Array, rng: np.random.Generator
+    model: CausalModel,
+    columns: Columns,
+    counts: Array,
+    rng: np.random.Generator,
+    concentration: float = 1.0,
 ) -> Parameters:
-    """Draw one start per sample from random responsibilities that are constant within patterns."""
-    drawn = rng.dirichlet(np.ones(model.classes), size=counts.shape)
+    """Draw one start per sample from random responsibilities that are constant within patterns.
+
+    They are Dirichlet draws; a small ``concentration`` sends whole patterns to one class.
+    """
+    drawn = rng.dirichlet(np.full(model.classes, concentration), size=counts.shape)
     return Maximiser(model, columns, 1.0).step(np.swapaxes(drawn, 1, 2) * counts[:, None], {})
 
 

@@ -1,0 +1,235 @@
+"""From a sampler's chains to one sample of the whole posterior: labels, modes, weights, checks."""
+
+from dataclasses import dataclass
+
+import arviz as az
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.bayes.checks import convergence
+from pymc_mte.bayes.density import multinomial_coefficient
+from pymc_mte.bayes.evidence import evidence_dataset
+from pymc_mte.bayes.labels import align_chains, align_draws
+from pymc_mte.bayes.modes import Modes, basin_shares, optima_notes
+from pymc_mte.bayes.pooling import BY_GROUP, group_labels
+from pymc_mte.bayes.prepare import Prepared
+from pymc_mte.bayes.start import with_first_levels
+from pymc_mte.bayes.weigh import Index, Weighing, one_mode, resampled, weigh
+from pymc_mte.data import GROUP
+from pymc_mte.model import CausalModel
+from pymc_mte.moments.problem import Problem
+from pymc_mte.regression import functionals_given
+from pymc_mte.results import dataset, labels
+from pymc_mte.status import Note, Status
+from pymc_mte.summary import BY_CLASS, LABEL_FREE
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """Draws that stand for the whole posterior, and what they were made from.
+
+    Attributes
+    ----------
+    posterior : xarray.Dataset
+        Aligned parameters and functionals (chain, draw, ...).
+    kept : xarray.Dataset
+        The same draws as values of the model's random variables, not aligned.
+    stats : xarray.Dataset
+        Their sampler statistics; ``mode`` is the mode of each draw.
+    groups : mapping of str to xarray.Dataset
+        Groups of a result: ``modes``, except with the row-wise likelihood, and ``evidence`` with SMC.
+    switching : float
+        Share of draws whose labels are unsure.
+    notes : list of Note
+        What to doubt.
+    kind, library : str
+        What made the draws.
+    """
+
+    posterior: xr.Dataset
+    kept: xr.Dataset
+    stats: xr.Dataset
+    groups: dict[str, xr.Dataset]
+    switching: float
+    notes: list[Note]
+    kind: str
+    library: str
+
+
+def settle(
+    ready: Prepared, raw: xr.DataTree, given: tuple[Array | None, Array], *, sampler: str, seed: int
+) -> Settled:
+    """Align labels, weigh modes, judge convergence and resample where modes stay apart.
+
+    Parameters
+    ----------
+    ready : Prepared
+        What the draws were made from.
+    raw : DataTree
+        The sampler's ``posterior`` and ``sample_stats``, with SMC also ``evidence``.
+    given : covariates and shares of the rows
+        From `pymc_mte.regression.given_rows`.
+    sampler : str
+        Its name.
+    seed : int
+        Seed of bridge and resampling.
+    """
+    model, smc, modes = ready.model, sampler == "smc", ready.modes
+    kept, stats = raw["posterior"].to_dataset(), raw["sample_stats"].to_dataset()
+    own = with_first_levels(model, {name: kept[name].values for name in model.posterior_dims})
+    if BY_GROUP in kept:
+        own[BY_GROUP] = np.moveaxis(kept[BY_GROUP].values, -1, 2)
+    weighing = one_mode(1 if modes is None else len(modes), kept.sizes["chain"], kept.sizes["draw"])
+    if smc:
+        aligned, switching = align_draws(model, own, ready.pivot, ready.scales)
+    elif modes is None:
+        pivots = {n: np.repeat(v[None], kept.sizes["chain"], axis=0) for n, v in ready.pivot.items()}
+        aligned, switching = align_chains(model, own, pivots, ready.scales)
+    else:
+        weighing = weigh(model, ready.built, modes, own, ready.started, ready.scales, seed)
+        pivots = {name: v[weighing.chain_mode] for name, v in modes.posterior.parameters.items()}
+        aligned, switching = align_chains(model, own, pivots, ready.scales)
+    by_group = aligned.pop(BY_GROUP, None)
+    aligned |= functionals_given(model, aligned, *given)
+    runs = dataset(model, aligned)
+    if by_group is not None:
+        runs = runs.assign_coords({GROUP: group_labels(ready.table)})
+        runs[BY_GROUP] = (("chain", "draw", GROUP, "class"), np.moveaxis(by_group, 2, -1))
+    notes = _convergence(model, runs, stats, switching, weighing)
+    stats = stats.assign(mode=(("chain", "draw"), weighing.mode_of_draw))
+    posterior, kept, stats = (_sampled(part, weighing, ready.chains, seed) for part in (runs, kept, stats))
+    groups = {}
+    if modes is not None and ready.problem is not None:
+        groups["modes"] = _group(ready.problem, modes, ready.started, posterior, runs, weighing)
+        notes = [*_mode_notes(modes, weighing), *notes, *optima_notes(modes)]
+    if smc:
+        by_run = raw["evidence"].to_dataset()["log_evidence"].values
+        groups["evidence"] = evidence_dataset(by_run, multinomial_coefficient(ready.built))
+    return Settled(
+        posterior=posterior,
+        kept=kept,
+        stats=stats,
+        groups=groups,
+        switching=switching,
+        notes=notes,
+        kind="smc" if smc else "mcmc",
+        library="pymc" if smc else sampler,
+    )
+
+
+def _sampled(part: xr.Dataset, weighing: Weighing, chains: int, seed: int) -> xr.Dataset:
+    """Resample by weight where modes stay apart; otherwise keep the chains that were asked for."""
+    if weighing.reading != "weighted":
+        return part.isel(chain=slice(0, chains))
+    draws = part.sizes["draw"]
+    index = resampled(weighing, chains, draws, np.random.default_rng(seed))
+    chain, draw = (xr.DataArray(i, dims=("chain", "draw")) for i in np.divmod(index, draws))
+    return (
+        part.drop_vars(["chain", "draw"], errors="ignore")
+        .isel(chain=chain, draw=draw)
+        .assign_coords(chain=np.arange(chains), draw=np.arange(draws))
+    )
+
+
+def _by_mode(part: xr.Dataset, weighing: Weighing, mode: int) -> xr.Dataset:
+    """Chains of one mode; a single one as its two halves, so that it can be compared with itself."""
+    own = part.isel(chain=np.flatnonzero(weighing.chain_mode == mode))
+    if own.sizes["chain"] > 1:
+        return own
+    half = own.sizes["draw"] // 2
+    halves = [own.isel(draw=slice(start, start + half)).drop_vars("draw") for start in (0, half)]
+    joined = xr.concat(halves, dim="chain")
+    return joined.assign_coords(chain=np.arange(2), draw=np.arange(half))
+
+
+def _convergence(
+    model: CausalModel, runs: xr.Dataset, stats: xr.Dataset, switching: float, weighing: Weighing
+) -> list[Note]:
+    """Judge the chains: all together, or mode by mode where they stay apart."""
+    if weighing.reading != "weighted":
+        return convergence(model, runs, stats, switching)
+    notes = []
+    for j in np.unique(weighing.chain_mode):
+        own, its = _by_mode(runs, weighing, j), _by_mode(stats, weighing, j)
+        notes += [note.within(f"mode {j}") for note in convergence(model, own, its, 0.0)]
+    return [
+        *notes,
+        *(n for n in convergence(model, runs, stats, switching) if n.status is Status.LABEL_SWITCHING),
+    ]
+
+
+def _mode_notes(modes: Modes, weighing: Weighing) -> list[Note]:
+    """Say that there are several modes, and what they weigh."""
+    if weighing.reading == "weighted":
+        listed = ", ".join(
+            f"mode {j} (log-likelihood {level:.2f}) {weight:.3f} (standard error {error:.3f})"
+            for j, (level, weight, error) in enumerate(
+                zip(modes.posterior.log_likelihood, weighing.weight, weighing.weight_error, strict=True)
+            )
+        )
+        return [Note(Status.SEVERAL_MODES, "posterior", f"weights: {listed}")]
+    if weighing.reading == "not weighted":
+        return [Note(Status.MODES_UNWEIGHTED, "posterior", f"{len(modes)} modes")]
+    return []
+
+
+def _group(
+    problem: Problem,
+    modes: Modes,
+    started: Index,
+    posterior: xr.Dataset,
+    runs: xr.Dataset,
+    weighing: Weighing,
+) -> xr.Dataset:
+    """Describe modes and optima: heights, shares of starts, weights, parameters."""
+    model = problem.model
+    drawn = {name: posterior[name].values for name in model.dims}
+    weight, error = weighing.weight, weighing.weight_error
+    if weighing.reading != "weighted":
+        weight, error = basin_shares(problem, modes.posterior, drawn, modes.penalty)
+    at_optimum = basin_shares(problem, modes.likelihood, drawn, 0.0)
+    columns = {
+        "objective": modes.posterior.objective,
+        "log_likelihood": modes.posterior.log_likelihood,
+        "share_of_starts": modes.posterior.share,
+        "mode_weight": weight,
+        "mode_weight_error": error,
+        "log_evidence": weighing.log_evidence,
+        "log_evidence_error": weighing.error,
+    }
+    out = dataset(model, modes.posterior.parameters, lead=("mode",))
+    out = out.assign({name: ("mode", value) for name, value in columns.items()})
+    optima = {
+        "optimum_log_likelihood": modes.likelihood.log_likelihood,
+        "optimum_share_of_starts": modes.likelihood.share,
+        "optimum_weight": at_optimum[0],
+        "optimum_weight_error": at_optimum[1],
+    }
+    out = out.assign({name: ("optimum", value) for name, value in optima.items()})
+    out["chain_mode"] = ("run", weighing.chain_mode)
+    out["start_mode"] = ("run", started)
+    out.attrs = {"reading": weighing.reading, "penalty": modes.penalty, "n_starts": modes.posterior.n_starts}
+    if weighing.reading == "weighted":
+        weighted = np.nan_to_num(weighing.weight) * weighing.error
+        out.attrs["log_evidence"] = float(np.logaddexp.reduce(weighing.log_evidence))
+        out.attrs["log_evidence_error"] = float(np.sqrt((weighted**2).sum()))
+        out = _with_mixing(model, out, runs, weighing)
+    return out
+
+
+def _with_mixing(model: CausalModel, group: xr.Dataset, runs: xr.Dataset, weighing: Weighing) -> xr.Dataset:
+    """Add R-hat (the worst mode's) and effective draws of the weighted mean, per reported entry."""
+    names = [n for n in (*LABEL_FREE, *BY_CLASS) if n in runs]
+    entries = [(label, name, index) for name in names for label, index in labels(model, name)]
+    rhat, inverse = np.zeros(len(entries)), np.zeros(len(entries))
+    for j in np.unique(weighing.chain_mode):
+        own = _by_mode(runs, weighing, j)[names]
+        mixing, effective = az.rhat(own), az.ess(own)
+        for i, (_, name, index) in enumerate(entries):
+            rhat[i] = max(rhat[i], float(mixing[name].values[index]))
+            inverse[i] += weighing.weight[j] ** 2 / float(effective[name].values[index])
+    found = {"r_hat": ("entry", rhat), "ess": ("entry", 1 / inverse)}
+    return group.assign(found).assign_coords(entry=np.array([label for label, *_ in entries], dtype=object))
