@@ -201,15 +201,7 @@ class CausalModel(Part):
         if self.linear:
             return out | linear_dims(self)
         for name, var in self.variables.items():
-            lead = ("class",) if var.latent else ()
-            for parameter, kind in var.spec.parameters.items():
-                axes: dict[str, tuple[str, ...]] = {
-                    "table": (*lead, *var.parents, name),
-                    "location": (*lead, *var.parents),
-                    "scale": (*lead, *var.parents) if var.scale_parents else lead,
-                    "shared": (),
-                }
-                out[f"{parameter}_{name}"] = axes[kind.scope]
+            out |= {f"{parameter}_{name}": axes for parameter, axes in var.axes(name).items()}
         return out
 
     @cached_property
@@ -327,11 +319,7 @@ class CausalModel(Part):
             name: var.model_copy(update={"levels": missing[name]}) if name in missing else var
             for name, var in self.variables.items()
         }
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        fields |= {"variables": variables, "covariate_levels": known_text}
-        resolved = CausalModel(**fields)
-        resolved._folder = self._folder
-        return resolved
+        return self.with_fields(variables=variables, covariate_levels=known_text)
 
     def with_classes(self, classes: int) -> "CausalModel":
         """Return the same graph with another number of classes; a stated truth does not carry over."""
@@ -340,8 +328,11 @@ class CausalModel(Part):
                 "the classes of a mixture of interventions are its targets; list the possible ones in "
                 "interventions.targets, or leave the key out and `estimate` finds them"
             )
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        other = CausalModel(**fields | {"classes": classes, "truth": None})
+        return self.with_fields(classes=classes, truth=None)
+
+    def with_fields(self, **changed: Any) -> "CausalModel":
+        """Return the model with some fields changed; its data file stays where it is."""
+        other = CausalModel(**{name: getattr(self, name) for name in type(self).model_fields} | changed)
         other._folder = self._folder
         return other
 

@@ -47,7 +47,7 @@ def loo(posterior: xr.DataTree) -> Any:
     log_p, count = log_p.isel(pattern=count > 0), count[count > 0]
     small = xr.DataTree.from_dict(
         {
-            "posterior": draws[["class_weight"]],
+            "posterior": draws[["class_weight" if "class_weight" in draws else "target_weight"]],
             "log_likelihood": xr.Dataset({"row": log_p.astype(float)}),
         }
     )

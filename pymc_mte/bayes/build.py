@@ -8,6 +8,7 @@ import pymc as pm
 from pymc_mte.bayes.attach import checked
 from pymc_mte.bayes.compose import compose
 from pymc_mte.bayes.grid import Grid
+from pymc_mte.bayes.linear_targets import build_linear
 from pymc_mte.bayes.priors import Prior, merge_priors
 from pymc_mte.bayes.targets import build_targets
 from pymc_mte.errors import ModelError, RefusedError
@@ -102,8 +103,9 @@ def build_model(
         raise RefusedError(f"no posterior for {model.name!r}: {model.unbuilt}")
     if model.interventions is not None:
         if grid is not None:
-            raise ModelError("grid: a model with interventions has no continuous variable; leave it out")
-        return build_targets(model, data, base=base, start=start, priors=priors)
+            raise ModelError("grid: a model with interventions takes none; leave it out")
+        build = build_linear if model.linear else build_targets
+        return build(model, data, base=base, start=start, priors=priors)
     if base is not None or start is not None:
         raise ModelError("base and start: only a model with interventions takes them here; leave them out")
     model, table = checked(model, data, grid, group)

@@ -120,9 +120,8 @@ def _described_by_its_mean(model: CausalModel) -> tuple[CausalModel, str]:
     y = str(model.outcome)
     own = model.variables[y]
     changed = Variable(family="poisson", parents=own.parents, latent=own.latent)
-    fields = {name: getattr(model, name) for name in type(model).model_fields}
     variables = {**model.variables, y: changed}
-    return CausalModel(**fields | {"variables": variables, "truth": None, "priors": {}}), f"rate_{y}"
+    return model.with_fields(variables=variables, truth=None, priors={}), f"rate_{y}"
 
 
 def outcome_means_given_classes(

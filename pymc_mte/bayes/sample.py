@@ -9,6 +9,7 @@ import xarray as xr
 
 from pymc_mte.bayes.assemble import assemble
 from pymc_mte.bayes.grid import Grid, on_grid, widths_of
+from pymc_mte.bayes.linear_draws import sample_linear
 from pymc_mte.bayes.measurement import sample_outcome_last
 from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior, prior_record
@@ -109,7 +110,8 @@ def sample(
     options |= {"cores": min(chains, cores or os.cpu_count() or 1), "progressbar": progressbar}
     if model.interventions is not None:
         mixture: dict[str, Any] = {"base": base, "start": start, "run": SAMPLERS[sampler], "chains": chains}
-        return sample_targets(model, data, priors=priors, seed=random_seed, options=options, **mixture)
+        draw = sample_linear if model.linear else sample_targets
+        return draw(model, data, priors=priors, seed=random_seed, options=options, **mixture)
     if base is not None:
         raise ModelError("base: only a model with interventions has base rows; leave it out")
     model, table = resolve(model, data, group)
