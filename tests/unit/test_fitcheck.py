@@ -16,7 +16,6 @@ from pymc_mte import (
 )
 from pymc_mte.fitcheck import _holm
 
-
 N = 3_000
 
 
