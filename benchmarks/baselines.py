@@ -1,6 +1,6 @@
-"""Grouping by similar covariates cannot separate overlapping classes: baselines beside the mixture of effects.
+"""Grouping by similar covariates cannot separate overlapping classes: baselines beside the mixture.
 
-Run: uv run python benchmarks/baselines.py [--rows 50000] [--model gallery:paper_pair] [--figure baselines.png]
+Run: uv run python benchmarks/baselines.py [--rows 50000] [--model NAME] [--figure FILE]
 """
 
 import argparse
