@@ -117,6 +117,8 @@ def certainty(fit: "Fit") -> list[str]:
     if "identified" in table and not table["identified"].all():
         lost = ", ".join(words(str(n)) for n in _listed(table.index[~table["identified"].astype(bool)]))
         out.append(f"Not identified: {lost}. There {PRIOR_DRIVEN}.")
+    if weak := table.attrs.get("weakly_identified"):
+        out.append(f"Weakly identified: {weak}.")
     if "r_hat" in table and table["r_hat"].notna().any():
         worst, fewest = table["r_hat"].max(), table["ess"].min()
         bad = {Status.NOT_MIXED, Status.CHAINS_APART, Status.LABEL_SWITCHING, Status.DIVERGENCES}

@@ -186,6 +186,7 @@ def _compared(fit: "Fit") -> Section | None:
             "difference in standard errors of that difference. The pull of the prior is the posterior mean "
             "minus the best fit without a prior, in posterior SDs; it is no test."
         ],
+        points=list(fit.comparison.attrs.get("says", [])),
         tables=[_table("Posterior beside moments", _named(table))],
     )
 

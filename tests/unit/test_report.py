@@ -53,6 +53,7 @@ def fitted(tools, model, n=600, posterior=True, judged=False):
         columns = {"mean": 0.1, "sd": 0.1, "lower": 0.0, "upper": 0.2, "spectral": 0.1, "spectral_se": 0.1}
         columns |= {"bridge": np.nan, "bridge_se": np.nan, "ml": 0.1, "z": 0.2, "prior_pull": 0.1}
         table = pd.DataFrame(columns, index=pd.Index(names, name="functional")).assign(verdict="agree")
+        table.attrs["says"] = ["Bridge and spectral agree."]
     parts = {"model": model, "identification": found, "moments": moments, "random_seed": 17}
     return Fit(posterior=tree, comparison=table, **parts)
 
@@ -84,6 +85,7 @@ def test_page_tells_everything(level3, tools, tmp_path):
         "Average effect:",
         "Class 1:",
         "agree with the likelihood",
+        "Bridge and spectral agree.",
         "rows dropped: x (3) - 3 of 600 rows",
         Status.ROWS_DROPPED.value,
         "Effect of t on y, with 2 hidden classes assumed.",
