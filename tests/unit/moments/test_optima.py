@@ -39,6 +39,7 @@ def test_without_random_starts_optima_are_lost(gss82):
     assert len(distinct_optima(gss82, rounds=0).objective) == 1
 
 
+@pytest.mark.slow
 def test_another_seed_finds_the_same(found):
     other = distinct_optima(problem("gss82", 3, seed=5))
     np.testing.assert_allclose(other.log_likelihood, found.log_likelihood, atol=1e-3)
