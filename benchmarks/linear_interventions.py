@@ -1,14 +1,15 @@
-"""Unknown interventions on linear Gaussian networks: are targets found, and do 90% intervals cover?
+"""Unknown interventions on linear Gaussian networks: targets found, and coverage of 90% intervals.
 
 Run: uv run python benchmarks/linear_interventions.py [--kind shift do] [--runs 100] [--rows 10000]
      [--nodes 6] [--components 4] [--size 1.0] [--wrong]
 
-Every run draws a graph (each edge with probability .6, coefficients .25 to 1 in size, error sd 1), an untouched
-component and others that touch one or two nodes by +-size error sd, weights Dirichlet(5) of at least .1, and as
-many untouched rows as rows of the mixture. "F1" compares targets as sets of nodes; "all" is the share of runs
-without an error; coverage counts a target that was not found as a miss, "given found" leaves it out. "truth" is
-how often BIC prefers the true targets to those found (a failure of the search). --wrong takes one edge out of the
-graph that is fitted, and reports how often that is flagged at 5%; without it, false alarms are.
+Every run draws a graph (each edge with probability .6, coefficients .25 to 1 in size, error sd 1), an
+untouched component and others that touch one or two nodes by +-size error sd, weights Dirichlet(5) of at
+least .1, and as many untouched rows as rows of the mixture. "F1" compares targets as sets of nodes; "all"
+is the share of runs without an error; coverage counts a target that was not found as a miss, "given found"
+leaves it out. "truth" is how often BIC prefers the true targets to those found (a failure of the search).
+--wrong takes one edge out of the graph that is fitted, and "flagged" is then how often that is noticed at
+5%; without it, the share of false alarms.
 """
 
 import argparse

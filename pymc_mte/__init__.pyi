@@ -1,3 +1,4 @@
+from .baselines import baselines as baselines
 from .bayes.attach import add_to_model as add_to_model
 from .bayes.build import build_model as build_model
 from .bayes.evidence import log_evidence as log_evidence
@@ -12,6 +13,7 @@ from .errors import (
     RefusedError as RefusedError,
 )
 from .fit import Fit as Fit, fit as fit
+from .fitcheck import bivariate_residuals as bivariate_residuals, pattern_residuals as pattern_residuals
 from .identify.identification import Identification as Identification, identify as identify
 from .identify.ranges import functional_ranges as functional_ranges
 from .identify.sensitivity import sensitivity as sensitivity
@@ -24,6 +26,7 @@ from .model_comparison import compare_models as compare_models, loo as loo
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate
 from .moments.plan import Plan as Plan, plan as plan
+from .plots.baselines import plot_baselines as plot_baselines
 from .plots.calibration import plot_calibration as plot_calibration
 from .plots.classes import plot_classes as plot_classes
 from .plots.classes_choice import plot_class_choice as plot_class_choice

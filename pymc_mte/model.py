@@ -14,8 +14,9 @@ from pydantic import (
     model_validator,
 )
 
+from pymc_mte.coefficients import coefficient_axes, column_names, why_unbuilt
 from pymc_mte.errors import ModelError
-from pymc_mte.families import LINKS, TABLE, Parameter
+from pymc_mte.families import TABLE, Parameter
 from pymc_mte.interventions import (
     PARENT_AXIS,
     Interventions,
@@ -200,49 +201,24 @@ class CausalModel(Part):
         if self.linear:
             return out | linear_dims(self)
         for name, var in self.variables.items():
-            lead = ("class",) if var.latent else ()
-            for parameter, kind in var.spec.parameters.items():
-                axes: dict[str, tuple[str, ...]] = {
-                    "table": (*lead, *var.parents, name),
-                    "location": (*lead, *var.parents),
-                    "scale": (*lead, *var.parents) if var.scale_parents else lead,
-                    "shared": (),
-                }
-                out[f"{parameter}_{name}"] = axes[kind.scope]
+            out |= {f"{parameter}_{name}": axes for parameter, axes in var.axes(name).items()}
         return out
 
     @cached_property
     def covariate_columns(self) -> tuple[str, ...]:
         """Names of the covariates as numbers: a text covariate gives an indicator of each later level."""
-        return tuple(
-            column
-            for name in self.covariates
-            for column in (
-                [f"{name} = {level}" for level in self.covariate_levels[name][1:]]
-                if name in self.covariate_levels
-                else [name]
-            )
-        )
+        return column_names(self.covariates, self.covariate_levels)
 
     @cached_property
     def coefficient_dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of the coefficients of the covariates, by name; empty without covariates."""
-        if not self.covariates:
-            return {}
-        out: dict[str, tuple[str, ...]] = {}
-        if self.classes > 1:
-            out["coef_class"] = ("class", "covariate")
-        for name in self.regressed:
-            by_level = self.variables[name].family in ("categorical", "ordinal")
-            out[f"coef_{name}"] = (name, "covariate") if by_level else ("covariate",)
-        return out
+        return coefficient_axes(self)
 
     @cached_property
     def posterior_dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of every parameter of the posterior: those of `dims` and what covariates add."""
-        if not self.covariates:
-            return self.dims
-        return {**self.dims, "baseline_weight": ("class",), **self.coefficient_dims}
+        baseline = {"baseline_weight": ("class",)} if self.covariates else {}
+        return {**self.dims, **baseline, **self.coefficient_dims}
 
     @property
     def regressed(self) -> tuple[str, ...]:
@@ -343,11 +319,7 @@ class CausalModel(Part):
             name: var.model_copy(update={"levels": missing[name]}) if name in missing else var
             for name, var in self.variables.items()
         }
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        fields |= {"variables": variables, "covariate_levels": known_text}
-        resolved = CausalModel(**fields)
-        resolved._folder = self._folder
-        return resolved
+        return self.with_fields(variables=variables, covariate_levels=known_text)
 
     def with_classes(self, classes: int) -> "CausalModel":
         """Return the same graph with another number of classes; a stated truth does not carry over."""
@@ -356,8 +328,11 @@ class CausalModel(Part):
                 "the classes of a mixture of interventions are its targets; list the possible ones in "
                 "interventions.targets, or leave the key out and `estimate` finds them"
             )
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        other = CausalModel(**fields | {"classes": classes, "truth": None})
+        return self.with_fields(classes=classes, truth=None)
+
+    def with_fields(self, **changed: Any) -> "CausalModel":
+        """Return the model with some fields changed; its data file stays where it is."""
+        other = CausalModel(**{name: getattr(self, name) for name in type(self).model_fields} | changed)
         other._folder = self._folder
         return other
 
@@ -388,17 +363,7 @@ class CausalModel(Part):
     @property
     def unbuilt(self) -> str | None:
         """Sentence that says why no posterior can be built for such a model yet; None if one can."""
-        if self.strata:
-            return (
-                "The posterior takes no strata; list them as covariates, whose levels then become indicators."
-            )
-        for name in self.regressed:
-            if self.variables[name].family not in LINKS:
-                return (
-                    f"Covariates shift {', '.join(LINKS)} variables only, and {name!r} is "
-                    f"{self.variables[name].family}."
-                )
-        return None
+        return why_unbuilt(self)
 
     @property
     def why_no_posterior(self) -> str | None:

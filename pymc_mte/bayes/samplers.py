@@ -103,11 +103,12 @@ def _quiet_compilation() -> Iterator[None]:
 SAMPLERS: dict[str, Callable[[pm.Model, list[Parameters], int, dict[str, Any]], xr.DataTree]] = {
     "nutpie": run_nutpie,
     "pymc": run_pymc,
-    "smc": run_smc,
 }
-"""What ``sampler`` may name."""
+"""NUTS, by the name of who runs it; ``sampler`` may also name ``smc``."""
 
 
 def run_sampler(ready: Prepared, sampler: str, seed: int, options: dict[str, Any]) -> xr.DataTree:
-    """Run one of `SAMPLERS` on a prepared posterior."""
+    """Run NUTS or SMC on a prepared posterior."""
+    if sampler == "smc":
+        return run_smc(ready.model, ready.built, ready.pivot, ready.scales, ready.chains, seed, options)
     return SAMPLERS[sampler](ready.built, ready.starts, seed, options)
