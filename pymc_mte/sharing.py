@@ -69,14 +69,18 @@ def safe_tree(tree: xr.DataTree, model: CausalModel) -> xr.DataTree:
     """Copy a result without what tells of fewer than 5 people.
 
     Patterns under 5 are left out of the observed data, whose group is then called ``observed_cells``;
-    the log-likelihoods of the patterns go with them, and so do answers of strata with fewer rows in
+    whatever else is kept by pattern goes with them, and so do answers of strata with fewer rows in
     some class. The fingerprint of the rows is removed: it would let somebody who knows all rows but one
     check a guess.
     """
     out = tree.copy()
-    for group in ("log_likelihood_pattern", "observed_data"):
-        if group in out:
+    for group in list(out.children):
+        held = out[group].to_dataset()
+        kept_vars = [name for name in held.data_vars if "pattern" not in held[name].dims]
+        if len(kept_vars) < len(held.data_vars):
             del out[group]
+            if kept_vars:
+                out[group] = xr.DataTree(held[kept_vars])
     if "observed_data" in tree:
         table = tree["observed_data"].to_dataset()
         kept = table.isel(pattern=safe_cells(table["count"].values.astype(float)))

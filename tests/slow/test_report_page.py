@@ -1,4 +1,4 @@
-"""The report page in a real browser, where one is installed: everything in it is shown, nothing else is loaded."""
+"""The report page in a real browser, where one is installed: all of it is shown, nothing else is loaded."""
 
 import shutil
 import subprocess
