@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 
 from pymc_mte import CausalModel, build_model, simulate, tabulate
-from pymc_mte.bayes.densities import LOG_DENSITY
+from pymc_mte.bayes.densities import LOG_DENSITY, MEAN
 from pymc_mte.bayes.layout import pattern_layout
 from pymc_mte.families import FAMILIES
 
@@ -286,3 +286,10 @@ def test_densities_are_those_of_scipy(family):
             wanted = scipy_log_density(family, value, p)
             assert ours[row, u] == pytest.approx(wanted, rel=1e-10)
             assert again[row, u] == pytest.approx(wanted, rel=1e-10)
+
+
+def test_symbolic_means_are_those_of_the_laws():
+    for family in NUMBERS:
+        own = values_of(family)[1]
+        found = MEAN[family](*(pt.as_tensor(v) for v in own)).eval(mode="FAST_COMPILE")
+        np.testing.assert_allclose(found, FAMILIES[family].law.mean(*own), rtol=1e-12)
