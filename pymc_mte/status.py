@@ -219,6 +219,10 @@ class Status(StrEnum):
         "Another choice of the value that no target forces fits almost as well: the variable is hardly "
         "ever forced, or the data cannot tell. Compare the targets under the other choice."
     )
+    TARGETS_UNCLEAR = (
+        "Other targets fit almost as well as those reported. Intervals hold the targets as found, so here "
+        "they are too narrow. Collect more rows, or list the possible targets in interventions.targets."
+    )
     RARE_BASE = (
         "The untouched network has values or parents' values that (almost) never occur, so targets "
         "seen only there rest on the prior of its tables. Collect more rows of the untouched system."

@@ -1,6 +1,7 @@
 """`sample` for a mixture of interventions: draws of the shares, averaged over unclear exclusions."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.checks import convergence
-from pymc_mte.bayes.groups import clean_stats, identification_dataset
+from pymc_mte.bayes.groups import MAX_POINTWISE, clean_stats, identification_dataset
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.start import with_first_levels, without_first_levels
-from pymc_mte.bayes.targets import build_shares, candidate_sets, check_counts
+from pymc_mte.bayes.targets import UNSEEN, build_shares, candidate_sets, check_counts
 from pymc_mte.data import data_notes, fingerprint
 from pymc_mte.identify.identification import identify
 from pymc_mte.identify.targets import separation
 from pymc_mte.model import Parameters
 from pymc_mte.moments.interventions.evidence import fit_support
+from pymc_mte.moments.interventions.network import components
 from pymc_mte.moments.interventions.rows import TargetProblem, target_problem
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
@@ -76,6 +78,8 @@ def sample_targets(
     tree["targets"] = xr.DataTree(_targets(problem, every, posterior, choice))
     tree["observed_data"] = xr.DataTree(problem.table)
     tree["identification"] = xr.DataTree(identification_dataset(found))
+    if posterior.sizes["chain"] * posterior.sizes["draw"] * len(problem.counts) <= MAX_POINTWISE:
+        tree["log_likelihood_pattern"] = xr.DataTree(_pointwise(problem, every, posterior))
     if start is not None:
         tree["estimate"] = xr.DataTree(start["estimate"].to_dataset())
     tree.attrs = provenance(
@@ -89,6 +93,20 @@ def sample_targets(
         notes=dump_notes(notes),
     )
     return tree
+
+
+def _pointwise(problem: TargetProblem, every: Ints, posterior: xr.Dataset) -> xr.Dataset:
+    """Log-probability of one row of each pattern, per draw: (chain, draw, pattern)."""
+    rows, network = problem.rows, problem.network
+    weight = posterior["target_weight"].values
+    if problem.base is None:
+        p = weight @ components(network, rows, every).toarray().T
+    else:
+        p = np.empty((*weight.shape[:2], len(rows)))
+        for at in np.ndindex(weight.shape[:2]):
+            tables = tuple(posterior[f"p_{name}"].values[at] for name in problem.order)
+            p[at] = components(replace(network, tables=tables), rows, every) @ weight[at]
+    return xr.Dataset({"log_p": (("chain", "draw", "pattern"), np.log(np.maximum(p, UNSEEN)))})
 
 
 def _start(problem: TargetProblem, targets: Ints, rng: np.random.Generator) -> Parameters:

@@ -34,8 +34,8 @@ TRIED = 3
 
 MAX_ROUNDS = 20
 
-CLEARLY = 0.1
-"""A smaller fall of BIC is the optimiser's."""
+CLEARLY, SAME = 0.1, 0.3
+"""A smaller fall of BIC is the optimiser's; fits that differ by less have the same targets."""
 
 ROUGH = (60, 0.02)
 """Steps and tolerance in nats while mixtures are only compared."""
@@ -67,18 +67,22 @@ def unmix_linear(
         In descending order of weight.
     """
     best = _improve(data, refit(data, untouched(network), *ROUGH))
-    last, best_here = 1, best
+    last, best_here, met = 1, best, [best.criterion(data)]
     for size in range(2, max_components + 1):
         some = replace(data.some(START_ROWS, rng), base=None)  # equations as learnt, for the starts
         tried = [_start(some, network, best_here, size, number, rng) for number in range(STARTS)]
         tried.sort(key=lambda found: found.criterion(some))
         here = [_improve(data, refit(data, found, *ROUGH)) for found in tried[:FINALISTS]]
         best_here = min(here, key=lambda found: found.criterion(data))
+        met += [found.criterion(data) for found in here]
         if best_here.criterion(data) < best.criterion(data) - CLEARLY:
             best, last = best_here, len(best_here.weight)
         elif size - last >= PATIENCE:
             break
-    return in_order(refit(data, best))
+    best = refit(data, best)
+    met += [refit(data, changed, *ROUGH).criterion(data) for changed in changes(data, best)]
+    others = [level - best.criterion(data) for level in met if level > best.criterion(data) + SAME]
+    return in_order(replace(best, gap=0.5 * min(others, default=np.inf)))
 
 
 def unmix_listed(
@@ -225,7 +229,7 @@ def _tidy(mixture: LinearMixture) -> LinearMixture:
 def _improve(data: LinearRows, mixture: LinearMixture) -> LinearMixture:
     """Take single touches away, or add them, as long as the criterion falls."""
     for _ in range(MAX_ROUNDS):
-        for changed in _changes(data, mixture):
+        for changed in changes(data, mixture):
             tried = refit(data, changed, *ROUGH)
             if tried.criterion(data) < mixture.criterion(data) - CLEARLY:
                 mixture = tried
@@ -235,7 +239,7 @@ def _improve(data: LinearRows, mixture: LinearMixture) -> LinearMixture:
     return mixture
 
 
-def _changes(data: LinearRows, mixture: LinearMixture) -> Iterator[LinearMixture]:
+def changes(data: LinearRows, mixture: LinearMixture) -> Iterator[LinearMixture]:
     """Propose the likeliest single changes: a weak touch less, a strong one more, a component less."""
     member, _ = memberships(data, mixture)
     gain = gains(data, mixture, member)

@@ -10,6 +10,7 @@ from pymc_mte.data import data_notes, fingerprint
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import robust_se
+from pymc_mte.moments.interventions.exclusions import CLEAR_GAP
 from pymc_mte.moments.interventions.gaussian import LinearMixture, memberships, refit
 from pymc_mte.moments.interventions.gaussian_errors import Replicates, replicates
 from pymc_mte.moments.interventions.gaussian_misfit import absent_edge
@@ -96,6 +97,8 @@ def estimate_linear(
         notes.append(Note(Status.MECHANISM_MISFIT, names[edge.later], detail))
     if problem.candidates is not None and (evidence <= 0).any():
         notes.append(Note(Status.NOT_SEPARABLE, "targets", "some listed targets have no support"))
+    if mixture.gap < CLEAR_GAP:
+        notes.append(Note(Status.TARGETS_UNCLEAR, "targets", f"the next fit worse by {mixture.gap:.2g} nats"))
     share = member * problem.data.counts[:, None]
     overlap = 1 - (share * member).sum(axis=0) / np.maximum(share.sum(axis=0), 1e-300)
     point = _label(problem, mixture, drawn).assign(
@@ -113,6 +116,7 @@ def estimate_linear(
         notes=dump_notes(notes),
         misfit_p=edge.p_value,
         bic=mixture.criterion(problem.data),
+        gap=mixture.gap,
     )
     return _tree(point, mixture, drawn, problem, attrs)
 

@@ -22,7 +22,7 @@ from pymc_mte import (
     save,
     simulate,
 )
-from pymc_mte.bayes.target_draws import SMALL_SHARE, _mixed
+from pymc_mte.bayes.target_draws import SMALL_SHARE, _mixed, _pointwise
 from pymc_mte.bayes.targets import CONCENTRATION, candidate_sets
 from pymc_mte.identify.targets import separation
 from pymc_mte.moments.interventions.exact import admissible
@@ -217,3 +217,21 @@ def test_all_candidates_are_diffuse_and_said_to_be_so(rows):
     assert not tree["targets"]["identified"].any()
     assert not tree["identification"]["identified"].any()
     assert "NOT_SEPARABLE" in {note.status.name for note in load_notes(tree.attrs["notes"])}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_pointwise_probabilities_by_hand(rows, base, known):
+    problem = target_problem(example(), rows, None if known else base)
+    targets = np.array([[-1, -1, -1], [0, -1, 1]])
+    values = {"target_weight": (("chain", "draw", "target"), np.array([[[0.25, 0.75]]]))}
+    tables = dict(zip(problem.order, problem.network.tables, strict=True))
+    if not known:
+        tables = {name: np.roll(table, 1, axis=-1) for name, table in tables.items()}
+        values |= {
+            f"p_{n}": (("chain", "draw", *(f"{n}{i}" for i in range(t.ndim))), t[None, None])
+            for n, t in tables.items()
+        }
+    found = _pointwise(problem, targets, xr.Dataset(values))["log_p"].values[0, 0]
+    for (a, b, c), log_p in zip(problem.rows, found, strict=True):
+        alone, forced = tables["a"][a] * tables["b"][a, b], (a == 0) * tables["b"][0, b] * (c == 1)
+        assert np.exp(log_p) == pytest.approx(0.25 * alone * tables["c"][b, c] + 0.75 * forced, abs=1e-9)
