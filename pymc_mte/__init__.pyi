@@ -1,4 +1,5 @@
 from .bayes.build import build_model as build_model
+from .bayes.compiled import CompiledPosterior as CompiledPosterior, compile as compile
 from .bayes.sample import sample as sample
 from .compare import compare as compare, compare_models as compare_models, loo as loo
 from .data import tabulate as tabulate

@@ -136,10 +136,11 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns mean, sd, lower, upper, r_hat, ess and identified: False where likelihood or data do
-        not carry the answer, so that the prior decides it. ``contraction`` is the share of the prior's
-        variance that the data removed (0: nothing learnt), ``diagnosis`` what ArviZ's power-scaling
-        says: ok, prior-data conflict, strong prior / weak likelihood, weak likelihood, or not checked.
+        Columns mean, sd, lower, upper, r_hat, ess (both missing for an approximation) and identified:
+        False where likelihood or data do not carry the answer, so that the prior decides it.
+        ``contraction`` is the share of the prior's variance that the data removed (0: nothing learnt),
+        ``diagnosis`` what ArviZ's power-scaling says: ok, prior-data conflict, strong prior / weak
+        likelihood, weak likelihood, or not checked.
         For a mixture of interventions also ``present``: the probability that the target's share is
         above 0.01.
     """
@@ -149,9 +150,10 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     names = [n for n in (*LABEL_FREE, *BY_CLASS) if n in draws]
     if model_of(tree).treatment is None:
         names = ["class_weight"] if "class_weight" in draws else list(TARGETS)
-    varying = [n for n in names if np.ptp(draws[n].values) > 0]
+    approximate = tree["posterior"].attrs.get("kind") == "approximation"  # chains cannot disagree
+    varying = [n for n in names if np.ptp(draws[n].values) > 0 and not approximate]
     learnt = _learnt(tree)
-    rhat, ess = az.rhat(draws[varying]), az.ess(draws[varying])
+    rhat, ess = (az.rhat(draws[varying]), az.ess(draws[varying])) if varying else ({}, {})
     rows = []
     for name in names:
         for label, index in _entries(tree, draws, name):

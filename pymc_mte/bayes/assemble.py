@@ -52,7 +52,13 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
     kept, stats = raw["posterior"].to_dataset(), raw["sample_stats"].to_dataset()
     posterior, switching = posterior_dataset(ready, kept)
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(stats)})
-    tree["posterior"].attrs |= {"kind": "mcmc", "inference_library": sampler}
+    approximate = "approximation" in raw.attrs
+    kind = "approximation" if approximate else "mcmc"
+    tree["posterior"].attrs |= {
+        "kind": kind,
+        "inference_library": sampler,
+        **raw.attrs.get("approximation", {}),
+    }
     add_predictive(tree, ready.built, model, {n: posterior[n].values for n in model.dims}, seed)
     add_observed(tree, model, table)
     found = identify(model, table)
@@ -60,12 +66,12 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
     learnt = what_was_learnt(model, ready.built, posterior, *densities, seed)
     report = identification_dataset(found).merge(learnt).assign_attrs(agreement(stats, ready.at_best))
     tree["identification"] = xr.DataTree(report)
-    notes = convergence(model, posterior, stats, switching) + learnt_notes(learnt, found.identified)
+    notes = _sampling_notes(ready, raw, posterior, switching) + learnt_notes(learnt, found.identified)
     if ready.start is not None:
         tree["estimate"] = xr.DataTree(ready.start["estimate"].to_dataset())
     tree.attrs = provenance(
         model,
-        method="posterior",
+        method=f"approximate posterior ({sampler})" if approximate else "posterior",
         sampler=sampler,
         random_seed=seed,
         n=ready.n,
@@ -75,6 +81,19 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
         notes=dump_notes(_with_known(notes, table, found)),
     )
     return tree
+
+
+def _sampling_notes(ready: Prepared, raw: xr.DataTree, posterior: xr.Dataset, switching: float) -> list[Note]:
+    """Say what to doubt about the draws themselves."""
+    if "approximation" in raw.attrs:
+        about = raw.attrs["approximation"]
+        detail = f"reweighted to the posterior, {about['ess_share']:.0%} of the draws count"
+        if about["flat_directions"]:
+            detail += f"; {about['flat_directions']} directions without curvature"
+        return [Note(Status.APPROXIMATION, "sampler", detail)]
+    stopped = raw.attrs.get("interrupted")
+    early = [] if stopped is None else [Note(Status.INTERRUPTED, "sampler", stopped)]
+    return early + convergence(ready.model, posterior, raw["sample_stats"].to_dataset(), switching)
 
 
 def posterior_dataset(ready: Prepared, kept: xr.Dataset) -> tuple[xr.Dataset, float]:

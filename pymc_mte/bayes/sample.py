@@ -26,7 +26,7 @@ def sample(
     tune: int = 500,
     chains: int = 4,
     cores: int | None = None,
-    sampler: Literal["nutpie", "pymc"] = "nutpie",
+    sampler: Literal["nutpie", "pymc", "numpyro", "laplace"] = "nutpie",
     priors: Mapping[str, Prior] | None = None,
     target_accept: float = 0.9,
     random_seed: int = 0,
@@ -50,8 +50,9 @@ def sample(
         Kept draws and warm-up draws per chain; number of chains.
     cores : int, optional
         Processes or threads; all of the machine, at most one per chain, by default.
-    sampler : {"nutpie", "pymc"}
-        Both run NUTS; ``pymc`` compiles faster and samples slower.
+    sampler : {"nutpie", "pymc", "numpyro", "laplace"}
+        The first three run NUTS; ``pymc`` samples slower, ``numpyro`` needs the extra ``[jax]``.
+        ``laplace`` is a normal approximation around the mode, said so in attributes, notes and tables.
     priors : mapping, optional
         See `build_model`.
     target_accept : float
@@ -97,7 +98,7 @@ def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:
     if model.why_no_posterior is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
     if sampler not in SAMPLERS:
-        raise ModelError(f"sampler {sampler!r} is unknown; choose {' or '.join(SAMPLERS)}")
+        raise ModelError(f"sampler {sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
     for name, value in sizes.items():
         if not isinstance(value, int) or value < 1:
             raise ModelError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -20,7 +20,7 @@ MAX_FUNCTION_LINES = 60
 NUMBERS = {"numpy", "scipy"}
 MAY_IMPORT = {  # layer -> third-party roots it may import, at any depth
     "moments": NUMBERS,
-    "bayes": {"numpy", "pymc", "pytensor", "xarray", "nutpie", "arviz"},
+    "bayes": NUMBERS | {"pymc", "pytensor", "xarray", "nutpie", "arviz"},
     "identify": NUMBERS | {"pandas"},
     "plots": {"numpy", "pandas", "xarray", "matplotlib"},
 }
