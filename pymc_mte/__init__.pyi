@@ -1,6 +1,8 @@
 from .bayes.build import build_model as build_model
 from .bayes.compiled import CompiledPosterior as CompiledPosterior, compile as compile
+from .bayes.merge import merge as merge
 from .bayes.sample import sample as sample
+from .bayes.store import resume as resume
 from .compare import compare as compare, compare_models as compare_models, loo as loo
 from .data import tabulate as tabulate
 from .errors import (
@@ -26,8 +28,9 @@ from .plots.hierarchy import plot_hierarchy as plot_hierarchy
 from .plots.plan import plot_plan as plot_plan
 from .plots.proxies import plot_proxies as plot_proxies
 from .plots.splits import plot_role_splits as plot_role_splits
-from .results import load as load, save as save
+from .results import save as save
 from .simulate import population as population, simulate as simulate, truth as truth
+from .store import load as load
 from .variable import DataSource as DataSource, Variable as Variable
 
 __version__: str

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
@@ -10,6 +11,7 @@ from pymc_mte.bayes.assemble import assemble
 from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import SAMPLERS, run_sampler
+from pymc_mte.bayes.store import sample_stored
 from pymc_mte.bayes.target_draws import sample_targets
 from pymc_mte.data import resolve
 from pymc_mte.errors import ModelError, RefusedError
@@ -30,6 +32,7 @@ def sample(
     priors: Mapping[str, Prior] | None = None,
     target_accept: float = 0.9,
     random_seed: int = 0,
+    store: str | Path | None = None,
     progressbar: bool = True,
 ) -> xr.DataTree:
     """Sample the posterior of the Bayesian latent-class causal model.
@@ -59,6 +62,9 @@ def sample(
         Raise it towards 1 when divergences are reported.
     random_seed : int
         Seed of starts, draws and predictive data.
+    store : str or Path, optional
+        A new folder (``"run.zarr"``) that takes the draws while sampling, every 16 per chain. After a crash
+        `pymc_mte.load` reads what was drawn and `pymc_mte.resume` goes on. For ``sampler="nutpie"``.
     progressbar : bool
         Whether the sampler shows its progress.
 
@@ -83,12 +89,18 @@ def sample(
     options: dict[str, Any] = {"draws": draws, "tune": tune, "target_accept": target_accept}
     options |= {"cores": min(chains, cores or os.cpu_count() or 1), "progressbar": progressbar}
     if model.interventions is not None:
+        if store is not None:
+            raise ModelError("store: a mixture of interventions is sampled in short runs; leave it out")
         mixture: dict[str, Any] = {"base": base, "start": start, "run": SAMPLERS[sampler], "chains": chains}
         return sample_targets(model, data, priors=priors, seed=random_seed, options=options, **mixture)
     if base is not None:
         raise ModelError("base: only a model with interventions has base rows; leave it out")
+    if store is not None and sampler != "nutpie":
+        raise ModelError(f"store: only sampler='nutpie' stores draws while it runs, not {sampler!r}")
     model, table = resolve(model, data)
     ready = prepare(model, table, start=start, priors=priors, chains=chains, seed=random_seed)
+    if store is not None:
+        return sample_stored(store, ready, options, priors=priors, seed=random_seed)
     raw = run_sampler(ready, sampler, random_seed, options)
     return assemble(ready, raw, sampler=sampler, seed=random_seed, tune=tune)
 
