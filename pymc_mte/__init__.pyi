@@ -3,6 +3,7 @@ from .bayes.compiled import CompiledPosterior as CompiledPosterior, compile as c
 from .bayes.merge import merge as merge
 from .bayes.sample import sample as sample
 from .bayes.store import resume as resume
+from .calibration import calibrate as calibrate
 from .compare import compare as compare, compare_models as compare_models, loo as loo
 from .data import tabulate as tabulate
 from .errors import (

@@ -109,15 +109,21 @@ class Density:
         value, gradient = self.function(x, *self.data)
         return float(value), gradient
 
-    def with_data(self, built: pm.Model) -> "Density":
-        """Take the data of another model of the same form; nothing is compiled."""
+    def with_data(self, built: pm.Model, keep: str = "\0") -> "Density":
+        """Take the data of another model of the same form; nothing is compiled.
+
+        Data whose name starts with ``keep`` stay as they are.
+        """
         found = _shared(built)
         data = []
         for key, old in zip(self.keys, self.data, strict=True):
-            if key is not None and key not in found:
+            if key is None or key[1].startswith(keep):
+                data.append(old)
+                continue
+            if key not in found:
                 raise DataError(f"the new data have no {key[1]!r}; the model was compiled with it")
-            new = old if key is None else np.asarray(found[key].get_value())
-            if new.ndim != old.ndim or (key is not None and key[0] == "dim" and new != old):
+            new = np.asarray(found[key].get_value())
+            if new.ndim != old.ndim or (key[0] == "dim" and new != old):
                 raise DataError(f"the new data have another form than the compiled model's ({key})")
             data.append(_contiguous(new.astype(old.dtype)))
         return replace(self, data=tuple(data))
