@@ -1,5 +1,7 @@
+from .bayes.attach import add_to_model as add_to_model
 from .bayes.build import build_model as build_model
 from .bayes.compiled import CompiledPosterior as CompiledPosterior, compile as compile
+from .bayes.evidence import log_evidence as log_evidence
 from .bayes.merge import merge as merge
 from .bayes.sample import sample as sample
 from .bayes.store import resume as resume
@@ -29,6 +31,8 @@ from .plots.hierarchy import plot_hierarchy as plot_hierarchy
 from .plots.plan import plot_plan as plot_plan
 from .plots.proxies import plot_proxies as plot_proxies
 from .plots.splits import plot_role_splits as plot_role_splits
+from .policy import policy as policy
+from .predict import predict as predict
 from .results import save as save
 from .simulate import population as population, simulate as simulate, truth as truth
 from .store import load as load

@@ -18,6 +18,7 @@ from pymc_mte.bayes.learnt import prior_draws
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import sample_density
+from pymc_mte.bayes.settle import settle
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.data import columns_of
 from pymc_mte.errors import ModelError, RefusedError
@@ -25,6 +26,7 @@ from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile
 from pymc_mte.network import draw_rows, log_joint, log_sum_classes
+from pymc_mte.regression import given_rows
 from pymc_mte.results import dims_of, provenance
 from pymc_mte.status import dump_notes
 from pymc_mte.summary import BY_CLASS, LABEL_FREE
@@ -115,7 +117,8 @@ def calibrate(
     compiled = compile(model, own, priors=priors)
     rng = np.random.default_rng(random_seed)
     ready, _ = compiled.prepare(own, chains=1, random_seed=random_seed)
-    truths = prior_draws(compiled.model, ready.built, n_simulations, random_seed)
+    given = given_rows(compiled.model, ready.table)
+    truths = prior_draws(compiled.model, ready.built, n_simulations, random_seed, given)
     options = {"draws": draws, "tune": tune, "cores": 1, "target_accept": 0.9, "progressbar": False}
     places: list[Parameters] = []
     failures: Counter[str] = Counter()
@@ -142,7 +145,13 @@ def calibrate(
         "divergent": divergent,
         "seconds_per_fit": spent,
     }
-    about |= {"simulations": n_simulations, "rows": n, "random_seed": random_seed, "notes": dump_notes([])}
+    about |= {
+        "seconds_per_fit": spent,
+        "simulations": n_simulations,
+        "rows": n,
+        "random_seed": random_seed,
+        "notes": dump_notes([]),
+    }
     tree.attrs |= provenance(compiled.model, **about)
     return tree
 
@@ -190,8 +199,8 @@ def _place(
     density = compiled.density.with_data(ready.built, keep="pooled_")  # the prior must not see the rows
     starts = [density.maps.unconstrain(start) for start in ready.starts]
     raw = sample_density(density, starts, options["seed"], options)
-    drawn = {n: v.values for n, v in raw["posterior"].to_dataset().data_vars.items()}
-    values = with_first_levels(ready.model, {n: drawn[n] for n in ready.model.dims})
+    settled = settle(ready, raw, sampler="nutpie", seed=options["seed"])
+    values = with_first_levels(ready.model, {n: settled.kept[n].values for n in ready.model.dims})
     flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
     step = max(1, len(flat["class_weight"]) // POINTS)
     thin = {n: v[::step] for n, v in flat.items()}
@@ -202,7 +211,7 @@ def _place(
         below, equal = (value < right[name]).sum(axis=0), (value == right[name]).sum(axis=0)
         spread = rng.random(below.shape)  # ties and the steps of the ranks are smoothed at random
         out[name] = (below + spread * (equal + 1)) / (len(value) + 1)
-    return out, int(raw["sample_stats"].to_dataset()["diverging"].sum())
+    return out, int(settled.stats["diverging"].sum())
 
 
 def _quantities(ready: Prepared, values: Parameters) -> Parameters:

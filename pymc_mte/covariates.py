@@ -19,21 +19,35 @@ MAX_COVARIATE_LEVELS = 50
 MAX_STRATA = 100
 
 
-def covariate_columns(raw: pd.DataFrame, model: CausalModel) -> dict[str, NDArray[np.float64]]:
+def covariate_columns(
+    raw: pd.DataFrame, model: CausalModel
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, tuple[str, ...]]]:
     """Covariates as numbers: text gives an indicator of every value but the first, in sorted order.
 
-    Missing values stay missing in every column that they belong to.
+    Missing values stay missing in every column that they belong to. The second answer is the values of
+    the text covariates; those that the model lists are taken as they stand, and others refused.
     """
     out: dict[str, NDArray[np.float64]] = {}
+    levels: dict[str, tuple[str, ...]] = {}
     for name in model.covariates:
         column = raw[name]
         if pd.api.types.is_datetime64_any_dtype(column):
             raise DataError(f"covariate {name!r} holds dates; turn it into a number of days first")
-        if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
+        numeric = pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column)
+        if numeric and name not in model.covariate_levels:
             out[name] = _finite(column.to_numpy(dtype=float, na_value=np.nan), name)
             continue
         text = column.astype(object).where(column.notna(), None)
         values = sorted({str(value) for value in text if value is not None})
+        if name in model.covariate_levels:
+            if unseen := set(values) - set(model.covariate_levels[name]):
+                raise DataError(
+                    f"covariate {name!r} holds {sorted(unseen)[:5]}, which are not among its levels "
+                    f"{list(model.covariate_levels[name])[:10]}; recode them, or list them in "
+                    "roles.covariate_levels"
+                )
+            values = list(model.covariate_levels[name])
+        levels[name] = tuple(values)
         if len(values) > MAX_COVARIATE_LEVELS:
             raise DataError(
                 f"covariate {name!r} is text with {len(values)} values, more than {MAX_COVARIATE_LEVELS}; "
@@ -43,7 +57,7 @@ def covariate_columns(raw: pd.DataFrame, model: CausalModel) -> dict[str, NDArra
         for value in values[1:]:
             hit = np.array([str(item) == value for item in text], dtype=float)
             out[f"{name} = {value}"] = np.where(absent, np.nan, hit)
-    return out
+    return out, levels
 
 
 def _finite(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:

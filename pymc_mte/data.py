@@ -18,6 +18,7 @@ from pymc_mte.covariates import (
     stratum_codes,
 )
 from pymc_mte.errors import DataError
+from pymc_mte.families import Values
 from pymc_mte.model import CausalModel
 from pymc_mte.readers import COUNT, distinct_rows, open_frame
 from pymc_mte.status import Note, Status, dump_notes, load_notes
@@ -56,14 +57,16 @@ def tabulate(
     xarray.Dataset
         One entry per distinct row along ``pattern``: level numbers of the discrete variables (the
         levels themselves in ``attrs["levels"]`` of each), values of the continuous ones, ``count``
-        and, if asked for, ``sampling_weight`` and ``cluster``; the model's covariates (text as
+        and, if asked for, ``sampling_weight`` and ``cluster``; censored times with a minus sign; the
+        model's covariates (text as
         indicators) under their names, its strata as one numbered ``stratum``.
         Attributes: ``n`` (sum of counts), ``notes`` (what was noticed, as JSON).
 
     Raises
     ------
     DataError
-        For missing columns or values, unseen levels, infinities, text in a numeric column, no rows.
+        For missing columns or values, unseen levels, infinities, text in a numeric column, values that
+        the family does not have, no rows.
 
     Examples
     --------
@@ -79,7 +82,8 @@ def tabulate(
         count = model.data.count
     extra = {SAMPLING_WEIGHT: weight, CLUSTER: cluster}
     asked = {name: column for name, column in extra.items() if column is not None}
-    needed = [*model.variables, *model.covariates, *model.strata, *asked.values()]
+    events = [var.event for var in model.variables.values() if var.event is not None]
+    needed = [*model.variables, *events, *model.covariates, *model.strata, *asked.values()]
     raw = distinct_rows(rows, list(dict.fromkeys(needed)), count)
     if raw.empty:
         raise DataError("the data have no rows; pass at least one row per treatment arm")
@@ -88,13 +92,15 @@ def tabulate(
     levels: dict[str, tuple[Level, ...]] = {}
     for name, var in model.variables.items():
         if var.discrete:
-            columns[name], levels[name] = _level_numbers(
+            columns[name], levels[name] = level_codes(
                 raw[name], name, var.levels if var.trials is None else var.labels
             )
         else:
-            columns[name] = _numbers(raw[name], name)
+            columns[name] = allowed_values(number_column(raw[name], name), name, var.spec.values)
+        if var.event is not None:
+            columns[name] = columns[name] * event_signs(raw[var.event], var.event)
     columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}
-    covariates = covariate_columns(raw, model)
+    covariates, text_levels = covariate_columns(raw, model)
     columns |= covariates
     if model.strata:
         columns[STRATUM], labels = stratum_codes(raw, model)
@@ -104,6 +110,7 @@ def tabulate(
     columns, counts = _merge(columns, counts)
     table = _dataset(columns, counts, levels, model, notes)
     table.attrs |= {"covariates": json.dumps(list(covariates)), "conditioned_on": describe_conditioned(model)}
+    table.attrs["covariate_levels"] = json.dumps(text_levels)
     return table
 
 
@@ -131,7 +138,8 @@ def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
         for name, var in model.variables.items()
         if var.discrete
     }
-    return model.with_levels(found), _in_model_levels(table, model, found)
+    text = {k: tuple(v) for k, v in json.loads(table.attrs.get("covariate_levels", "{}")).items()}
+    return model.with_levels(found, text), _in_model_levels(table, model, found)
 
 
 def _in_model_levels(
@@ -202,9 +210,10 @@ def _key(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _level_numbers(
+def level_codes(
     column: "pd.Series[Any]", name: str, levels: tuple[Level, ...] | None
 ) -> tuple[NDArray[np.int64], tuple[Level, ...]]:
+    """Turn levels into their numbers, -1 for a missing value; refuse levels that are not listed."""
     codes, uniques = pd.factorize(np.asarray(column, dtype=object), use_na_sentinel=True)
     found = [_key(value) for value in uniques[:1001]]
     if levels is None:
@@ -224,7 +233,7 @@ def _extra(column: "pd.Series[Any]", name: str, source: str) -> NDArray[Any]:
     """Read sampling weights as numbers, clusters as codes."""
     if name == CLUSTER:
         return np.asarray(pd.factorize(np.asarray(column, dtype=object), sort=False)[0])
-    values = _numbers(column, source)
+    values = number_column(column, source)
     if (values <= 0).any():
         raise DataError(f"column {source!r}: sampling weights must be positive")
     return values
@@ -242,7 +251,8 @@ def _recognised(found: list[Any], name: str) -> tuple[Level, ...]:
     )
 
 
-def _numbers(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+def number_column(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+    """Read a numeric column, missing values as NaN; refuse text, dates and infinities."""
     if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         raise DataError(f"column {name!r} holds dates or times; turn them into numbers first")
     try:
@@ -262,15 +272,43 @@ def _numbers(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
     return values
 
 
+VALUES = {
+    "positive": "positive numbers; a family that starts with hurdle_ has zeros too",
+    "nonnegative": "zero and positive numbers",
+    "counts": "whole numbers from 0 on",
+}
+
+
+def allowed_values(column: NDArray[np.float64], name: str, values: Values) -> NDArray[np.float64]:
+    """Refuse numbers that a family does not have; missing ones pass."""
+    if values == "real":
+        return column
+    bad = column <= 0 if values == "positive" else column < 0
+    if values == "counts":
+        bad |= (column != np.round(column)) & ~np.isnan(column)
+    if bad.any():
+        raise DataError(
+            f"column {name!r} holds {np.unique(column[bad])[:3].tolist()}; its family has {VALUES[values]}. "
+            "Recode the column or name another family"
+        )
+    return column
+
+
+def event_signs(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+    """Minus where a time was censored; a missing mark stays missing."""
+    seen = number_column(column, name)
+    if not np.isin(seen[~np.isnan(seen)], (0, 1)).all():
+        raise DataError(f"column {name!r} marks events and must hold 1 (seen) or 0 (censored) only")
+    return 2 * seen - 1
+
+
 def _without_missing(
     columns: dict[str, NDArray[Any]],
     counts: NDArray[np.float64],
     model: CausalModel,
     notes: list[Note],
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
-    absent = {
-        name: np.isnan(column) if column.dtype.kind == "f" else column < 0 for name, column in columns.items()
-    }
+    absent = {name: is_missing(column) for name, column in columns.items()}
     shown = {STRATUM: ", ".join(model.strata)}
     per_column = {shown.get(name, name): counts[gone].sum() for name, gone in absent.items() if gone.any()}
     if not per_column:
@@ -279,14 +317,64 @@ def _without_missing(
     if model.data is None or model.data.missing == "error":
         raise DataError(
             f'missing values in {listed}; set missing = "drop" in the model\'s [data] table (or pass '
-            "DataSource(missing='drop')) to leave these rows out, or impute them first"
+            "DataSource(missing='drop')) to leave these rows out, \"sum\" to sum the values out (posterior "
+            "and estimate(method='polished')), or impute them first"
         )
+    if model.data.missing == "sum":
+        _check_summable(model, {name for name, gone in absent.items() if gone.any()})
+        rows = counts[np.any(list(absent.values()), axis=0)].sum()
+        notes.append(Note(Status.MISSING_SUMMED, listed, f"{rows:g} of {counts.sum():g} rows"))
+        return columns, counts
     keep = ~np.any(list(absent.values()), axis=0)
     if not keep.any():
         raise DataError(f"every row has a missing value ({listed}); remove a column or impute")
     lost = counts[~keep].sum()
     notes.append(Note(Status.ROWS_DROPPED, listed, f"{lost:g} of {counts.sum():g} rows"))
     return {name: column[keep] for name, column in columns.items()}, counts[keep]
+
+
+def effective_weights(table: xr.Dataset) -> NDArray[np.float64]:
+    """Weight of every pattern: its count, or with sampling weights its share of the effective number of rows.
+
+    That number is Kish's: the square of the sum of weights over the sum of their squares.
+    """
+    count = table["count"].values.astype(float)
+    if SAMPLING_WEIGHT not in table:
+        return count
+    weight = table[SAMPLING_WEIGHT].values
+    total = (count * weight).sum()
+    return np.asarray(count * weight * total / (count * weight**2).sum())
+
+
+def is_missing(column: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a column of values or level numbers has no value."""
+    return np.asarray(np.isnan(column) if column.dtype.kind == "f" else column < 0)
+
+
+def has_missing(model: CausalModel, table: xr.Dataset) -> bool:
+    """Whether a tabulated data set has values to be summed out."""
+    return any(bool(is_missing(table[name].values).any()) for name in model.variables)
+
+
+def complete_rows(model: CausalModel, table: xr.Dataset) -> xr.Dataset:
+    """Keep the patterns without a missing value."""
+    gone = np.any([is_missing(table[name].values) for name in model.variables], axis=0)
+    return table.isel(pattern=~gone)
+
+
+def _check_summable(model: CausalModel, missing: set[str]) -> None:
+    """Refuse missing values that something observed depends on."""
+    for name in sorted(missing):
+        if name not in model.variables:
+            raise DataError(
+                f"missing values in {name!r}, which is conditioned on and has no distribution to be summed "
+                "over; impute it or leave the rows out"
+            )
+        if children := sorted(model.graph.successors(name)):
+            raise DataError(
+                f"missing values in {name!r}, a parent of {children[0]!r}: only variables without observed "
+                "children can be summed out; leave these rows out or impute them"
+            )
 
 
 def _merge(
@@ -296,7 +384,8 @@ def _merge(
     matrix = np.column_stack([column.astype(float) for column in columns.values()])
     order = np.lexsort(matrix.T[::-1])
     matrix, counts = matrix[order], counts[order]
-    first = np.concatenate([[True], (matrix[1:] != matrix[:-1]).any(axis=1)])
+    filled = np.nan_to_num(matrix, nan=np.inf)  # a missing value equals another one
+    first = np.concatenate([[True], (filled[1:] != filled[:-1]).any(axis=1)])
     summed = np.add.reduceat(counts, np.flatnonzero(first))
     kept = order[first]
     return {name: column[kept] for name, column in columns.items()}, summed
@@ -310,7 +399,10 @@ def _dataset(
     notes: list[Note],
 ) -> xr.Dataset:
     for name, column in columns.items():
-        if np.ptp(column) == 0 and name in model.variables and name != model.treatment:
+        seen = column[~is_missing(column)]
+        if len(seen) == 0:
+            raise DataError(f"column {name!r} has no value at all; take it out of the model")
+        if np.ptp(seen) == 0 and name in model.variables and name != model.treatment:
             status = Status.CONSTANT_OUTCOME if name == model.outcome else Status.CONSTANT_COLUMN
             notes.append(Note(status, name, f"{counts.sum():g} rows with one value"))
     if model.treatment is not None:

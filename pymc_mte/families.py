@@ -1,8 +1,9 @@
 """Families of variables: one table row each, NumPy only.
 
 A parameter's *scope* says which axes it has: ``table`` (class, *parents, level), ``location``
-(class, *parents), ``rate`` the same with values in [0, 1], ``scale`` (class, and the parents only on
-request), ``shared`` (none).
+(class, *parents), ``scale`` (class, and the parents only on request), ``shared`` (none). Its *support*
+says which values it takes: ``simplex`` (probabilities that sum to 1 over levels), ``unit`` (from 0 to
+1), ``positive`` or ``real``.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,8 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from pymc_mte import laws
+from pymc_mte.laws import Law
+
 Array = NDArray[np.float64]
-Scope = Literal["table", "location", "rate", "scale", "shared"]
+Scope = Literal["table", "location", "scale", "shared"]
+Support = Literal["simplex", "unit", "positive", "real"]
+Values = Literal["levels", "real", "positive", "nonnegative", "counts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter of a family.
+
+    Attributes
+    ----------
+    scope : Scope
+        Its axes.
+    support : Support
+        Its values.
+    in_units : bool
+        Whether it is measured in the units of the variable.
+    """
+
+    scope: Scope
+    support: Support
+    in_units: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,22 +50,46 @@ class Family:
     ----------
     name : str
         Name used in model files.
-    discrete : bool
-        Whether the variable takes listed levels (stored as level numbers).
-    parameters : mapping of str to Scope
-        Parameter names and their axes.
-    log_density : callable
-        ``log_density(x, **parameters)``, broadcasting; continuous families only.
+    parameters : mapping of str to Parameter
+        Parameter names, their axes and values.
+    values : Values
+        What the variable may be: listed levels (stored as level numbers), any number, positive
+        numbers, these and zero, or counts.
     draw : callable
-        ``draw(rng, **parameters)``: one value per row of the gathered parameters; a discrete family
+        ``draw(rng, *parameters)``: one value per row of the gathered parameters; a discrete family
         is given level probabilities.
+    law : Law, optional
+        Density, derivatives and mean; families without listed levels only.
+    censored : bool
+        Whether values may be known only to be larger than what was seen.
     """
 
     name: str
-    discrete: bool
-    parameters: Mapping[str, Scope]
+    parameters: Mapping[str, Parameter]
+    values: Values
     draw: Callable[..., NDArray[Any]]
-    log_density: Callable[..., Array] | None = None
+    law: Law | None = None
+    censored: bool = False
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the variable takes listed levels."""
+        return self.values == "levels"
+
+    @property
+    def collapsible(self) -> bool:
+        """Whether equal rows recur, so that patterns with counts are fewer than rows."""
+        return self.values in ("levels", "counts")
+
+    @property
+    def zeros_apart(self) -> bool:
+        """Whether zeros have a probability of their own (the last parameter, ``p_zero``)."""
+        return "p_zero" in self.parameters
+
+    def log_density(self, x: Array, **parameters: Array) -> Array:
+        """Log-density of values, broadcasting over the parameters by name."""
+        assert self.law is not None
+        return self.law.log_density(x, *(parameters[name] for name in self.parameters))
 
 
 def _draw_level(rng: np.random.Generator, p: Array) -> NDArray[np.int64]:
@@ -62,38 +111,64 @@ def binomial_table(p: Array, trials: int) -> Array:
     return np.asarray(binomial_coefficients(trials) * p**s * (1 - p) ** (trials - s))
 
 
-def _normal_log_density(x: Array, mean: Array, sd: Array) -> Array:
-    z = (x - mean) / sd
-    return np.asarray(-0.5 * z * z - np.log(sd) - 0.5 * np.log(2 * np.pi))
+TABLE = Parameter(scope="table", support="simplex")
+CHANCE = Parameter(scope="location", support="unit")
+PLACE = Parameter(scope="location", support="real", in_units=True)
+SIZE = Parameter(scope="location", support="positive", in_units=True)
+SPREAD = Parameter(scope="scale", support="positive", in_units=True)
+SHAPE = Parameter(scope="scale", support="positive")
+SHARED = Parameter(scope="shared", support="positive")
+
+MOMENTS = {"mean": SIZE, "sd": SPREAD}
+OVERDISPERSED = {"mean": SIZE, "dispersion": SHAPE}
 
 
-def _student_log_density(x: Array, mean: Array, sd: Array, nu: Array) -> Array:
-    z = (x - mean) / sd
-    constant = special.gammaln((nu + 1) / 2) - special.gammaln(nu / 2) - 0.5 * np.log(nu * np.pi)
-    return np.asarray(constant - np.log(sd) - (nu + 1) / 2 * np.log1p(z * z / nu))
+def _levels(name: str, p: Parameter) -> Family:
+    return Family(name=name, parameters={"p": p}, values="levels", draw=_draw_level)
+
+
+def _numbers(
+    name: str, law: Law, parameters: Mapping[str, Parameter], values: Values, censored: bool = False
+) -> Family:
+    return Family(name=name, parameters=parameters, values=values, draw=law.draw, law=law, censored=censored)
+
+
+def _hurdle(name: str, law: Law, above: laws.Positive, parameters: Mapping[str, Parameter]) -> Family:
+    values: Values = "nonnegative" if "sd" in parameters else "counts"
+    return _numbers(f"hurdle_{name}", laws.hurdle(law, above), {**parameters, "p_zero": CHANCE}, values)
 
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family(name="bernoulli", discrete=True, parameters={"p": "table"}, draw=_draw_level),
-        Family(name="categorical", discrete=True, parameters={"p": "table"}, draw=_draw_level),
-        Family(name="ordinal", discrete=True, parameters={"p": "table"}, draw=_draw_level),
-        Family(name="binomial", discrete=True, parameters={"p": "rate"}, draw=_draw_level),
-        Family(
-            name="normal",
-            discrete=False,
-            parameters={"mean": "location", "sd": "scale"},
-            draw=lambda rng, mean, sd: rng.normal(mean, sd),
-            log_density=_normal_log_density,
+        _levels("bernoulli", TABLE),
+        _levels("categorical", TABLE),
+        _levels("ordinal", TABLE),
+        _levels("binomial", CHANCE),
+        _numbers("normal", laws.NORMAL, {"mean": PLACE, "sd": SPREAD}, "real"),
+        _numbers("student_t", laws.STUDENT_T, {"mean": PLACE, "sd": SPREAD, "nu": SHARED}, "real"),
+        _numbers("poisson", laws.POISSON, {"rate": SIZE}, "counts"),
+        _numbers("negative_binomial", laws.NEGATIVE_BINOMIAL, OVERDISPERSED, "counts"),
+        _numbers("gamma", laws.GAMMA, MOMENTS, "positive"),
+        _numbers("lognormal", laws.LOGNORMAL, MOMENTS, "positive"),
+        _numbers("exponential", laws.EXPONENTIAL, {"scale": SIZE}, "positive", censored=True),
+        _numbers("weibull", laws.WEIBULL, {"scale": SIZE, "shape": SHAPE}, "positive", censored=True),
+        _hurdle("poisson", laws.POISSON, laws.POISSON_ABOVE_ZERO, {"rate": SIZE}),
+        _hurdle(
+            "negative_binomial", laws.NEGATIVE_BINOMIAL, laws.NEGATIVE_BINOMIAL_ABOVE_ZERO, OVERDISPERSED
         ),
-        Family(
-            name="student_t",
-            discrete=False,
-            parameters={"mean": "location", "sd": "scale", "nu": "shared"},
-            draw=lambda rng, mean, sd, nu: mean + sd * rng.standard_t(nu, np.shape(mean)),
-            log_density=_student_log_density,
-        ),
+        _hurdle("gamma", laws.GAMMA, laws.always(laws.GAMMA), MOMENTS),
+        _hurdle("lognormal", laws.LOGNORMAL, laws.always(laws.LOGNORMAL), MOMENTS),
     )
 }
 """Every family, by its name in model files."""
+
+LINKS: dict[str, tuple[str, Literal["logit", "identity"]]] = {
+    "bernoulli": ("p", "logit"),
+    "categorical": ("p", "logit"),
+    "ordinal": ("p", "logit"),
+    "binomial": ("p", "logit"),
+    "normal": ("mean", "identity"),
+    "student_t": ("mean", "identity"),
+}
+"""By family: the parameter that covariates shift, and the scale on which they do."""

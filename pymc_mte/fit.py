@@ -120,9 +120,11 @@ class Fit:
 
 
 def _marked(shown: pd.DataFrame) -> list[str]:
-    """Explain the column ``identified`` where it holds a False."""
+    """Explain the column ``identified`` where it holds a False, and why classes are missing."""
     lost = "identified" in shown and not shown["identified"].all()
-    return [f"identified = False: {PRIOR_DRIVEN}."] if lost else []
+    said = [f"identified = False: {PRIOR_DRIVEN}."] if lost else []
+    weak = shown.attrs.get("weakly_identified")
+    return [*said, f"Weakly identified: {weak}."] if weak else said
 
 
 def _number(value: float) -> str:

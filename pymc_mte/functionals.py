@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import table_of, with_class_axis
+from pymc_mte.network import by_parents, table_of, with_class_axis
 
 Array = NDArray[np.float64]
 
@@ -54,18 +54,25 @@ def outcome_mean(model: CausalModel, parameters: Parameters, outcome: str) -> Ar
     For a bernoulli variable it is the probability of the second level.
     """
     var = model.variables[outcome]
-    name = f"mean_{outcome}"
     if var.family == "bernoulli":
         name = f"p_{outcome}"
         value = with_class_axis(model, name, parameters[name])[..., 1]
     elif var.trials is not None:
         value = var.trials * with_class_axis(model, f"p_{outcome}", parameters[f"p_{outcome}"])
-    elif f"mean_{outcome}" in model.owners:
-        value = with_class_axis(model, name, parameters[name])
+    elif var.spec.law is not None:
+        value = var.spec.law.mean(*(_by_cell(model, outcome, p, parameters) for p in var.spec.parameters))
     else:
         raise ModelError(f"{outcome!r} is {var.family} and has no mean; ask for its distribution")
     axis = value.ndim - 1 - len(var.parents)
     return np.repeat(value, model.classes, axis=axis) if value.shape[axis] == 1 else value
+
+
+def _by_cell(model: CausalModel, variable: str, parameter: str, parameters: Parameters) -> Array:
+    """Return a parameter with axes for class and all parents, of length 1 where it does not vary."""
+    var, name = model.variables[variable], f"{parameter}_{variable}"
+    value = with_class_axis(model, name, parameters[name])
+    lacking = 0 if by_parents(var, parameter) else len(var.parents)
+    return value.reshape(*value.shape, *(1,) * lacking)
 
 
 def interventional_mean(
@@ -91,7 +98,7 @@ def interventional_mean(
     """
     total = _Sum(model)
     fixed = {total.axes[v]: level for v, level in do.items()}
-    needed = _ancestors(model, {outcome}, stop=set(do)) - {outcome} - set(do)
+    needed = ancestors(model, {outcome}, stop=set(do)) - {outcome} - set(do)
     for variable in needed:
         total.add_table(variable, parameters, fixed)
     parents = [total.axes[p] for p in model.variables[outcome].parents]
@@ -106,7 +113,7 @@ def interventional_table(
     total = _Sum(model)
     fixed = {total.axes[v]: level for v, level in do.items()}
     total.add(np.ones(model.classes), [CLASS])  # so that variables that no class changes keep the axis
-    for variable in _ancestors(model, {outcome}, stop=set(do)) - set(do):
+    for variable in ancestors(model, {outcome}, stop=set(do)) - set(do):
         total.add_table(variable, parameters, fixed)
     return total.total([CLASS, total.axes[outcome]])
 
@@ -118,12 +125,12 @@ def joint_table(
     total = _Sum(model)
     fixed = {total.axes[v]: level for v, level in given.items()}
     total.add(parameters["class_weight"], [CLASS])
-    for variable in _ancestors(model, {*given, *keep}, stop=set()):
+    for variable in ancestors(model, {*given, *keep}, stop=set()):
         total.add_table(variable, parameters, fixed)
     return total.total([CLASS, *(total.axes[v] for v in keep)])
 
 
-def _ancestors(model: CausalModel, targets: set[str], stop: set[str]) -> set[str]:
+def ancestors(model: CausalModel, targets: set[str], stop: set[str]) -> set[str]:
     """Return the targets and their ancestors, not looking behind ``stop``."""
     found: set[str] = set()
     queue = list(targets)
@@ -146,12 +153,41 @@ def potential_outcomes(model: CausalModel, parameters: Parameters) -> Array:
     )
 
 
+def outcome_means(model: CausalModel, parameters: Parameters) -> tuple[tuple[str, ...], Array]:
+    """Mean potential outcomes given class and what precedes the treatment.
+
+    Returns
+    -------
+    before : tuple of str
+        Variables that do not follow the treatment and have the outcome, or one between treatment and
+        outcome, as a child.
+    means : ndarray of shape (..., class, *levels of before, treatment)
+        E[Y(t) | class, before]; what lies between treatment and outcome is averaged over.
+    """
+    t, y = _roles(model)
+    below = {v for v in model.variables if v != t and t in ancestors(model, {v}, stop=set())}
+    between = (ancestors(model, {y}, stop={t}) & below) - {y}
+    parents = {p for v in between | {y} for p in model.variables[v].parents}
+    before = tuple(v for v in model.variables if v in parents - between - {t})
+    by_arm = []
+    for arm in range(len(model.arms)):
+        total = _Sum(model)
+        fixed = {total.axes[t]: arm}
+        total.add(np.ones(model.classes), [CLASS])
+        for variable in between:
+            total.add_table(variable, parameters, fixed)
+        axes = [total.axes[p] for p in model.variables[y].parents]
+        total.add(outcome_mean(model, parameters, y), [CLASS, *axes], fixed)
+        by_arm.append(total.total([CLASS, *(total.axes[v] for v in before)]))
+    return before, np.stack(by_arm, axis=-1)
+
+
 def arm_weight(model: CausalModel, parameters: Parameters) -> Array:
     """Probability of class and arm, P(class, T=t): (..., class, treatment)."""
     t, _ = _roles(model)
     total = _Sum(model)
     total.add(parameters["class_weight"], [CLASS])
-    for variable in _ancestors(model, {t}, stop=set()):
+    for variable in ancestors(model, {t}, stop=set()):
         total.add_table(variable, parameters, {})
     return total.total([CLASS, total.axes[t]])
 
@@ -161,10 +197,10 @@ def mean_among(model: CausalModel, parameters: Parameters, arm: int, given: int)
     t, y = _roles(model)
     total = _Sum(model)
     t_axis = total.axes[t]
-    below = {v for v in model.variables if v != t and t in _ancestors(model, {v}, stop=set())}
-    mutilated = _ancestors(model, {y}, stop={t}) - {t, y}
+    below = {v for v in model.variables if v != t and t in ancestors(model, {v}, stop=set())}
+    mutilated = ancestors(model, {y}, stop={t}) - {t, y}
     total.add(parameters["class_weight"], [CLASS])
-    for variable in (_ancestors(model, {t}, stop=set()) | mutilated) - {t}:
+    for variable in (ancestors(model, {t}, stop=set()) | mutilated) - {t}:
         total.add_table(variable, parameters, {t_axis: arm} if variable in below else {})
     total.add_table(t, parameters, {t_axis: given})
     parents = [total.axes[p] for p in model.variables[y].parents]

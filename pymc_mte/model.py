@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from pymc_mte.errors import ModelError
-from pymc_mte.families import Scope
+from pymc_mte.families import LINKS, TABLE, Parameter
 from pymc_mte.interventions import (
     Interventions,
     check_interventions,
@@ -52,7 +52,11 @@ class CausalModel(Part):
         outcome) and on the outcome side (never caused by the treatment).
     covariates : sequence of str
         Observed columns that everything is meant given of: conditioned on, not modelled, so they
-        are not listed in ``variables``. Partialled out by moments, which then give averages only.
+        are not listed in ``variables``. Partialled out by moments, which then give averages only; in
+        the posterior they shift class membership, treatment and outcome.
+    covariate_levels : mapping of str to sequence of str, optional
+        Values of the covariates that are text, filled in from the data where left out; every value but
+        the first becomes an indicator.
     strata : sequence of str
         Discrete columns; everything is estimated inside each combination of their values and
         averaged over them.
@@ -98,6 +102,7 @@ class CausalModel(Part):
     treatment_proxies: tuple[str, ...] = ()
     outcome_proxies: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
+    covariate_levels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     strata: tuple[str, ...] = ()
     reference: Level | None = None
     better: Literal["higher", "lower"] = "higher"
@@ -192,16 +197,54 @@ class CausalModel(Part):
         out: dict[str, tuple[str, ...]] = {"class_weight": ("class",)}
         for name, var in self.variables.items():
             lead = ("class",) if var.latent else ()
-            for parameter, scope in var.spec.parameters.items():
+            for parameter, kind in var.spec.parameters.items():
                 axes: dict[str, tuple[str, ...]] = {
                     "table": (*lead, *var.parents, name),
                     "location": (*lead, *var.parents),
-                    "rate": (*lead, *var.parents),
                     "scale": (*lead, *var.parents) if var.scale_parents else lead,
                     "shared": (),
                 }
-                out[f"{parameter}_{name}"] = axes[scope]
+                out[f"{parameter}_{name}"] = axes[kind.scope]
         return out
+
+    @cached_property
+    def covariate_columns(self) -> tuple[str, ...]:
+        """Names of the covariates as numbers: a text covariate gives an indicator of each later level."""
+        return tuple(
+            column
+            for name in self.covariates
+            for column in (
+                [f"{name} = {level}" for level in self.covariate_levels[name][1:]]
+                if name in self.covariate_levels
+                else [name]
+            )
+        )
+
+    @cached_property
+    def coefficient_dims(self) -> dict[str, tuple[str, ...]]:
+        """Axes of the coefficients of the covariates, by name; empty without covariates."""
+        if not self.covariates:
+            return {}
+        out: dict[str, tuple[str, ...]] = {}
+        if self.classes > 1:
+            out["coef_class"] = ("class", "covariate")
+        for name in self.regressed:
+            by_level = self.variables[name].family in ("categorical", "ordinal")
+            out[f"coef_{name}"] = (name, "covariate") if by_level else ("covariate",)
+        return out
+
+    @cached_property
+    def posterior_dims(self) -> dict[str, tuple[str, ...]]:
+        """Axes of every parameter of the posterior: those of `dims` and what covariates add."""
+        if not self.covariates:
+            return self.dims
+        return {**self.dims, "baseline_weight": ("class",), **self.coefficient_dims}
+
+    @property
+    def regressed(self) -> tuple[str, ...]:
+        """Variables that covariates shift: treatment and outcome."""
+        named = (self.treatment, self.outcome) if self.covariates else ()
+        return tuple(name for name in named if name is not None)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -217,20 +260,22 @@ class CausalModel(Part):
             for parameter in var.spec.parameters
         }
 
-    def scope(self, name: str) -> Scope:
-        """Kind of a parameter; a ``table`` holds probabilities that sum to 1 along its last axis."""
+    def kind(self, name: str) -> Parameter:
+        """Axes and values of a parameter; a ``table`` sums to 1 along its last axis."""
         if name == "class_weight":
-            return "table"
+            return TABLE
         variable, parameter = self.owners[name]
         return self.variables[variable].spec.parameters[parameter]
 
     def free_shape(self, name: str) -> tuple[int, ...]:
         """Shape of a parameter without what is fixed: tables lose their first level."""
         shape = self.shapes[name]
-        return (*shape[:-1], shape[-1] - 1) if self.scope(name) == "table" else shape
+        return (*shape[:-1], shape[-1] - 1) if self.kind(name).scope == "table" else shape
 
     def size(self, dim: str) -> int:
         """Length of an axis: the number of classes, or of a variable's levels."""
+        if dim == "covariate":
+            return len(self.covariate_columns)
         return self.classes if dim == "class" else len(self.variables[dim].labels)
 
     @property
@@ -241,6 +286,8 @@ class CausalModel(Part):
         if self.treatment is not None:
             coords["treatment"] = list(self.arms)
             coords["contrast"] = [f"{self.arms[b]} - {self.arms[a]}" for b, a in self.contrasts]
+        if self.covariates:
+            coords["covariate"] = list(self.covariate_columns)
         return coords
 
     @property
@@ -258,17 +305,23 @@ class CausalModel(Part):
         """Number of cells of the table of all discrete variables."""
         return int(np.prod([float(self.size(v)) for v in self.discrete_variables]))
 
-    def with_levels(self, levels: dict[str, tuple[Level, ...]]) -> "CausalModel":
-        """Return the model with bernoulli levels filled in as the data have them."""
+    def with_levels(
+        self,
+        levels: dict[str, tuple[Level, ...]],
+        covariate_levels: dict[str, tuple[str, ...]] | None = None,
+    ) -> "CausalModel":
+        """Return the model with bernoulli and covariate levels filled in as the data have them."""
         known = {k for k, var in self.variables.items() if var.levels is not None or var.trials is not None}
         missing = {k: v for k, v in levels.items() if k not in known and v != (0, 1)}
-        if not missing:
+        known_text = self.covariate_levels if covariate_levels is None else covariate_levels
+        if not missing and known_text == self.covariate_levels:
             return self
         variables = {
             name: var.model_copy(update={"levels": missing[name]}) if name in missing else var
             for name, var in self.variables.items()
         }
-        fields = {name: getattr(self, name) for name in type(self).model_fields} | {"variables": variables}
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        fields |= {"variables": variables, "covariate_levels": known_text}
         resolved = CausalModel(**fields)
         resolved._folder = self._folder
         return resolved
@@ -312,8 +365,16 @@ class CausalModel(Part):
     @property
     def unbuilt(self) -> str | None:
         """Sentence that says why no posterior can be built for such a model yet; None if one can."""
-        if self.covariates or self.strata:
-            return "The posterior does not take covariates or strata yet; `estimate` does."
+        if self.strata:
+            return (
+                "The posterior takes no strata; list them as covariates, whose levels then become indicators."
+            )
+        for name in self.regressed:
+            if self.variables[name].family not in LINKS:
+                return (
+                    f"Covariates shift {', '.join(LINKS)} variables only, and {name!r} is "
+                    f"{self.variables[name].family}."
+                )
         return None
 
     @property

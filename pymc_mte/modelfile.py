@@ -18,6 +18,7 @@ ROLE_KEYS = (
     "treatment_proxies",
     "outcome_proxies",
     "covariates",
+    "covariate_levels",
     "strata",
     "reference",
     "better",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.families import binomial_table
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.variable import Variable
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
@@ -34,17 +35,20 @@ def table_of(model: CausalModel, variable: str, parameters: Parameters) -> Array
     return value if trials is None else binomial_table(value, trials)
 
 
-def _gathered(
-    model: CausalModel, variable: str, parameters: Parameters, columns: Columns
-) -> dict[str, Array]:
-    """Continuous parameters per pattern and class: shape (..., class, pattern)."""
+def by_parents(var: Variable, parameter: str) -> bool:
+    """Whether a parameter has an axis for every parent."""
+    scope = var.spec.parameters[parameter].scope
+    return scope in ("table", "location") or (scope == "scale" and var.scale_parents)
+
+
+def gathered(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> dict[str, Array]:
+    """Parameters of a variable without listed levels, per class and pattern: (..., class, pattern)."""
     var = model.variables[variable]
     index: tuple[Any, ...] = tuple(np.asarray(columns[p]) for p in var.parents)
     out = {}
-    for parameter, scope in var.spec.parameters.items():
+    for parameter in var.spec.parameters:
         value = with_class_axis(model, f"{parameter}_{variable}", parameters[f"{parameter}_{variable}"])
-        by_parents = scope == "location" or (scope == "scale" and var.scale_parents)
-        if by_parents and var.parents:
+        if var.parents and by_parents(var, parameter):
             out[parameter] = value[(..., slice(None), *index)]
         else:
             out[parameter] = value[..., None]
@@ -54,7 +58,7 @@ def _gathered(
 def log_density(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> Array:
     """Log-density of one variable given its parents, per class and pattern: (..., class, pattern).
 
-    A negative level number stands for a missing value and contributes zero.
+    A negative level number or NaN stands for a missing value and contributes zero.
     """
     var = model.variables[variable]
     column = np.asarray(columns[variable])
@@ -66,8 +70,16 @@ def log_density(model: CausalModel, variable: str, parameters: Parameters, colum
         log_p = np.log(np.maximum(table, TINY))[(..., slice(None), *index, column)]
         missing = column < 0
         return np.where(missing, 0.0, log_p) if missing.any() else log_p
-    assert var.spec.log_density is not None
-    return var.spec.log_density(column, **_gathered(model, variable, parameters, columns))
+    log_p = var.spec.log_density(column, **gathered(model, variable, parameters, columns))
+    missing = np.isnan(column)
+    return np.where(missing, 0.0, log_p) if missing.any() else log_p
+
+
+def scores(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> dict[str, Array]:
+    """Differentiate `log_density` by the free coordinate of each parameter: (..., class, pattern)."""
+    law, own = model.variables[variable].spec.law, gathered(model, variable, parameters, columns)
+    assert law is not None
+    return dict(zip(own, law.scores(np.asarray(columns[variable]), *own.values()), strict=True))
 
 
 def log_joint(
@@ -113,23 +125,36 @@ def draw_rows(
     latent = rng.choice(model.classes, size=n, p=weight / weight.sum())
     columns: dict[str, NDArray[Any]] = {}
     for variable in model.order:
-        var = model.variables[variable]
-        gathered = {}
-        for parameter, scope in var.spec.parameters.items():
-            value = parameters[f"{parameter}_{variable}"]
-            if var.discrete:
-                value = table_of(model, variable, parameters)
-            index: tuple[Any, ...] = (latent,) if var.latent else ()
-            if scope != "shared" and (scope != "scale" or var.scale_parents):
-                index += tuple(columns[p] for p in var.parents)
-            if scope == "shared":
-                gathered[parameter] = value
-            elif index:
-                gathered[parameter] = value[index]
-            else:
-                gathered[parameter] = np.broadcast_to(value, (n, *value.shape))
-        columns[variable] = var.spec.draw(rng, **gathered)
+        columns[variable] = draw_variable(model, variable, parameters, latent, columns, rng)
         if targets is not None:
             forced = targets[latent, list(model.variables).index(variable)]
             columns[variable] = np.where(forced < 0, columns[variable], forced)
     return latent, columns
+
+
+def draw_variable(
+    model: CausalModel,
+    variable: str,
+    parameters: Parameters,
+    latent: NDArray[np.int64],
+    columns: Columns,
+    rng: np.random.Generator,
+) -> NDArray[Any]:
+    """Draw one variable for rows whose classes and parents are known."""
+    var, n = model.variables[variable], len(latent)
+    gathered = []
+    for parameter, kind in var.spec.parameters.items():
+        value = parameters[f"{parameter}_{variable}"]
+        if var.discrete:
+            value = table_of(model, variable, parameters)
+        index: tuple[Any, ...] = (latent,) if var.latent else ()
+        if by_parents(var, parameter):
+            index += tuple(columns[p] for p in var.parents)
+        if kind.scope == "shared":
+            gathered.append(value)
+        elif index:
+            gathered.append(value[index])
+        else:
+            gathered.append(np.broadcast_to(value, (n, *value.shape)))
+    drawn = var.spec.draw(rng, *gathered)
+    return drawn if var.censor_at is None else np.where(drawn > var.censor_at, -var.censor_at, drawn)

@@ -24,7 +24,7 @@ INTERVAL = 0.9
 def dims_of(model: CausalModel) -> dict[str, tuple[str, ...]]:
     """Axes of every parameter and functional that an answer of this model may hold."""
     functional = functional_dims(model) if model.treatment is not None else {}
-    return model.dims | functional
+    return model.posterior_dims | functional
 
 
 def dataset(
@@ -64,7 +64,7 @@ def class_order(model: CausalModel, values: Mapping[str, Array]) -> NDArray[np.i
     """
     name, at, first = "effect", 0, next(iter(model.variables))
     if name not in values:
-        name, at = f"p_{first}" if f"p_{first}" in values else f"mean_{first}", -1
+        name, at = f"{next(iter(model.variables[first].spec.parameters))}_{first}", -1
     key, dims = np.asarray(values[name]), dims_of(model)[name]
     lead = key.shape[: key.ndim - len(dims)]
     if "class" not in dims:

@@ -31,8 +31,9 @@ def simulate(model: CausalModel, n: int, *, rng: int | np.random.Generator = 0) 
     Returns
     -------
     xarray.Dataset
-        One column per variable along ``row``, with the levels as they are named in the model, and
-        the hidden ``latent_class``, which no estimator looks at.
+        One column per variable along ``row``, with the levels as they are named in the model, for a
+        censored time its ``event`` column too, and the hidden ``latent_class``, which no estimator
+        looks at.
 
     Examples
     --------
@@ -47,6 +48,9 @@ def simulate(model: CausalModel, n: int, *, rng: int | np.random.Generator = 0) 
     out: dict[str, Any] = {"latent_class": ("row", latent)}
     for name, var in model.variables.items():
         values = np.asarray(var.labels)[columns[name]] if var.discrete else columns[name]
+        if var.event is not None:
+            out[var.event] = ("row", (values > 0).astype(int))
+            values = np.abs(values)
         out[name] = ("row", values)
     return xr.Dataset(out)
 

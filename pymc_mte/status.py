@@ -42,6 +42,14 @@ class Status(StrEnum):
         "Rows with missing values were left out. If missingness depends on the class or the "
         "outcome, every answer is shifted; compare with a model of complete columns."
     )
+    MISSING_SUMMED = (
+        "Missing values were summed out of the likelihood. This assumes that they are missing at random: "
+        "given what was observed, whether a value is missing does not depend on the value or the class."
+    )
+    WEIGHTED_LIKELIHOOD = (
+        "Sampling weights enter as powers of each row's likelihood, scaled to the effective number of rows. "
+        "That is no exact posterior: its centre follows the population, its width is approximate."
+    )
     SHARES_ONLY = (
         "The counts are not whole numbers, so they are shares and carry no sampling error; nothing "
         "was resampled. Pass counts of rows to get standard errors."
@@ -155,6 +163,17 @@ class Status(StrEnum):
         "The graph identifies these, but these rows add little to the prior: the posterior is hardly "
         "narrower, or moves with the prior more than with the data. Do not read it as a finding: get more "
         "rows or stronger proxies, and see how far another prior (`priors=`) moves it."
+    )
+    SEVERAL_MODES = (
+        "Several explanations of the data fit about equally, and the chains could not move from one to "
+        "another. All were sampled; their draws are mixed in proportion to the weights named here, and the "
+        "group `modes` describes each. Report them side by side, prefer label-free quantities, and look for "
+        "data that tell them apart."
+    )
+    MODES_UNWEIGHTED = (
+        "Several explanations of the data fit about equally, the chains could not move from one to another, "
+        "and how much each weighs could not be computed, because the prior treats the classes differently. "
+        "The draws only list the explanations: use sampler='smc', or the same prior for all classes."
     )
     LABEL_SWITCHING = (
         "Classes change places inside chains, so class-level answers mix them up: the classes are "

@@ -33,6 +33,14 @@ PRIOR_DRIVEN = (
 )
 """What it means that ``identified`` is False."""
 
+MAX_SWITCHING = 0.01
+"""Share of draws with other labels than their chain's, above which no class is reported by its label."""
+
+WEAKLY_IDENTIFIED = (
+    "classes change places inside chains, so they are weakly identified: only quantities that need no "
+    "labels are shown"
+)
+
 TARGETS = ("target_weight",)
 BY_CLASS = ("class_weight", "effect", "potential_outcome")
 TAIL = (1 - INTERVAL) / 2
@@ -142,17 +150,21 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
         ``diagnosis`` what ArviZ's power-scaling says: ok, prior-data conflict, strong prior / weak
         likelihood, weak likelihood, or not checked.
         For a mixture of interventions also ``present``: the probability that the target's share is
-        above 0.01.
+        above 0.01. Where classes change places inside chains (in more than 1% of the draws) they are
+        weakly identified: ``attrs["weakly_identified"]`` says so, and only label-free quantities are
+        listed; without a treatment, the class weights by rank, the largest first. Where draws were
+        resampled by the weights of separate modes, R-hat is the worst within a mode.
     """
     import arviz as az
 
-    draws = tree["posterior"].to_dataset()
-    names = [n for n in (*LABEL_FREE, *BY_CLASS) if n in draws]
+    draws, weak = tree["posterior"].to_dataset(), weakly_identified(tree)
+    names = [n for n in (*LABEL_FREE, *(() if weak else BY_CLASS)) if n in draws]
     if model_of(tree).treatment is None:
         names = ["class_weight"] if "class_weight" in draws else list(TARGETS)
+        draws = _by_rank(draws) if weak else draws
     approximate = tree["posterior"].attrs.get("kind") == "approximation"  # chains cannot disagree
     varying = [n for n in names if np.ptp(draws[n].values) > 0 and not approximate]
-    learnt = _learnt(tree)
+    learnt, within = _learnt(tree), _within_modes(tree)
     rhat, ess = (az.rhat(draws[varying]), az.ess(draws[varying])) if varying else ({}, {})
     rows = []
     for name in names:
@@ -163,14 +175,41 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
             row |= {"lower": low, "upper": high}
             for key, found in (("r_hat", rhat), ("ess", ess)):
                 row[key] = float(found[name].values[index]) if name in varying else np.nan
+            row |= within.get(label, {})
             row["identified"] = is_identified(tree, label)
             row["contraction"], row["diagnosis"] = learnt.get(label, (np.nan, "not checked"))
             if name in TARGETS:
                 known = tree["targets"].to_dataset().isel(target=index[0])
                 row["present"] = float(known["inclusion_probability"])
                 row["identified"] = bool(known["identified"])
+            if weak and name == "class_weight":
+                row |= {"functional": f"class_weight[rank {index[0] + 1}]", "contraction": np.nan}
+                row["diagnosis"] = "not checked"
             rows.append(row)
-    return pd.DataFrame(rows).set_index("functional")
+    table = pd.DataFrame(rows).set_index("functional")
+    if weak:
+        table.attrs["weakly_identified"] = WEAKLY_IDENTIFIED
+    return table
+
+
+def weakly_identified(tree: xr.DataTree) -> bool:
+    """Whether labels of classes are too unsure to report anything by them."""
+    return float(tree.attrs.get("switching_share", 0.0)) > MAX_SWITCHING and model_of(tree).classes > 1
+
+
+def _by_rank(draws: xr.Dataset) -> xr.Dataset:
+    """Sort the class weights of every draw, the largest first."""
+    weight = draws["class_weight"]
+    return draws[["class_weight"]].assign(class_weight=weight.copy(data=-np.sort(-weight.values, axis=-1)))
+
+
+def _within_modes(tree: xr.DataTree) -> dict[str, dict[str, object]]:
+    """R-hat and effective draws inside the modes, where the draws are a mixture of separate ones."""
+    if "modes" not in tree or "r_hat" not in tree["modes"]:
+        return {}
+    kept = tree["modes"].to_dataset()
+    columns = (kept[n].values.tolist() for n in ("entry", "r_hat", "ess"))
+    return {label: {"r_hat": rhat, "ess": ess} for label, rhat, ess in zip(*columns, strict=True)}
 
 
 def _learnt(tree: xr.DataTree) -> dict[str, tuple[float, str]]:

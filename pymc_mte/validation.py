@@ -49,6 +49,8 @@ RESERVED = frozenset(
         "outcome_quantile",
         "outcome_value",
         "quantile",
+        "covariate",
+        "baseline_weight",
         "cell",
         "continuous",
         "row",
@@ -94,10 +96,8 @@ def check_variables(model: "CausalModel") -> None:
     """Refuse impossible names, edges, cycles and tables."""
     if not model.variables:
         raise ValueError("variables: at least one variable is needed")
+    _check_names(model)
     for name, var in model.variables.items():
-        taken = RESERVED | (RESERVED_BY_TARGETS if model.interventions is not None else frozenset())
-        if name in taken or not name:
-            raise ValueError(f"variables.{name}: this name is used for results; rename the variable")
         for parent in var.parents:
             if parent not in model.variables:
                 raise ValueError(f"variables.{name}.parents: {parent!r} is not a variable of this model")
@@ -119,6 +119,32 @@ def check_variables(model: "CausalModel") -> None:
     if not nx.is_directed_acyclic_graph(model.graph):
         cycle = " -> ".join(edge[0] for edge in nx.find_cycle(model.graph))
         raise ValueError(f"variables: the parents form a cycle ({cycle}); remove one of its edges")
+
+
+def _check_names(model: "CausalModel") -> None:
+    """Refuse names that results or other columns have."""
+    taken = RESERVED | (RESERVED_BY_TARGETS if model.interventions is not None else frozenset())
+    for name, var in model.variables.items():
+        if name in taken or not name:
+            raise ValueError(f"variables.{name}: this name is used for results; rename the variable")
+        if var.event is not None:
+            _check_event(model, name, var.event)
+    if len(model.owners) < sum(len(var.spec.parameters) for var in model.variables.values()):
+        raise ValueError(
+            "variables: two parameters would have one name in results (p_zero_a is the p of 'zero_a' or the "
+            "p_zero of 'a'); rename a variable"
+        )
+
+
+def _check_event(model: "CausalModel", name: str, event: str) -> None:
+    """Refuse an event column that is something else too, and censored proxies."""
+    if event in RESERVED or event in (*model.variables, *model.covariates, *model.strata):
+        raise ValueError(f"variables.{name}.event: {event!r} is used for something else; rename the column")
+    if name in (*model.treatment_proxies, *model.outcome_proxies):
+        raise ValueError(
+            f"variables.{name}.event: {name!r} is a proxy, and censored times have no features; take it "
+            "out of the roles (the posterior still uses it) or leave the key out"
+        )
 
 
 def check_roles(model: "CausalModel") -> None:
@@ -151,6 +177,8 @@ def _check_conditioned(model: "CausalModel") -> None:
         if name in RESERVED or not name:
             raise ValueError(f"roles.{key}: the name {name!r} is used for results; rename the column")
         seen.add(name)
+    if unknown := model.covariate_levels.keys() - set(model.covariates):
+        raise ValueError(f"roles.covariate_levels: {sorted(unknown)[0]!r} is not among the covariates")
     if listed and model.treatment is None:
         raise ValueError(f"roles.{listed[0][0]}: they need a treatment and an outcome; name both")
     if listed and model.truth is not None:
@@ -169,7 +197,7 @@ def _check_causes(model: "CausalModel", t: str, y: str) -> None:
         raise ValueError(CONTINUOUS_TREATMENT.format(t))
     if (family := model.variables[y].family) in ("categorical", "ordinal"):
         raise ValueError(
-            f"roles.outcome: {y!r} is {family} and has no mean; use bernoulli or a continuous family"
+            f"roles.outcome: {y!r} is {family} and has no mean; use bernoulli or a family of numbers"
         )
     roles = [t, y, *model.treatment_proxies, *model.outcome_proxies]
     for name in set(roles):
@@ -232,12 +260,12 @@ def _check_truth_values(model: "CausalModel") -> None:
             raise ModelError(f"{key}: expected the shape {wanted} ({axes}), got {value.shape}")
         if not np.isfinite(value).all():
             raise ModelError(f"{key}: every number must be finite")
-        scope = model.scope(name)
-        if scope == "table":
+        support = model.kind(name).support
+        if support == "simplex":
             if (value < 0).any() or not np.allclose(value.sum(axis=-1), 1):
                 raise ModelError(f"{key}: probabilities must lie in [0, 1] and sum to 1")
-        elif scope == "rate":
+        elif support == "unit":
             if (value < 0).any() or (value > 1).any():
                 raise ModelError(f"{key}: probabilities must lie in [0, 1]")
-        elif scope in ("scale", "shared") and not (value > 0).all():
+        elif support == "positive" and not (value > 0).all():
             raise ModelError(f"{key}: must be positive")

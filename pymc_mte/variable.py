@@ -22,7 +22,11 @@ class Variable(Part):
     Attributes
     ----------
     family : str
-        ``bernoulli``, ``categorical``, ``ordinal``, ``binomial``, ``normal`` or ``student_t``.
+        With listed levels: ``bernoulli``, ``categorical``, ``ordinal``, ``binomial``. Numbers: ``normal``,
+        ``student_t``; positive ones: ``gamma``, ``lognormal``; counts: ``poisson``,
+        ``negative_binomial`` (variance mean + dispersion mean^2); times: ``weibull``,
+        ``exponential``; zeros with a probability of their own: ``hurdle_`` and one of ``poisson``,
+        ``negative_binomial``, ``gamma``, ``lognormal``.
     parents : tuple of str
         Observed parents, all discrete. The latent class is a parent too, unless ``latent`` is off.
     levels : tuple, optional
@@ -34,6 +38,11 @@ class Variable(Part):
         Whether the scale of a continuous variable varies with its parents too.
     trials : int, optional
         For a binomial variable: how often one mechanism was repeated; its levels are 0 to ``trials``.
+    event : str, optional
+        For a time: column that is 1 where the time was seen to its end and 0 where it was censored, that
+        is, is only known to be longer. Censoring must not depend on the class given the parents.
+    censor_at : float, optional
+        For a time with an ``event``: when `simulate` censors.
     """
 
     family: str
@@ -42,6 +51,8 @@ class Variable(Part):
     latent: bool = True
     scale_parents: bool = False
     trials: int | None = Field(default=None, ge=1, lt=MAX_LEVELS)
+    event: str | None = None
+    censor_at: float | None = Field(default=None, gt=0)
 
     @property
     def spec(self) -> Family:
@@ -66,6 +77,11 @@ class Variable(Part):
             raise ValueError(f"family {self.family!r} is unknown; choose one of {', '.join(FAMILIES)}")
         if (self.family == "binomial") != (self.trials is not None):
             raise ValueError("trials: a binomial variable needs it, and no other family has it")
+        if self.event is not None and not self.spec.censored:
+            times = [name for name, family in FAMILIES.items() if family.censored]
+            raise ValueError(f"event: only times have one ({', '.join(times)}), not {self.family}")
+        if self.censor_at is not None and self.event is None:
+            raise ValueError("censor_at: name the column that marks events too (event = ...)")
         if not self.discrete or self.family == "binomial":
             if self.levels is not None:
                 raise ValueError(f"levels: a {self.family} variable has none; remove the key")
@@ -91,14 +107,15 @@ class DataSource(Part):
     ----------
     file : str, optional
         CSV or Parquet file, relative to the model file and inside its folder.
-    missing : {"error", "drop"}
-        Refuse rows with missing values, or leave them out and count them.
+    missing : {"error", "drop", "sum"}
+        Refuse rows with missing values; leave them out and count them; or sum the missing values out
+        of the likelihood, where no observed variable depends on them.
     count : str, optional
         Column that says how often a row occurred.
     """
 
     file: str | None = None
-    missing: Literal["error", "drop"] = "error"
+    missing: Literal["error", "drop", "sum"] = "error"
     count: str | None = None
 
 

@@ -124,14 +124,17 @@ def random_truth(model: CausalModel, rng: np.random.Generator) -> dict[str, Arra
     """Random parameters by result name, far from the edges of their ranges."""
     out: dict[str, Array] = {}
     for name, shape in model.shapes.items():
-        if model.scope(name) == "rate":
+        kind = model.kind(name)
+        if kind.support == "unit":
             out[name] = rng.uniform(0.1, 0.9, size=shape)
-        elif name.startswith(("p_", "class_weight")):
+        elif kind.support == "simplex":
             table = rng.dirichlet(np.full(shape[-1], 3.0), size=shape[:-1])
             out[name] = 0.02 + (1 - 0.02 * shape[-1]) * table
-        elif name.startswith("mean_"):
+        elif kind.support == "real":
             out[name] = rng.normal(0.0, 2.0, size=shape)
-        elif name.startswith("sd_"):
+        elif kind.scope == "location":
+            out[name] = rng.uniform(0.5, 4.0, size=shape)
+        elif kind.scope == "scale":
             out[name] = rng.uniform(0.5, 2.0, size=shape)
         else:
             out[name] = rng.uniform(3.0, 9.0, size=shape)

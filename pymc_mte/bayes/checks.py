@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from pymc_mte.model import CausalModel
 from pymc_mte.status import Note, Status
+from pymc_mte.summary import MAX_SWITCHING
 
 MAX_RHAT = 1.01
 MIN_ESS = 400
 STUCK = 8.0
 """A chain whose mean log-density lies this far below the best one sits in a worse mode."""
-MAX_SWITCHING = 0.01
 
 
 def convergence(model: CausalModel, posterior: xr.Dataset, stats: xr.Dataset, switching: float) -> list[Note]:
@@ -30,7 +30,7 @@ def convergence(model: CausalModel, posterior: xr.Dataset, stats: xr.Dataset, sw
         Share of draws that prefer another labelling than their chain's.
     """
     notes = []
-    if divergent := int(stats["diverging"].sum()):
+    if divergent := int(stats["diverging"].sum()) if "diverging" in stats else 0:
         notes.append(Note(Status.DIVERGENCES, "sampler", f"{divergent} of {stats['diverging'].size} draws"))
     if posterior.sizes["chain"] < 2:
         notes.append(Note(Status.NOT_CHECKED, "sampler", f"{posterior.sizes['chain']} chain"))

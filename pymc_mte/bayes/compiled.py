@@ -7,11 +7,12 @@ from typing import Any
 
 import xarray as xr
 
-from pymc_mte.bayes.assemble import assemble, posterior_dataset
-from pymc_mte.bayes.density import Density, compile_density
+from pymc_mte.bayes.assemble import assemble
+from pymc_mte.bayes.gradient import Density, compile_density
 from pymc_mte.bayes.prepare import Prepared, prepare
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import sample_density
+from pymc_mte.bayes.settle import settle
 from pymc_mte.data import resolve
 from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.model import CausalModel
@@ -67,7 +68,7 @@ class CompiledPosterior:
     ) -> xr.Dataset:
         """Sample the aligned draws and functionals alone, for simulation studies.
 
-        Neither identification nor checks nor predictive data are computed.
+        Neither identification nor what was learnt nor predictive data are computed.
 
         Parameters
         ----------
@@ -84,9 +85,9 @@ class CompiledPosterior:
         ready, density = self.prepare(data, chains=chains, random_seed=random_seed)
         options = _options(draws, tune, chains, cores, target_accept, False)
         raw = sample_density(density, _vectors(ready, density), random_seed, options)
-        posterior, switching = posterior_dataset(ready, raw["posterior"].to_dataset())
-        divergent = int(raw["sample_stats"].to_dataset()["diverging"].sum())
-        return posterior.assign_attrs(divergences=divergent, switching_share=switching)
+        settled = settle(ready, raw, sampler="nutpie", seed=random_seed)
+        divergent = int(settled.stats["diverging"].sum())
+        return settled.posterior.assign_attrs(divergences=divergent, switching_share=settled.switching)
 
     def prepare(
         self, data: Any, *, chains: int, random_seed: int, start: xr.DataTree | None = None

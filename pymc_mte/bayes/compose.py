@@ -1,20 +1,33 @@
 """Parameters and collapsed likelihood of a causal model, inside a PyMC model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 
+from pymc_mte.bayes.densities import LOG_DENSITY
+from pymc_mte.bayes.grid import observe_on_grid, widths_of
 from pymc_mte.bayes.layout import Code, level_numbers, pattern_layout, pooled_scale
 from pymc_mte.bayes.mixture import continuous_mixture
 from pymc_mte.bayes.priors import Prior, Tensor, add_parameter, free_dims
+from pymc_mte.bayes.rowwise import compose_rows, needs_rows
+from pymc_mte.bayes.scored import scored_mixture
 from pymc_mte.families import binomial_coefficients
 from pymc_mte.model import CausalModel
 
+OutcomeDensity = Callable[[Any, Tensor, Mapping[str, Tensor]], Tensor]
+"""``f(class, treatment, row)`` -> log-density (rows, classes), see `pymc_mte.add_to_model`."""
 
-def compose(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Prior]) -> dict[str, Tensor]:
+
+def compose(
+    model: CausalModel,
+    table: xr.Dataset,
+    priors: Mapping[str, Prior],
+    outcome: OutcomeDensity | None = None,
+) -> dict[str, Tensor]:
     """Add parameters and observed variables to the current PyMC model.
 
     Parameters
@@ -25,20 +38,23 @@ def compose(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Prior]) 
         Tabulated data.
     priors : mapping
         By result name, see `merge_priors`.
+    outcome : callable, optional
+        The outcome's own log-density, see `pymc_mte.add_to_model`; its family then has no parameters here.
 
     Returns
     -------
     dict of str to tensor
         The parameters by result name.
     """
+    if needs_rows(model, table):
+        return compose_rows(model, table, priors)
     layout = pattern_layout(model, table)
     current = pm.modelcontext(None)
     coords = {
         name: list(values) for name, values in model.coords.items() if name not in ("treatment", "contrast")
     }
-    coords |= {"cell": list(range(layout.sizes["cell"])), "continuous": list(model.continuous_variables)}
     current.add_coords(coords)
-    scales = {v: pooled_scale(table, v) for v in model.continuous_variables}
+    scales = {v: pooled_scale(model, table, v) for v in model.continuous_variables}
     parameters = {
         name: add_parameter(
             model,
@@ -47,13 +63,16 @@ def compose(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Prior]) 
             *scales.get(model.owners.get(name, ("",))[0], (None, None)),
         )
         for name in model.dims
+        if outcome is None or model.owners.get(name, ("",))[0] != model.outcome
     }
     code = level_numbers(model, layout)
     log_cells = _log_joint_cells(model, parameters, code)
     if model.discrete_variables:
         _observe_counts(log_cells, layout)
-    if model.continuous_variables:
-        _observe_rows(model, parameters, log_cells, code, layout)
+    if outcome is not None:
+        _observe_own(model, parameters, log_cells, code, layout, outcome)
+    elif model.continuous_variables:
+        _observe_rows(model, parameters, log_cells, code, layout, widths_of(model, table))
     return parameters
 
 
@@ -101,23 +120,62 @@ def _observe_rows(
     log_cells: Tensor,
     code: Code,
     layout: xr.Dataset,
+    widths: Mapping[str, float],
 ) -> None:
     where = pm.Data("cell_of_row", layout["cell_of_row"].values)
-    log_class = log_cells - pm.math.logsumexp(log_cells, axis=0, keepdims=True)
-    by_row: list[list[Tensor]] = []
-    for variable in model.continuous_variables:
-        own = []
-        for parameter in model.variables[variable].spec.parameters:
-            name = f"{parameter}_{variable}"
-            cells = _look_up(parameters[name], model.dims[name], code)
-            by_cell = any(d != "class" for d in model.dims[name])
-            own.append(cells[:, where].T if by_cell else cells.T)
-        by_row.append(own)
+    log_class = _log_class(model, log_cells, where)
+    by_row = [_by_row(model, parameters, v, code, where) for v in model.continuous_variables]
+    if widths:
+        row = {name: pt.as_tensor(code[name])[where] for name in model.discrete_variables}
+        observe_on_grid(model, parameters, layout, widths, log_class=log_class, by_row=by_row, row=row)
+        return
     continuous_mixture(
         "rows",
         tuple(model.variables[v].family for v in model.continuous_variables),
-        log_class=log_class[:, where].T if model.discrete_variables else log_class.T + 0.0 * where[:, None],
+        log_class=log_class,
         weight=pm.Data("row_count", layout["row_count"].values.astype(float)),
         parameters=by_row,
         observed=pm.Data("value", layout["value"].values),
     )
+
+
+def _log_class(model: CausalModel, log_cells: Tensor, where: Tensor) -> Tensor:
+    """Log P(class | discrete part of the row): (row, class)."""
+    log_class = log_cells - pm.math.logsumexp(log_cells, axis=0, keepdims=True)
+    return log_class[:, where].T if model.discrete_variables else log_class.T + 0.0 * where[:, None]
+
+
+def _by_row(
+    model: CausalModel, parameters: Mapping[str, Tensor], variable: str, code: Code, where: Tensor
+) -> list[Tensor]:
+    """Take the parameters of a continuous variable at every row: each (row or 1, class or 1)."""
+    own = []
+    for parameter in model.variables[variable].spec.parameters:
+        name = f"{parameter}_{variable}"
+        cells = _look_up(parameters[name], model.dims[name], code)
+        by_cell = any(d != "class" for d in model.dims[name])
+        own.append(cells[:, where].T if by_cell else cells.T)
+    return own
+
+
+def _observe_own(
+    model: CausalModel,
+    parameters: Mapping[str, Tensor],
+    log_cells: Tensor,
+    code: Code,
+    layout: xr.Dataset,
+    outcome: OutcomeDensity,
+) -> None:
+    """Observe the rows where the outcome's density is the caller's."""
+    where = pm.Data("cell_of_row", layout["cell_of_row"].values)
+    observed = pm.Data("value", layout["value"].values)
+    row = {name: pt.as_tensor(code[name])[where][:, None] for name in model.discrete_variables}
+    row |= {name: observed[:, [i]] for i, name in enumerate(model.continuous_variables)}
+    total = _log_class(model, log_cells, where)
+    total = total + outcome(np.arange(model.classes)[None, :], row[str(model.treatment)], row)
+    for name in model.continuous_variables:
+        if name != model.outcome:
+            own = _by_row(model, parameters, name, code, where)
+            total = total + LOG_DENSITY[model.variables[name].family](row[name], *own)
+    weight = pm.Data("row_count", layout["row_count"].values.astype(float))
+    scored_mixture("rows", total, weight=weight, observed=observed)

@@ -1,208 +1,132 @@
-"""A posterior compiled once: log-density and gradient of one vector, for all data of the same form."""
+"""The posterior density at many points at once, on the sampler's unconstrained scale."""
 
-import contextlib
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
-from pymc.pytensorf import join_nonshared_inputs
-from pytensor.compile.mode import get_mode
-from pytensor.gradient import grad
+from pytensor.compile.mode import Mode
 from pytensor.graph.replace import clone_replace, vectorize_graph
-from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS
-from pytensor.link.numba.dispatch.basic import numba_njit
-from pytensor.link.numba.linker import NumbaLinker
+from pytensor.graph.rewriting.db import RewriteDatabaseQuery
+from scipy.special import gammaln
 
 from pymc_mte.bayes.priors import Tensor
-from pymc_mte.errors import DataError
-from pymc_mte.model import Parameters
+from pymc_mte.bayes.start import with_first_levels, without_first_levels
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.optima import relabelled
 
 Array = NDArray[np.float64]
-Key = tuple[str, str]
 
-SHORT = "FAST_COMPILE"
-"""Compilation mode of what is called once on many draws."""
+MAX_ELEMENTS = 4_000_000
+"""Points are taken in blocks so that points x observed values x classes stay below this."""
 
+PLAIN = Mode(linker="py", optimizer=RewriteDatabaseQuery(include=[]))
+"""NumPy as it stands: nothing to optimise where every call takes many points."""
 
-class _ThreadedLinker(NumbaLinker):
-    """PyTensor's Numba linker, letting other chains run meanwhile; cached on disk under its own key.
-
-    A function that nutpie compiles itself is never cached and costs seconds in every process.
-    """
-
-    def jit_compile(self, fn_and_cache: Any) -> Callable[..., Any]:
-        function, key = fn_and_cache
-        if key is not None:
-            CACHED_SRC_FUNCTIONS[function.py_func] = f"{key}-nogil"
-        jitted: Callable[..., Any] = numba_njit(
-            function.py_func, final_function=True, cache=key is not None, nogil=True
-        )
-        return jitted
+EXCHANGEABLE = 1e-6
+"""Largest change of the log-density, relative to its size, when classes change places."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Maps:
-    """Maps between a model's free variables and one unconstrained vector.
+class PosteriorDensity:
+    """Unnormalised log posterior of a built model, vectorised over points.
 
-    Attributes
+    Parameters
     ----------
-    variables : tuple of str
-        Free variables in the order of the vector.
-    joined, log_density : tensors
-        The symbolic vector and its log-density.
-    size : int
-        Length of the vector.
-    to_values, to_vectors : callable
-        The two maps, compiled.
+    model : CausalModel
+        The graph, its levels resolved.
+    built : pymc.Model
+        From `build_model`.
     """
 
-    variables: tuple[str, ...]
-    joined: Tensor
-    log_density: Tensor
-    size: int
-    to_values: Callable[..., list[Array]]
-    to_vectors: Callable[..., list[Array]]
+    def __init__(self, model: CausalModel, built: pm.Model) -> None:
+        self.model = model
+        self.names = [rv.name for rv in built.free_RVs]
+        values = [built.rvs_to_values[rv] for rv in built.free_RVs]
+        self.shapes = [tuple(int(n) for n in start) for start in _shapes(built, values)]
+        sizes = [int(np.prod(shape)) for shape in self.shapes]
+        self.n_free = sum(sizes)
+        self.coefficient = multinomial_coefficient(built)
+        observed = sum(np.size(value) for value in _values(built, built.observed_RVs))
+        self._block = max(1, MAX_ELEMENTS // max(1, observed * model.classes))
+        flat = pt.vector("flat")
+        ends = np.cumsum(sizes)
+        parts = [
+            flat[end - size : end].reshape(shape)
+            for end, size, shape in zip(ends, sizes, self.shapes, strict=True)
+        ]
+        at = dict(zip(values, parts, strict=True))
+        density, *points = clone_replace([built.logp(), *built.replace_rvs_by_values(built.free_RVs)], at)
+        self._density = _batched([flat], [density])
+        self._backward = _batched([flat], points)
+        self._forward = _forward(built, values)
 
-    def constrain(self, x: Array) -> Parameters:
-        """Values of the free variables: (..., size) to (..., *shape) each."""
-        lead = x.shape[:-1]
-        drawn = self.to_values(x.reshape(-1, self.size))
-        return {
-            n: np.asarray(v).reshape(*lead, *v.shape[1:]) for n, v in zip(self.variables, drawn, strict=True)
-        }
+    def log_density(self, flat: Array) -> Array:
+        """Log posterior up to a constant at unconstrained points (points, n_free): (points,).
 
-    def unconstrain(self, values: Mapping[str, Array]) -> Array:
-        """Vector of one set of values of the free variables."""
-        parts = self.to_vectors(*(np.asarray(values[n], dtype=float) for n in self.variables))
-        return np.concatenate([np.ravel(part) for part in parts]).astype(float)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Density:
-    """A log-posterior of the unconstrained vector, with the data it is of.
-
-    Attributes
-    ----------
-    function : callable
-        Compiled: the vector and the data's arrays give log-density and gradient; runs without the
-        interpreter's lock.
-    keys : tuple of pairs
-        What each of the data's arrays is: ``("data", name)`` or ``("dim", name)``.
-    data : tuple of ndarray
-        The data in use.
-    maps : Maps
-        Between the vector and the free variables.
-    """
-
-    function: Callable[..., tuple[Any, Array]]
-    keys: tuple[Key | None, ...]
-    data: tuple[NDArray[Any], ...]
-    maps: Maps
-
-    def __call__(self, x: Array) -> tuple[float, Array]:
-        """Log-density and gradient at one vector."""
-        value, gradient = self.function(x, *self.data)
-        return float(value), gradient
-
-    def with_data(self, built: pm.Model, keep: str = "\0") -> "Density":
-        """Take the data of another model of the same form; nothing is compiled.
-
-        Data whose name starts with ``keep`` stay as they are.
+        The rows count as ordered: the multinomial coefficient of their table is left out.
         """
-        found = _shared(built)
-        data = []
-        for key, old in zip(self.keys, self.data, strict=True):
-            if key is None or key[1].startswith(keep):
-                data.append(old)
-                continue
-            if key not in found:
-                raise DataError(f"the new data have no {key[1]!r}; the model was compiled with it")
-            new = np.asarray(found[key].get_value())
-            if new.ndim != old.ndim or (key[0] == "dim" and new != old):
-                raise DataError(f"the new data have another form than the compiled model's ({key})")
-            data.append(_contiguous(new.astype(old.dtype)))
-        return replace(self, data=tuple(data))
+        blocks = np.array_split(flat, max(1, -(-len(flat) // self._block)))
+        with np.errstate(all="ignore"):
+            found = np.concatenate([self._density(block)[0] for block in blocks])
+        return np.asarray(np.where(np.isnan(found), -np.inf, found) - self.coefficient)
+
+    def to_flat(self, parameters: Parameters) -> Array:
+        """Map parameters with one leading axis to unconstrained points: (points, n_free)."""
+        values = without_first_levels(self.model, parameters)
+        parts = self._forward(*(np.asarray(values[name], dtype=float) for name in self.names))
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+    def from_flat(self, flat: Array) -> Parameters:
+        """Invert `to_flat`."""
+        found = self._backward(flat)
+        return with_first_levels(self.model, dict(zip(self.names, found, strict=True)))
+
+    def exchangeable(self, flat: Array) -> bool:
+        """Whether the density is the same, at some points, whatever the order of the classes."""
+        order = np.array(list(permutations(range(self.model.classes)))[-1])
+        parameters = self.from_flat(flat)
+        swapped = relabelled(self.model, parameters, np.repeat(order[None], len(flat), axis=0))
+        before, after = self.log_density(flat), self.log_density(self.to_flat(swapped))
+        return bool(np.allclose(before, after, rtol=EXCHANGEABLE, atol=1e-4))
 
 
-def compile_maps(built: pm.Model, point: Mapping[str, Array]) -> Maps:
-    """Compile the maps to and from the unconstrained vector, without the density.
+def multinomial_coefficient(built: pm.Model) -> float:
+    """Log number of orders of the rows that give the observed table of counts; 0 without a table."""
+    if "counts" not in built.named_vars:
+        return 0.0
+    counts = _values(built, [built["counts"]])[0].astype(float)
+    return float(gammaln(counts.sum() + 1) - gammaln(counts + 1).sum())
 
-    Parameters
-    ----------
-    built : pymc.Model
-        A model of continuous free variables.
-    point : mapping of str to ndarray
-        Any values of the free variables; they give the shapes.
-    """
-    given = {rv: rv.type(rv.name) for rv in built.free_RVs}
-    forward = []
-    for rv, value in given.items():
+
+def _values(built: pm.Model, observed: list[Tensor]) -> list[Any]:
+    """Observed values, without the cost of compiling."""
+    found = pm.compile([], [built.rvs_to_values[rv] for rv in observed], mode=PLAIN)()
+    return [np.asarray(value) for value in found]
+
+
+def _shapes(built: pm.Model, values: list[Tensor]) -> list[Any]:
+    point = built.initial_point()
+    return [np.shape(point[value.name]) for value in values]
+
+
+def _batched(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[..., list[Array]]:
+    """Compile outputs for inputs with one more leading axis."""
+    batch = {v: v.type.clone(shape=(None, *v.type.shape))(v.name) for v in inputs}
+    vectorised = vectorize_graph(outputs, batch)
+    compiled = pm.compile(list(batch.values()), vectorised, mode=PLAIN, on_unused_input="ignore")
+    return lambda *given: [np.asarray(value) for value in compiled(*given)]
+
+
+def _forward(built: pm.Model, values: list[Tensor]) -> Callable[..., list[Array]]:
+    """Compile the transforms of every free variable, from its own scale to the unconstrained one."""
+    free = {rv: rv.type(rv.name) for rv in built.free_RVs}
+    outputs = []
+    for rv in built.free_RVs:
         transform = built.rvs_to_transforms[rv]
-        forward.append(value if transform is None else transform.forward(value, *rv.owner.inputs))
-    forward = clone_replace(forward, given, rebuild_strict=False)
-    to_vectors = pm.compile(list(given.values()), forward, mode=SHORT, on_unused_input="ignore")
-    names = tuple(rv.name for rv in given)
-    flat = to_vectors(*(np.asarray(point[n], dtype=float) for n in names))
-    value_vars = [built.rvs_to_values[rv] for rv in built.free_RVs]
-    at = {v.name: np.asarray(part) for v, part in zip(value_vars, flat, strict=True)}
-    outputs = [built.logp(), *built.replace_rvs_by_values(built.free_RVs)]
-    (log_density, *values), joined = join_nonshared_inputs(at, outputs, value_vars)
-    many = pt.matrix("vectors")
-    return Maps(
-        variables=names,
-        joined=joined,
-        log_density=log_density,
-        size=sum(part.size for part in at.values()),
-        to_values=pm.compile([many], vectorize_graph(values, {joined: many}), mode=SHORT),
-        to_vectors=to_vectors,
-    )
-
-
-def compile_density(built: pm.Model, point: Mapping[str, Array]) -> Density:
-    """Compile the log-density and its gradient.
-
-    Parameters
-    ----------
-    built : pymc.Model
-        A model of continuous free variables, its data in `pymc.Data`.
-    point : mapping of str to ndarray
-        Any values of the free variables; they give the shapes.
-    """
-    maps = compile_maps(built, point)
-    with quiet_compilation():
-        function = pm.compile(
-            [maps.joined],
-            [maps.log_density, grad(maps.log_density, maps.joined)],
-            mode=get_mode("NUMBA").clone(linker=_ThreadedLinker()),
-            on_unused_input="ignore",
-        )
-        shared = function.get_shared()
-        data = tuple(_contiguous(v.get_value()) for v in shared)
-        function.vm.jit_fn(maps.unconstrain(point), *data)  # machine code is made, or read from disk, here
-    known = {id(variable): key for key, variable in _shared(built).items()}
-    keys = tuple(known.get(id(v)) for v in shared)
-    return Density(function=function.vm.jit_fn, keys=keys, data=data, maps=maps)
-
-
-def _contiguous(value: Any) -> NDArray[Any]:
-    """Array in C order; a number stays without axes."""
-    return np.array(value, order="C", copy=True)
-
-
-def _shared(built: pm.Model) -> dict[Key, Any]:
-    """Everything in a model that changes with the data: its arrays and the lengths of its axes."""
-    lengths = {("dim", str(n)): v for n, v in built.dim_lengths.items() if hasattr(v, "get_value")}
-    return lengths | {("data", str(v.name)): v for v in built.data_vars}
-
-
-@contextlib.contextmanager
-def quiet_compilation() -> Iterator[None]:
-    """Silence what compilation says about its own fallbacks; our checks judge the draws."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Numba will use object mode", category=UserWarning)
-        yield
+        inputs = rv.owner.inputs
+        outputs.append(free[rv] if transform is None else transform.forward(rv, *inputs))
+    outputs = [clone_replace(out, free) if out not in free.values() else out for out in outputs]
+    return _batched(list(free.values()), outputs)

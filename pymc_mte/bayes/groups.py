@@ -8,12 +8,13 @@ import pymc as pm
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.bayes.start import with_first_levels, without_first_levels
-from pymc_mte.data import columns_of
-from pymc_mte.functionals import functionals
+from pymc_mte.bayes.rowwise import needs_rows
+from pymc_mte.bayes.start import with_first_levels
+from pymc_mte.data import columns_of, effective_weights
 from pymc_mte.identify.identification import Identification
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import log_joint, log_sum_classes
+from pymc_mte.network import log_sum_classes
+from pymc_mte.regression import MAX_BLOCK, centred_covariates, functionals_given, log_joint_given
 from pymc_mte.results import dataset
 
 Array = NDArray[np.float64]
@@ -23,6 +24,14 @@ MAX_POINTWISE = 10_000_000
 
 N_PREDICTIVE = 100
 """Prior and posterior predictive data sets."""
+
+MIN_PREDICTIVE = 10
+MAX_PREDICTIVE = 5_000_000
+"""Fewer data sets are drawn where all would hold more numbers than this."""
+
+MAX_THINNED = 5_000_000
+MIN_THINNED = 100
+"""Log-likelihoods (draws x rows) that are computed to judge the pull of the prior; draws at least."""
 
 
 def clean_stats(stats: xr.Dataset) -> xr.Dataset:
@@ -36,36 +45,47 @@ def clean_stats(stats: xr.Dataset) -> xr.Dataset:
 
 
 def add_predictive(
-    tree: xr.DataTree, built: pm.Model, model: CausalModel, values: Parameters, seed: int
+    tree: xr.DataTree,
+    built: pm.Model,
+    model: CausalModel,
+    drawn: xr.Dataset,
+    given: tuple[Array | None, Array],
+    seed: int,
 ) -> None:
-    """Add prior draws, prior predictive and posterior predictive data sets."""
+    """Add prior draws, prior predictive and posterior predictive data sets.
+
+    ``drawn`` are the sampler's own draws: labels do not matter here. ``given`` are the rows' covariates
+    and shares, over which prior functionals are averaged.
+    """
+    size = max(int(np.prod(rv.shape.eval())) for rv in built.observed_RVs)
+    number = min(N_PREDICTIVE, max(MIN_PREDICTIVE, MAX_PREDICTIVE // size))
+    free = [rv.name for rv in built.free_RVs]
     fast = {"mode": "FAST_COMPILE"}
     level = logging.getLogger("pymc").level
     logging.getLogger("pymc").setLevel(logging.ERROR)
     try:
         with built:
-            prior = pm.sample_prior_predictive(N_PREDICTIVE, random_seed=seed, compile_kwargs=fast)
-            thin = _thinned(without_first_levels(model, {n: values[n] for n in model.dims}))
+            prior = pm.sample_prior_predictive(number, random_seed=seed, compile_kwargs=fast)
+            thin = _thinned({n: drawn[n].values for n in free}, number)
             predicted = pm.sample_posterior_predictive(
                 thin,
                 random_seed=seed,
                 progressbar=False,
                 compile_kwargs=fast,
-                freeze_vars=list(model.dims),
+                freeze_vars=free,
             )
     finally:
         logging.getLogger("pymc").setLevel(level)
-    prior_values = with_first_levels(model, {n: prior["prior"][n].values for n in model.dims})
-    if model.treatment is not None:
-        prior_values |= functionals(model, prior_values)
+    prior_values = with_first_levels(model, {n: prior["prior"][n].values for n in model.posterior_dims})
+    prior_values |= functionals_given(model, prior_values, *given)
     tree["prior"] = xr.DataTree(dataset(model, prior_values))
-    tree["prior_predictive"] = xr.DataTree(_predictive(prior["prior_predictive"].to_dataset()))
-    tree["posterior_predictive"] = xr.DataTree(_predictive(predicted["posterior_predictive"].to_dataset()))
+    for group, found in (("prior_predictive", prior), ("posterior_predictive", predicted)):
+        tree[group] = xr.DataTree(_predictive(model, found[group].to_dataset()))
 
 
-def _thinned(values: Parameters) -> xr.DataTree:
-    chains, draws = values["class_weight"].shape[:2]
-    step = max(1, draws * chains // N_PREDICTIVE)
+def _thinned(values: Parameters, number: int) -> xr.DataTree:
+    chains, draws = next(iter(values.values())).shape[:2]
+    step = max(1, draws * chains // number)
     kept = {
         n: (("chain", "draw", *(f"{n}_{i}" for i in range(v.ndim - 2))), v[:, ::step])
         for n, v in values.items()
@@ -73,10 +93,15 @@ def _thinned(values: Parameters) -> xr.DataTree:
     return xr.DataTree.from_dict({"posterior": xr.Dataset(kept)})
 
 
-def _predictive(drawn: xr.Dataset) -> xr.Dataset:
-    """Name the axes of predictive draws: ``counts`` (cell), ``rows`` (row, continuous)."""
-    names = {"counts": ("cell",), "rows": ("row", "continuous")}
-    return xr.Dataset({str(n): (("chain", "draw", *names[str(n)]), drawn[n].values) for n in drawn.data_vars})
+def _predictive(model: CausalModel, drawn: xr.Dataset) -> xr.Dataset:
+    """Name the axes of predictive draws: ``counts`` (cell), ``rows`` (row, continuous).
+
+    The row-wise likelihood draws whole rows: ``rows`` (row, variable), level numbers and values.
+    """
+    whole = "counts" not in drawn and bool(model.discrete_variables)
+    names = {"counts": ("cell",), "rows": ("row", "variable" if whole else "continuous")}
+    out = xr.Dataset({str(n): (("chain", "draw", *names[str(n)]), drawn[n].values) for n in drawn.data_vars})
+    return out.assign_coords(variable=list(model.variables)) if whole else out
 
 
 def add_observed(tree: xr.DataTree, model: CausalModel, table: xr.Dataset) -> None:
@@ -95,27 +120,35 @@ def pattern_log_likelihood(model: CausalModel, posterior: xr.Dataset, table: xr.
 
 
 def total_log_likelihood(tree: xr.DataTree, model: CausalModel, table: xr.Dataset) -> Array:
-    """Log-likelihood of all rows, per draw: (chain, draw)."""
-    count = table["count"].values.astype(float)
+    """Log-likelihood of all rows, per draw: (chain, draw); of every s-th draw where rows are many."""
+    count = effective_weights(table)
     seen = count > 0
     if "log_likelihood_pattern" in tree:
         log_p = tree["log_likelihood_pattern"].to_dataset()["log_p"].values
         return np.asarray(log_p[..., seen] @ count[seen])
-    chains = _chains(model, tree["posterior"].to_dataset())
+    draws = tree["posterior"].to_dataset()
+    wanted = max(MIN_THINNED, MAX_THINNED // table.sizes["pattern"]) // draws.sizes["chain"]
+    if needs_rows(model, table):
+        draws = draws.isel(draw=slice(None, None, max(1, draws.sizes["draw"] // max(wanted, 1))))
+    chains = _chains(model, draws)
     return np.stack(
         [np.concatenate([log_p[:, seen] @ count[seen] for log_p in _log_p(model, c, table)]) for c in chains]
     )
 
 
 def _chains(model: CausalModel, posterior: xr.Dataset) -> list[Parameters]:
-    return [{n: posterior[n].values[c] for n in model.dims} for c in range(posterior.sizes["chain"])]
+    names = model.posterior_dims
+    return [{n: posterior[n].values[c] for n in names} for c in range(posterior.sizes["chain"])]
 
 
 def _log_p(model: CausalModel, parameters: Parameters, table: xr.Dataset) -> Iterator[Array]:
-    """Log p of one row of each pattern, about 100 draws at a time: (draw, pattern)."""
+    """Log p of one row of each pattern, at most 100 draws at a time: (draw, pattern)."""
     columns, draws = columns_of(table, model), len(parameters["class_weight"])
-    for block in np.array_split(np.arange(draws), max(1, draws // 100)):
-        yield log_sum_classes(log_joint(model, {n: v[block] for n, v in parameters.items()}, columns))
+    given = centred_covariates(table)
+    size = min(100, max(1, MAX_BLOCK // (model.classes * table.sizes["pattern"])))
+    for block in np.array_split(np.arange(draws), max(1, draws // size)):
+        part = {n: v[block] for n, v in parameters.items()}
+        yield log_sum_classes(log_joint_given(model, part, columns, given))
 
 
 def identification_dataset(found: Identification) -> xr.Dataset:

@@ -74,9 +74,23 @@ def level_numbers(model: CausalModel, layout: xr.Dataset) -> Code:
     return {name: code[:, i] for i, name in enumerate(model.discrete_variables)}
 
 
-def pooled_scale(table: xr.Dataset, variable: str) -> tuple[Tensor, Tensor]:
+def pooled_moments(model: CausalModel, table: xr.Dataset, variable: str) -> tuple[float, float]:
+    """Pooled mean and standard deviation of a variable.
+
+    Censored times count as if they had ended; zeros with a probability of their own are left out.
+    """
+    spec, value, count = model.variables[variable].spec, table[variable].values, table["count"].values
+    if spec.values == "real":
+        mean = float(np.average(value, weights=count))
+    else:
+        value = np.abs(value)
+        if spec.zeros_apart and (value > 0).any():
+            value, count = value[value > 0], count[value > 0]
+        mean = float(np.average(value, weights=count)) or 1.0
+    return mean, float(np.sqrt(np.average((value - mean) ** 2, weights=count))) or 1.0
+
+
+def pooled_scale(model: CausalModel, table: xr.Dataset, variable: str) -> tuple[Tensor, Tensor]:
     """Pooled mean and standard deviation as data, so that a new data set needs no new compilation."""
-    value, count = table[variable].values, table["count"].values
-    mean = float(np.average(value, weights=count))
-    sd = float(np.sqrt(np.average((value - mean) ** 2, weights=count))) or 1.0
+    mean, sd = pooled_moments(model, table, variable)
     return pm.Data(f"pooled_mean_{variable}", mean), pm.Data(f"pooled_sd_{variable}", sd)

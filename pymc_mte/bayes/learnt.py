@@ -15,8 +15,8 @@ from pytensor.graph.traversal import ancestors
 from pymc_mte.alignment import take_classes
 from pymc_mte.bayes.checks import STUCK, chain_levels
 from pymc_mte.bayes.start import with_first_levels
-from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.regression import functionals_given
 from pymc_mte.results import class_order, dims_of, labels
 from pymc_mte.status import Note, Status
 from pymc_mte.summary import BY_CLASS, LABEL_FREE, carried
@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 
 N_PRIOR = 4_000
 """Draws behind a prior variance: a relative error of about 2%."""
+
+MAX_PRIOR_ROWS = 500
+"""Rows whose covariates prior functionals are averaged over; the prior's variance needs no more."""
 
 SENSITIVE = 0.05
 """ArviZ's limit of a power-scaling sensitivity, for the prior and for the likelihood."""
@@ -48,6 +51,7 @@ def what_was_learnt(
     log_prior: Array,
     log_likelihood: Array,
     seed: int,
+    given: tuple[Array | None, Array],
 ) -> xr.Dataset:
     """Compare every reported functional with its prior, and every chain with the others.
 
@@ -62,9 +66,11 @@ def what_was_learnt(
     log_prior : ndarray of shape (chain, draw)
         From `log_prior_density`.
     log_likelihood : ndarray of shape (chain, draw)
-        Of all rows, up to a constant.
+        Of all rows, up to a constant; of every s-th draw only where rows are many.
     seed : int
         Seed of the prior draws.
+    given : covariates and shares of the rows
+        From `pymc_mte.regression.given_rows`.
 
     Returns
     -------
@@ -76,12 +82,14 @@ def what_was_learnt(
         are numbered as those of the posterior, from the lowest effect, so that naming the classes
         does not count as learning. A prior without a variance (Cauchy) has no meaningful contraction.
     """
-    prior = prior_draws(model, built, N_PRIOR, seed)
+    prior = prior_draws(model, built, N_PRIOR, seed, given)
+    step = -(-log_prior.shape[1] // log_likelihood.shape[1])
     names = [n for n in (*LABEL_FREE, *BY_CLASS) if n in posterior]
     entries = {label: (name, index) for name in names for label, index in labels(model, name)}
     drawn = {label: posterior[name].values[(..., *index)] for label, (name, index) in entries.items()}
     before = [np.var(prior[name][(..., *index)], ddof=1) for name, index in entries.values()]
-    sensitivity = power_scaling(drawn, log_prior, log_likelihood)
+    thinned = {label: value[:, ::step] for label, value in drawn.items()}
+    sensitivity = power_scaling(thinned, log_prior[:, ::step], log_likelihood)
     columns = {
         "contraction": [contraction(v, s) for v, s in zip(drawn.values(), before, strict=True)],
         "prior_sensitivity": sensitivity[:, 0],
@@ -144,17 +152,29 @@ def diagnosis(prior: float, likelihood: float) -> str:
     return CONFLICT if prior >= SENSITIVE else "ok"
 
 
-def prior_draws(model: CausalModel, built: pm.Model, n: int, seed: int) -> Parameters:
-    """Draw parameters and functionals from the priors, classes of each draw sorted by effect."""
+def prior_draws(
+    model: CausalModel, built: pm.Model, n: int, seed: int, given: tuple[Array | None, Array]
+) -> Parameters:
+    """Draw parameters and functionals from the priors, classes of each draw sorted by effect.
+
+    With covariates, functionals are averages over at most `MAX_PRIOR_ROWS` of the rows.
+    """
     batched: dict[pm.TensorVariable, pm.TensorVariable] = {}
     for rv in built.free_RVs:  # parents come first
         parents = {p: batched[p] for p in ancestors([rv]) if p in batched}
         batched[rv] = vectorize_graph(rv, parents) if parents else change_dist_size(rv, (n,), expand=True)
-    wanted = [batched[built[name]] for name in model.dims]
+    names = [name for name in model.posterior_dims if name != "class_weight" or not model.covariates]
+    free = {rv.name for rv in built.free_RVs}
+    wanted = [
+        batched[built[name]] if name in free else vectorize_graph(built[name], batched) for name in names
+    ]
     drawn = pm.draw(wanted, random_seed=seed, mode="FAST_COMPILE")
-    values = with_first_levels(model, dict(zip(model.dims, drawn, strict=True)))
-    if model.treatment is not None:
-        values |= functionals(model, values)
+    values = with_first_levels(model, dict(zip(names, drawn, strict=True)))
+    covariates, share = given
+    if covariates is not None and len(share) > MAX_PRIOR_ROWS:
+        rows = np.random.default_rng(seed).choice(len(share), MAX_PRIOR_ROWS, p=share)
+        covariates, share = covariates[rows], np.full(MAX_PRIOR_ROWS, 1 / MAX_PRIOR_ROWS)
+    values |= functionals_given(model, values, covariates, share)
     order, dims = class_order(model, values), dims_of(model)
     return {n: take_classes(v, order, 1) if dims[n][:1] == ("class",) else v for n, v in values.items()}
 

@@ -3,14 +3,14 @@
 import numpy as np
 import xarray as xr
 
-from pymc_mte.bayes.assemble import aligned
 from pymc_mte.bayes.checks import convergence
+from pymc_mte.bayes.labels import align_chains
 from pymc_mte.bayes.learnt import disagreement
 from pymc_mte.data import columns_of
 from pymc_mte.errors import DataError
-from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import pooled_scales
+from pymc_mte.regression import functionals_given, given_rows
 from pymc_mte.results import dataset, labels, model_of
 from pymc_mte.status import Status, dump_notes, load_notes
 
@@ -60,13 +60,14 @@ def merge(*trees: xr.DataTree) -> xr.DataTree:
     scales = pooled_scales(model, columns_of(table, model), counts)
     draws = min(tree["posterior"].sizes["draw"] for tree in trees)
     drawn: list[Parameters] = [
-        {n: tree["posterior"].to_dataset()[n].values[:, :draws] for n in model.dims} for tree in trees
+        {n: tree["posterior"].to_dataset()[n].values[:, :draws] for n in model.posterior_dims}
+        for tree in trees
     ]
-    pivot = {n: v.mean(axis=(0, 1)) for n, v in drawn[0].items()}
-    parts, switching = zip(*(aligned(model, values, pivot, scales) for values in drawn), strict=True)
-    values = {n: np.concatenate([part[n] for part in parts]) for n in model.dims}
-    if model.treatment is not None:
-        values |= functionals(model, values)
+    values = {n: np.concatenate([part[n] for part in drawn]) for n in model.posterior_dims}
+    chains = len(values["class_weight"])
+    pivots = {n: np.repeat(v.mean(axis=(0, 1))[None], chains, axis=0) for n, v in drawn[0].items()}
+    values, share = align_chains(model, values, pivots, scales)
+    values |= functionals_given(model, values, *given_rows(model, table))
     posterior = dataset(model, values).assign_attrs(first["posterior"].attrs)
     out = first.copy()
     out["posterior"] = xr.DataTree(posterior)
@@ -75,17 +76,16 @@ def merge(*trees: xr.DataTree) -> xr.DataTree:
             out[group] = xr.DataTree(_joined([tree[group].to_dataset() for tree in trees]))
         elif group in out:
             del out[group]
-    share = float(np.mean(switching))
     said = [note for tree in trees for note in load_notes(str(tree.attrs["notes"]))]
     notes = {(note.status, note.where): note for note in said}
-    kept = [note for note in notes.values() if note.status not in JUDGED_ANEW]
-    kept += convergence(model, posterior, out["sample_stats"].to_dataset(), share)
+    doubts = [note for note in notes.values() if note.status not in JUDGED_ANEW]
+    doubts += convergence(model, posterior, out["sample_stats"].to_dataset(), share)
     out["identification"] = xr.DataTree(
         _compared_again(model, first["identification"].to_dataset(), posterior)
     )
     seeds = ", ".join(str(tree.attrs["random_seed"]) for tree in trees)
     out.attrs |= {"merged": len(trees), "random_seed": seeds, "switching_share": share}
-    out.attrs["notes"] = dump_notes(kept)
+    out.attrs["notes"] = dump_notes(doubts)
     return out
 
 

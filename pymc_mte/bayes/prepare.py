@@ -9,12 +9,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.build import build_model
+from pymc_mte.bayes.modes import Modes, at_best, chain_modes, chain_starts, find_modes, one_mode
 from pymc_mte.bayes.priors import Prior
-from pymc_mte.bayes.start import jittered, order_classes, starting_point, without_first_levels
+from pymc_mte.bayes.rowstart import chain_start, row_starting_point
+from pymc_mte.bayes.rowwise import needs_rows
+from pymc_mte.bayes.start import without_first_levels
 from pymc_mte.data import columns_of
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import pooled_scales
-from pymc_mte.moments.problem import make_problem
+from pymc_mte.moments.problem import Problem, make_problem
 
 Array = NDArray[np.float64]
 
@@ -31,14 +34,20 @@ class Prepared:
         Tabulated data.
     built : pymc.Model
         The posterior.
-    pivot : mapping of str to ndarray
-        The best optimum, classes in the order of the package; chains are aligned to it.
+    problem : Problem or None
+        The data as the climbs see them; None where the likelihood takes rows.
+    modes : Modes
+        Where chains start, classes in the order of the package.
+    started : ndarray of int, shape (runs,)
+        Mode at which each chain starts.
+    chains : int
+        Chains that were asked for; more are run where more modes are to be sampled.
     scales : mapping of str to float
         Pooled standard deviations of the continuous variables.
     starts : list of mappings
         One start per chain, as values of the model's random variables.
     at_best : float
-        Share of the likelihood climbs that ended at the best optimum.
+        Share of the climbs that ended at the best mode.
     start : DataTree or None
         The estimate that the caller gave.
     """
@@ -46,11 +55,19 @@ class Prepared:
     model: CausalModel
     table: xr.Dataset
     built: pm.Model
-    pivot: Parameters
+    problem: Problem | None
+    modes: Modes
+    started: NDArray[np.int64]
+    chains: int
     scales: dict[str, float]
     starts: list[Parameters]
     at_best: float
     start: xr.DataTree | None
+
+    @property
+    def pivot(self) -> Parameters:
+        """Parameters of the best mode."""
+        return self.modes.best
 
     @property
     def n(self) -> float:
@@ -67,7 +84,7 @@ def prepare(
     chains: int,
     seed: int,
 ) -> Prepared:
-    """Climb to the best optimum, spread the chains around it and build the model.
+    """Climb to the modes, spread the chains around them and build the model.
 
     Parameters
     ----------
@@ -84,18 +101,28 @@ def prepare(
     """
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     built = build_model(model, table, priors=priors)
-    point, at_best = starting_point(make_problem(model, columns, counts, seed=seed), start)
-    pivot = order_classes(model, point)
-    scales = pooled_scales(model, columns, counts)
     rng = np.random.default_rng(seed)
-    starts = [without_first_levels(model, jittered(model, pivot, scales, rng)) for _ in range(chains)]
+    scales = pooled_scales(model, columns, counts)
+    if needs_rows(model, table):
+        point, share = row_starting_point(model, table, start, seed)
+        problem, modes = None, one_mode(point, share)
+        started = chain_modes(modes, chains)
+        starts = [chain_start(model, table, point, scales, rng) for _ in started]
+    else:
+        problem = make_problem(model, columns, counts, seed=seed)
+        modes = find_modes(problem, start, priors=priors)
+        started = chain_modes(modes, chains)
+        starts = [without_first_levels(model, p) for p in chain_starts(problem, modes, started, rng)]
     return Prepared(
         model=model,
         table=table,
         built=built,
-        pivot=pivot,
+        problem=problem,
+        modes=modes,
+        started=started,
+        chains=chains,
         scales=scales,
         starts=starts,
-        at_best=at_best,
+        at_best=at_best(modes),
         start=start,
     )

@@ -23,6 +23,9 @@ TABLE_CONCENTRATION = 2.0
 WIDTH = 2.5
 """Pooled standard deviations that a mean may easily lie away from the pooled mean."""
 
+SHAPES = {"nu": (2.0, 0.1), "dispersion": (2.0, 2.0), "shape": (2.0, 1.0)}
+"""Gamma priors (shape, rate) of parameters without units."""
+
 DISTRIBUTIONS: dict[str, Any] = {
     "normal": pm.Normal,
     "student_t": pm.StudentT,
@@ -39,6 +42,7 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     shares = "class_weight" if model.interventions is None else "target_weight"
     keys = {shares: shares}
     keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
+    keys |= {name: name for name in model.coefficient_dims}
     flat: dict[str, Prior] = {}
     for key, value in model.priors.items():
         if isinstance(value, Mapping) and key in model.variables:
@@ -86,17 +90,19 @@ class LogRatio(Transform):  # type: ignore[misc]
         return pt.concatenate([to_last - base, -base], axis=-1)
 
 
+def is_bernoulli(model: CausalModel, name: str) -> bool:
+    """Whether a parameter is the table of a bernoulli variable."""
+    return name in model.owners and model.variables[model.owners[name][0]].family == "bernoulli"
+
+
 def free_dims(model: CausalModel, name: str) -> tuple[str, ...]:
     """Axes of a parameter's random variable: a bernoulli ``p`` has no level axis."""
-    variable, parameter = model.owners.get(name, ("", ""))
-    if parameter == "p" and model.variables[variable].family == "bernoulli":
-        return model.dims[name][:-1]
-    return model.dims[name]
+    return model.dims[name][:-1] if is_bernoulli(model, name) else model.dims[name]
 
 
 def _concentration(model: CausalModel, name: str, prior: object) -> NDArray[np.float64]:
-    """Spread a number or a list over the axes of a table; a rate has the levels failure and success."""
-    shape = (*model.shapes[name], 2) if model.scope(name) == "rate" else model.shapes[name]
+    """Spread a number or a list over a table's axes; a probability has the levels failure and success."""
+    shape = (*model.shapes[name], 2) if model.kind(name).support == "unit" else model.shapes[name]
     try:
         value = np.broadcast_to(np.asarray(prior, dtype=float), shape).copy()
     except (TypeError, ValueError):
@@ -116,14 +122,30 @@ def add_parameter(
     centre: Tensor,
     spread: Tensor,
 ) -> Tensor:
-    """Create one parameter as a random variable in the current PyMC model."""
-    dims = free_dims(model, name)
+    """Create one parameter as a random variable in the current PyMC model.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The model.
+    name : str
+        Name in results.
+    prior : Prior, optional
+        In place of the default.
+    centre, spread : tensors
+        Pooled mean and standard deviation of the variable, for parameters in its units. A real location
+        is Normal(centre, 2.5 spread), a positive one has the median centre and, on the log scale, the
+        width that a coefficient of variation of 2.5 spread / centre has; a standard deviation is
+        HalfNormal(2.5 spread).
+    """
+    dims, kind = free_dims(model, name), model.kind(name)
+    probability = kind.support in ("simplex", "unit")
     if callable(prior):
         return prior(name, dims)
     if isinstance(prior, Mapping):
         arguments = dict(prior)
         dist = str(arguments.pop("dist", ""))
-        if dist not in DISTRIBUTIONS or name == "class_weight" or name.startswith("p_"):
+        if dist not in DISTRIBUTIONS or probability:
             raise ModelError(
                 f"prior of {name}: a table of probabilities takes a concentration (number or list), any "
                 f"other parameter a dist among {', '.join(DISTRIBUTIONS)}; got {dict(prior)}"
@@ -132,8 +154,7 @@ def add_parameter(
         if unknown := arguments.keys() - set(taken):  # PyMC would ignore them
             raise ModelError(f"prior of {name}: {dist} has no {sorted(unknown)}; it takes {taken}")
         return DISTRIBUTIONS[dist](name, **arguments, dims=dims)
-    parameter = "p" if name == "class_weight" else model.owners[name][1]
-    if parameter == "p":
+    if probability:
         concentration = _concentration(model, name, TABLE_CONCENTRATION if prior is None else prior)
         if concentration.ndim > len(dims):
             return pm.Beta(name, alpha=concentration[..., 1], beta=concentration[..., 0], dims=dims)
@@ -142,8 +163,12 @@ def add_parameter(
         return pm.Dirichlet(name, a=concentration, dims=dims, default_transform=LogRatio())
     if prior is not None:
         raise ModelError(f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}")
-    if parameter == "mean":
+    if kind.support == "real":
         return pm.Normal(name, mu=centre, sigma=WIDTH * spread, dims=dims)
-    if parameter == "sd":
+    if kind.scope == "location":
+        width = pt.sqrt(pt.log1p((WIDTH * spread / centre) ** 2))
+        return pm.LogNormal(name, mu=pt.log(centre), sigma=width, dims=dims)
+    if kind.in_units:
         return pm.HalfNormal(name, sigma=WIDTH * spread, dims=dims)
-    return pm.Gamma(name, alpha=2.0, beta=0.1, dims=dims)
+    alpha, beta = SHAPES[model.owners[name][1]]
+    return pm.Gamma(name, alpha=alpha, beta=beta, dims=dims)

@@ -1,5 +1,6 @@
 """`sample`: the posterior, aligned, with everything that comparison and checking need."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any, Literal
 import xarray as xr
 
 from pymc_mte.bayes.assemble import assemble
+from pymc_mte.bayes.grid import Grid, on_grid, widths_of
+from pymc_mte.bayes.measurement import sample_outcome_last
 from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import SAMPLERS, run_sampler
 from pymc_mte.bayes.store import sample_stored
 from pymc_mte.bayes.target_draws import sample_targets
-from pymc_mte.data import resolve
+from pymc_mte.data import fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.model import CausalModel
 
@@ -28,8 +31,10 @@ def sample(
     tune: int = 500,
     chains: int = 4,
     cores: int | None = None,
-    sampler: Literal["nutpie", "pymc", "numpyro", "laplace"] = "nutpie",
+    sampler: Literal["nutpie", "pymc", "numpyro", "smc", "laplace"] = "nutpie",
     priors: Mapping[str, Prior] | None = None,
+    grid: Grid | None = None,
+    measurement_first: bool = False,
     target_accept: float = 0.9,
     random_seed: int = 0,
     store: str | Path | None = None,
@@ -45,19 +50,32 @@ def sample(
         The rows; the model's own data file by default.
     start : DataTree, optional
         An answer of `estimate`: kept in the result, and one more start where it holds tables
-        (``polished``). Chains start, with jitter, at the best mode that spectral and random starts
-        reach. With interventions its targets are the candidates, where the model lists none.
+        (``polished``). Chains start, with jitter, at the modes that spectral and random starts reach, in
+        turn; more chains are run if so many modes lie within 5 log units of the best. With
+        interventions its targets are the candidates, where the model lists none.
     base : tabulated Dataset, dataframe, mapping or path, optional
         For a model with interventions: rows of the untouched network, see `build_model`.
     draws, tune, chains : int
         Kept draws and warm-up draws per chain; number of chains.
     cores : int, optional
         Processes or threads; all of the machine, at most one per chain, by default.
-    sampler : {"nutpie", "pymc", "numpyro", "laplace"}
-        The first three run NUTS; ``pymc`` samples slower, ``numpyro`` needs the extra ``[jax]``.
-        ``laplace`` is a normal approximation around the mode, said so in attributes, notes and tables.
+    sampler : {"nutpie", "pymc", "numpyro", "smc", "laplace"}
+        The first three run NUTS; ``pymc`` samples slower, ``numpyro`` needs the extra ``[jax]``. ``smc``
+        is sequential Monte Carlo for small models with several modes: ``draws`` particles in each of
+        ``chains`` independent runs, every particle's classes matched to the best mode on its own; not
+        for interventions. ``laplace`` is a normal approximation around the best mode, in a second; its
+        attributes, notes and tables say so.
     priors : mapping, optional
         See `build_model`.
+    grid : float, mapping or "auto", optional
+        Round continuous variables to bins of this width, see `build_model`; everything that the result
+        holds is then of the rounded values, whose widths its attribute ``grid`` says.
+    measurement_first : bool
+        Learn the classes from all variables but the outcome, and the outcome's class means afterwards,
+        by regression on the class probabilities of every draw with Bayesian bootstrap weights. Slower
+        to learn from the data, but right whatever the outcome's family; the rest of the graph must
+        identify the classes. ``posterior`` then holds no parameters of the outcome but its means, and
+        ``measurement`` is the result of the first step.
     target_accept : float
         Raise it towards 1 when divergences are reported.
     random_seed : int
@@ -74,8 +92,10 @@ def sample(
         Groups ``posterior`` (parameters and functionals, classes aligned to the start),
         ``sample_stats``, ``prior``, ``prior_predictive``, ``posterior_predictive``,
         ``observed_data``, ``log_likelihood_pattern`` (log p of one row of each pattern),
-        ``identification`` (with what was learnt beyond the prior) and, if given, the start's
-        ``estimate``. With interventions ``posterior``
+        ``identification`` (with what was learnt beyond the prior), ``modes`` (posterior modes and
+        likelihood optima with their weights) and, if given, the start's ``estimate``; with ``smc`` also
+        ``evidence``. Where chains stay in separate modes, the draws are resampled by the modes'
+        weights. With interventions ``posterior``
         holds ``target_weight`` and the tables of a learnt base, and ``targets`` per target
         ``inclusion_probability`` (posterior probability of a share above 0.01) and ``identified``.
         Where the data leave the excluded values open, the draws average over the plausible choices.
@@ -98,11 +118,25 @@ def sample(
     if store is not None and sampler != "nutpie":
         raise ModelError(f"store: only sampler='nutpie' stores draws while it runs, not {sampler!r}")
     model, table = resolve(model, data)
-    ready = prepare(model, table, start=start, priors=priors, chains=chains, seed=random_seed)
+    if measurement_first:
+        if grid is not None or start is not None or store is not None:
+            raise ModelError("measurement_first: it takes neither grid, start nor store; leave them out")
+        options |= {"chains": chains, "sampler": sampler, "priors": priors, "random_seed": random_seed}
+        return sample_outcome_last(model, table, lambda p, rows: sample(p, rows, **options), random_seed)
+    if store is not None and grid is not None:
+        raise ModelError("store: rounded values are sampled in seconds; leave store or grid out")
+    rounded = table if grid is None else on_grid(model, table, grid)
+    ready = prepare(model, rounded, start=start, priors=priors, chains=chains, seed=random_seed)
     if store is not None:
         return sample_stored(store, ready, options, priors=priors, seed=random_seed)
     raw = run_sampler(ready, sampler, random_seed, options)
-    return assemble(ready, raw, sampler=sampler, seed=random_seed, tune=tune)
+    tree = assemble(ready, raw, sampler=sampler, seed=random_seed, tune=tune)
+    if grid is not None:
+        tree.attrs |= {
+            "grid": json.dumps(widths_of(model, rounded)),
+            "fingerprint": fingerprint(model, table),
+        }
+    return tree
 
 
 def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:
@@ -111,6 +145,8 @@ def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
     if sampler not in SAMPLERS:
         raise ModelError(f"sampler {sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    if sampler in ("smc", "laplace") and model.interventions is not None:
+        raise ModelError(f"sampler {sampler!r} is not for interventions; choose nutpie or pymc")
     for name, value in sizes.items():
         if not isinstance(value, int) or value < 1:
             raise ModelError(f"{name} must be a whole number of at least 1, got {value!r}")

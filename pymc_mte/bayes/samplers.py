@@ -10,9 +10,10 @@ import pymc as pm
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.bayes.density import Density, Maps, compile_density, quiet_compilation
+from pymc_mte.bayes.gradient import Density, Maps, compile_density, quiet_compilation
 from pymc_mte.bayes.laplace import laplace_draws
 from pymc_mte.bayes.prepare import Prepared
+from pymc_mte.bayes.smc import run_smc
 from pymc_mte.errors import ModelError
 from pymc_mte.model import Parameters
 
@@ -138,6 +139,7 @@ def with_values(maps: Maps, vectors: Array, stats: xr.Dataset, wanted: int) -> x
             "sample_stats": stats.isel(chain=chains, draw=slice(0, draws)),
         }
     )
+    tree.attrs["kept_chains"] = chains.tolist()
     if draws < wanted:
         left = ", ".join(str(c) for c in np.flatnonzero(2 * done < done.max()))
         detail = f"{draws} of {wanted} draws per chain" + f", without chain {left}" * bool(left)
@@ -212,6 +214,7 @@ SAMPLERS: dict[str, Run] = {
     "nutpie": run_nutpie,
     "pymc": _run_pymc("pymc", init="adapt_diag"),
     "numpyro": run_numpyro,
+    "smc": run_smc,
     "laplace": run_laplace,
 }
 """What ``sampler`` may name."""

@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.bayes.priors import is_bernoulli
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.classes import ClassProblem, lacks_proxies
@@ -47,19 +48,27 @@ def starting_point(problem: Problem, start: xr.DataTree | None) -> tuple[Paramet
     """
     model, columns, counts = problem.model, problem.columns, problem.counts
     best, reached = fit_likelihood(problem, penalty=PENALTY)
-    if model.classes > 1:
-        partial = None if start is None else _partial(model, start["estimate"].to_dataset())
-        if partial is None and lacks_proxies(model):
-            optimum = ClassProblem(problem=problem, rows=float(counts.sum())).optima.parameters
-            partial = _partial(model, dataset(model, {n: v[0] for n, v in optimum.items()}, lead=()))
-        if partial is not None:
-            begin = start_from_classes(model, columns, counts[None], {n: v[None] for n, v in partial.items()})
-            climbed = em(model, columns, counts[None], begin, penalty=PENALTY)
-            if climbed.log_likelihood[0] > np.nanmax(reached) - 1e-6:
-                best = climbed.parameters
-            reached = np.append(reached, climbed.log_likelihood)
+    if (partial := estimated_point(problem, start)) is not None:
+        begin = start_from_classes(model, columns, counts[None], {n: v[None] for n, v in partial.items()})
+        climbed = em(model, columns, counts[None], begin, penalty=PENALTY)
+        if climbed.log_likelihood[0] > np.nanmax(reached) - 1e-6:
+            best = climbed.parameters
+        reached = np.append(reached, climbed.log_likelihood)
     at_best = float((reached > np.nanmax(reached) - SAME_OPTIMUM).mean())
     return {name: value[0] for name, value in best.items()}, at_best
+
+
+def estimated_point(problem: Problem, start: xr.DataTree | None) -> Parameters | None:
+    """Parameters that an estimate gives a climb, or moments where proxies are lacking; None without."""
+    model = problem.model
+    if model.classes == 1:
+        return None
+    partial = None if start is None else _partial(model, start["estimate"].to_dataset())
+    if partial is None and lacks_proxies(model):
+        setup = ClassProblem(problem=problem, rows=float(problem.counts.sum()))
+        optimum = setup.optima.parameters
+        partial = _partial(model, dataset(model, {n: v[0] for n, v in optimum.items()}, lead=()))
+    return partial
 
 
 def _partial(model: CausalModel, point: xr.Dataset) -> Parameters | None:
@@ -75,31 +84,35 @@ def _partial(model: CausalModel, point: xr.Dataset) -> Parameters | None:
     weight = np.clip(weight, 0.02, None)
     found["class_weight"] = weight / weight.sum()
     for name, value in found.items():
-        if model.scope(name) == "rate":
+        support = model.kind(name).support
+        if support == "unit":
             found[name] = np.clip(np.nan_to_num(value, nan=0.5), 0.01, 0.99)
-        elif name.startswith("p_"):
+        elif support == "simplex" and name != "class_weight":
             table = np.clip(np.nan_to_num(value, nan=0.5), 0.01, None)
             found[name] = table / table.sum(axis=-1, keepdims=True)
     return found if len(found) > 1 else None
 
 
 def jittered(
-    model: CausalModel, point: Parameters, scales: dict[str, float], rng: np.random.Generator
+    model: CausalModel,
+    point: Parameters,
+    scales: dict[str, float],
+    rng: np.random.Generator,
+    spread: float = JITTER,
 ) -> Parameters:
     """One chain's start: the point with noise on a scale that fits each parameter."""
     out: Parameters = {}
     for name, value in point.items():
-        variable, parameter = model.owners.get(name, ("", "p"))
-        noise = JITTER * rng.normal(size=value.shape)
-        if model.scope(name) == "rate":
+        support, noise = model.kind(name).support, spread * rng.normal(size=value.shape)
+        if support == "unit":
             odds = np.clip(value, 1e-3, 1 - 1e-3)
             odds = odds / (1 - odds) * np.exp(noise)
             out[name] = odds / (1 + odds)
-        elif parameter == "p":
+        elif support == "simplex":
             table = np.clip(value, 1e-3, None) * np.exp(noise)
             out[name] = table / table.sum(axis=-1, keepdims=True)
-        elif parameter == "mean":
-            out[name] = value + noise * scales[variable]
+        elif support == "real":
+            out[name] = value + noise * scales[model.owners[name][0]]
         else:
             out[name] = value * np.exp(noise)
     return out
@@ -109,9 +122,7 @@ def without_first_levels(model: CausalModel, parameters: Parameters) -> Paramete
     """Values of the model's random variables: a bernoulli table by its second level."""
     out = {}
     for name, value in parameters.items():
-        variable, parameter = model.owners.get(name, ("", ""))
-        bernoulli = parameter == "p" and model.variables[variable].family == "bernoulli"
-        out[name] = value[..., 1] if bernoulli else value
+        out[name] = value[..., 1] if is_bernoulli(model, name) else value
     return out
 
 
@@ -119,13 +130,16 @@ def with_first_levels(model: CausalModel, values: Parameters) -> Parameters:
     """Invert `without_first_levels`, with any leading axes."""
     out = {}
     for name, value in values.items():
-        variable, parameter = model.owners.get(name, ("", ""))
-        bernoulli = parameter == "p" and model.variables[variable].family == "bernoulli"
-        out[name] = np.stack([1 - value, value], axis=-1) if bernoulli else value
+        out[name] = np.stack([1 - value, value], axis=-1) if is_bernoulli(model, name) else value
     return out
 
 
 def order_classes(model: CausalModel, parameters: Parameters) -> Parameters:
     """Sort the classes of one set of parameters in the order of the package."""
+    return reorder(model, parameters, class_numbers(model, parameters))
+
+
+def class_numbers(model: CausalModel, parameters: Parameters) -> NDArray[np.int64]:
+    """Which class of one set of parameters bears each number of the package's order."""
     values = parameters if model.treatment is None else {**parameters, **functionals(model, parameters)}
-    return reorder(model, parameters, class_order(model, values))
+    return class_order(model, values)

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.assemble import assemble
-from pymc_mte.bayes.density import Density, compile_density, compile_maps
+from pymc_mte.bayes.gradient import Density, compile_density, compile_maps
 from pymc_mte.bayes.prepare import Prepared, prepare
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import VECTOR, draw_vectors, with_values

@@ -181,9 +181,9 @@ class ExtraEdge:
         both = from_free(model, np.stack([free, base]))
         profile = []
         for name, value in both.items():
-            scope = model.scope(name)
-            if model.dims[name][:1] == ("class",) and scope in ("table", "rate", "location"):
-                unit = self._sd(model.owners[name][0]) if scope == "location" else 1.0
+            kind = model.kind(name)
+            if model.dims[name][:1] == ("class",) and kind.scope in ("table", "location"):
+                unit = self._sd(model.owners[name][0]) if kind.in_units else 1.0
                 profile.append(value.reshape(2, model.classes, -1) / unit)
         joined = np.concatenate(profile, axis=-1)
         order = match_classes(joined[:1], joined[1])[0]

@@ -45,6 +45,9 @@ SMALL_GRADIENT = 1e-8
 SMALL_MOVE = 0.2
 """Tables that move less than this share of the first are not named in a free direction."""
 
+INTERIOR = {"location": (0.5, 4.0), "scale": (0.5, 1.5), "shared": (3.0, 8.0)}
+"""Ranges of the positive parameters of random interior points, by scope."""
+
 NOT_SMOOTH = "weight_harmed"
 """Jumps where an effect crosses the practical size: identified if effects and weights are."""
 
@@ -269,17 +272,17 @@ def interior_point(model: CausalModel, rng: np.random.Generator) -> Parameters:
     """Draw parameters away from every boundary, with a batch axis of length 1."""
     out: Parameters = {}
     for name, shape in model.shapes.items():
-        scope = model.scope(name)
-        if scope == "table":
+        kind = model.kind(name)
+        if kind.support == "simplex":
             share = 0.5 if name == "class_weight" else 0.9
             table = rng.dirichlet(np.ones(shape[-1]), size=shape[:-1])
             out[name] = share * table + (1 - share) / shape[-1]
-        elif scope == "rate":
+        elif kind.support == "unit":
             out[name] = rng.uniform(0.05, 0.95, size=shape)
-        elif scope == "location":
+        elif kind.support == "real":
             out[name] = rng.normal(0.0, 1.5, size=shape)
         else:
-            low, high = (3.0, 8.0) if model.owners[name][1] == "nu" else (0.5, 1.5)
+            low, high = INTERIOR[kind.scope]
             out[name] = rng.uniform(low, high, size=shape)
     return {name: value[None] for name, value in out.items()}
 
@@ -331,7 +334,7 @@ def _drawn(
     the law of a row is half of either, no weight exceeds 2 / n.
     """
     even = {
-        name: np.full_like(value, 1 / value.shape[-1]) if model.scope(name) == "table" else value
+        name: np.full_like(value, 1 / value.shape[-1]) if model.kind(name).scope == "table" else value
         for name, value in parameters.items()
     }
     laws = (parameters, even)

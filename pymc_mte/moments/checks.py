@@ -264,13 +264,7 @@ def _optima(setup: ClassProblem, notes: list[Note]) -> list[Check]:
 
 def n_free(model: CausalModel) -> int:
     """Count the free parameters, class weights included."""
-    total = 0
-    for name, shape in model.shapes.items():
-        table = name == "class_weight" or model.variables[model.owners[name][0]].discrete
-        rate = name != "class_weight" and model.variables[model.owners[name][0]].trials is not None
-        size = int(np.prod(shape))
-        total += size if rate or not table else size // shape[-1] * (shape[-1] - 1)
-    return total
+    return sum(int(np.prod(model.free_shape(name))) for name in model.dims)
 
 
 def _fit(setup: ClassProblem, notes: list[Note]) -> list[Check]:

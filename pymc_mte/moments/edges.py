@@ -12,14 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import stats
 
 from pymc_mte.hierarchy import hierarchy
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.moments.em import Columns, Maximiser, responsibilities
+from pymc_mte.moments.em import Columns, responsibilities
 from pymc_mte.moments.problem import Problem
 from pymc_mte.moments.scores import information, inverse_information
-from pymc_mte.network import cell_columns, log_joint, log_sum_classes, with_class_axis
+from pymc_mte.network import (
+    by_parents,
+    cell_columns,
+    gathered,
+    log_joint,
+    log_sum_classes,
+    scores,
+    with_class_axis,
+)
 
 Array = NDArray[np.float64]
 Edge = tuple[str, str]
@@ -184,12 +192,13 @@ class _Layout:
         for name, var in self.model.variables.items():
             location, others = self._residuals(name)
             yield self._spread(name, location, flat).reshape(len(flat), -1)
-            for i, residual in enumerate(others):
-                if i == 0 and var.scale_parents:
+            for parameter, residual in others.items():
+                if by_parents(var, parameter):
                     yield self._spread(name, residual[..., None], flat).reshape(len(flat), -1)
                 else:
                     part = (self._mass(name) * residual).T
-                    yield part if i == 0 else part.sum(axis=1, keepdims=True)
+                    shared = var.spec.parameters[parameter].scope == "shared"
+                    yield part.sum(axis=1, keepdims=True) if shared else part
 
     def _mass(self, name: str) -> Array:
         """Class probabilities given the row; 1 for a variable that the class does not cause."""
@@ -236,11 +245,11 @@ class _Layout:
         levels = np.arange(1, self.model.size(name))
         return (column[:, None] == levels).astype(float), levels / sd
 
-    def _residuals(self, name: str) -> tuple[Array, list[Array]]:
+    def _residuals(self, name: str) -> tuple[Array, dict[str, Array]]:
         """Differentiate a log-density given class and parents.
 
-        First by the log-odds, or by the mean in SDs: (class, row, location); then, for a continuous
-        variable, by the log-scale (class, row) and the log of the degrees of freedom.
+        First by the log-odds, by the mean in SDs or by its logarithm: (class, row, location); then, for a
+        variable without listed levels, by the free coordinates of its other parameters: (class, row).
         """
         var = self.model.variables[name]
         column = np.asarray(self.columns[name])
@@ -248,17 +257,12 @@ class _Layout:
             table = with_class_axis(self.model, f"p_{name}", self.point[f"p_{name}"])[0]
             cells = tuple(np.asarray(self.columns[v]) for v in var.parents)
             p = table[(slice(None), *cells)] if cells else table[:, None]
-            return np.asarray((column[:, None] == np.arange(p.shape[-1])) - p)[..., 1:], []
-        members = Maximiser(self.model, self.columns)
-        sd = members.spread(self.point[f"sd_{name}"], name, scale=True)
-        z = ((column - members.spread(self.point[f"mean_{name}"], name)) / sd)[0]
-        if "nu" not in var.spec.parameters:
-            return z[..., None], [z * z - 1]
-        nu = float(self.point[f"nu_{name}"][0])
-        pull = z * (nu + 1) / (nu + z * z)
-        tail = special.digamma((nu + 1) / 2) - special.digamma(nu / 2) - 1 / nu
-        tail = tail - np.log1p(z * z / nu) + (nu + 1) * z * z / (nu * nu + nu * z * z)
-        return pull[..., None], [pull * z - 1, nu * tail / 2]
+            return np.asarray((column[:, None] == np.arange(p.shape[-1])) - p)[..., 1:], {}
+        found = {n: s[0] for n, s in scores(self.model, name, self.point, self.columns).items()}
+        location = found.pop(next(iter(found)))
+        if var.spec.values == "real":
+            location = location * gathered(self.model, name, self.point, self.columns)["sd"][0]
+        return location[..., None], found
 
 
 def _shifted(form: Array) -> Array:

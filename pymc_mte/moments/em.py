@@ -6,21 +6,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, special
+from scipy import sparse
 
+from pymc_mte.data import is_missing
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.msteps import number_step
 from pymc_mte.network import log_density, log_joint, log_sum_classes
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
 
-MIN_SD_SHARE = 1e-3
-"""Scales are kept above this share of the pooled one: the likelihood is unbounded at zero."""
-
 DENSE_CELLS = 16
 """Up to this many cells, sums over them are quicker by a dense product."""
-
-NU_RANGE = (1.5, 200.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +53,19 @@ class Maximiser:
     """
 
     def __init__(self, model: CausalModel, columns: Columns, penalty: float = 0.0) -> None:
-        self.model, self.columns, self.penalty = model, columns, penalty
+        self.model, self.penalty = model, penalty
         self._members = {
             name: _indicator(model, columns, (*var.parents, name) if var.discrete else var.parents)
             for name, var in model.variables.items()
+        }
+        seen = {name: ~is_missing(np.asarray(columns[name])) for name in model.variables}
+        self._gaps = {name: known for name, known in seen.items() if not known.all()}
+        # A value that was seen stands in for missing ones: finite, and they have no mass.
+        self.columns: Columns = {
+            name: np.where(seen[name], column, np.asarray(column)[seen[name]][:1])
+            if name in self._gaps
+            else column
+            for name, column in columns.items()
         }
         self._summed = {
             name: cells.toarray() if cells.shape[1] <= DENSE_CELLS else cells
@@ -72,6 +78,8 @@ class Maximiser:
         out: Parameters = {"class_weight": total / total.sum(axis=-1, keepdims=True)}
         for name, var in self.model.variables.items():
             part = mass if var.latent else mass.sum(axis=-2, keepdims=True)
+            if name in self._gaps:
+                part = part * self._gaps[name]
             if var.trials is not None:
                 out[f"p_{name}"] = self._rate(part, name, var.trials)
             elif var.discrete:
@@ -82,7 +90,7 @@ class Maximiser:
                     whole > 0, table / np.where(whole > 0, whole, 1.0), 1.0 / shape[-1]
                 )
             else:
-                out |= self._continuous(part, name, previous)
+                out |= number_step(self, part, name, previous)
         return out
 
     def _rate(self, part: Array, name: str, trials: int) -> Array:
@@ -98,10 +106,11 @@ class Maximiser:
         total = np.zeros(len(parameters["class_weight"]))
         if self.penalty == 0:
             return total
-        tables = ["class_weight", *(f"p_{v}" for v in self.model.discrete_variables)]
-        for name in tables:
-            p = parameters[name]
-            if name != "class_weight" and self.model.variables[name.removeprefix("p_")].trials is not None:
+        for name in self.model.dims:
+            p, support = parameters[name], self.model.kind(name).support
+            if support not in ("simplex", "unit"):
+                continue
+            if support == "unit":
                 p = np.stack([1 - p, p], axis=-1)
             log_p = np.log(np.maximum(p, 1e-300))
             total = total + self.penalty * log_p.reshape(len(total), -1).sum(axis=1)
@@ -119,71 +128,16 @@ class Maximiser:
         out[np.arange(patterns), :, self._members[name].indices] = part[0].T
         return out
 
-    def _continuous(self, part: Array, name: str, previous: Parameters) -> Parameters:
-        """Weighted mean and scale of a normal or (by its scale mixture) Student variable."""
-        model, var = self.model, self.model.variables[name]
-        value = np.asarray(self.columns[name], dtype=float)
-        old = {p: previous[f"{p}_{name}"] for p in var.spec.parameters if f"{p}_{name}" in previous}
-        out: Parameters = {}
-        precision = np.ones(())
-        if "nu" in var.spec.parameters and "sd" in old:
-            z = (value - self.spread(old["mean"], name)) / self.spread(old["sd"], name, scale=True)
-            nu = old["nu"][:, None, None]
-            precision = (nu + 1) / (nu + z * z)
-            out[f"nu_{name}"] = _solve_nu(part, precision, old["nu"])
-        elif "nu" in var.spec.parameters:
-            out[f"nu_{name}"] = np.full(len(part), 5.0)
-        weighted = part * precision
-        mass = self.sums(weighted, name)
-        with np.errstate(all="ignore"):
-            mean = self.sums(weighted * value, name) / mass
-        pooled = (part * value).sum(axis=(-2, -1)) / part.sum(axis=(-2, -1))
-        mean = np.where(mass > 0, mean, pooled[:, None, None])
-        out[f"mean_{name}"] = mean.reshape(len(part), *model.shapes[f"mean_{name}"])
-        residual = weighted * (value - self.spread(out[f"mean_{name}"], name)) ** 2
-        if var.scale_parents:
-            square, count = self.sums(residual, name), self.sums(part, name)
-        else:
-            square, count = residual.sum(axis=-1), part.sum(axis=-1)
-        variance = (part * (value - pooled[:, None, None]) ** 2).sum(axis=(-2, -1)) / part.sum(axis=(-2, -1))
-        variance = np.where(variance > 0, variance, 1.0)  # a constant column: any scale will do
-        floor = MIN_SD_SHARE**2 * variance.reshape(-1, *(1,) * (square.ndim - 1))
-        sd = np.sqrt(np.maximum(square / np.where(count > 0, count, 1.0), floor))
-        out[f"sd_{name}"] = sd.reshape(len(part), *model.shapes[f"sd_{name}"])
-        return out
-
-    def spread(self, value: Array, name: str, scale: bool = False) -> Array:
-        """Put a location or scale parameter on patterns: (batch, class or 1, pattern)."""
-        var = self.model.variables[name]
-        lead = value.reshape(len(value), self.model.classes if var.latent else 1, -1)
-        if scale and not var.scale_parents:
-            return lead
-        return np.asarray((self._members[name] @ lead.reshape(-1, lead.shape[-1]).T).T).reshape(
-            *lead.shape[:2], -1
-        )
-
 
 def _indicator(model: CausalModel, columns: Columns, names: tuple[str, ...]) -> sparse.csr_array:
     """Sparse membership of patterns in the joint levels of some variables: (pattern, cell)."""
     n = len(next(iter(columns.values())))
     sizes = tuple(model.size(v) for v in names)
-    cell = np.ravel_multi_index([np.asarray(columns[v]) for v in names], sizes) if names else np.zeros(n, int)
+    levels = [np.maximum(np.asarray(columns[v]), 0) for v in names]  # missing ones get no mass anyhow
+    cell = np.ravel_multi_index(levels, sizes) if names else np.zeros(n, int)
     return sparse.csr_array(
         (np.ones(n), (np.arange(n), cell)), shape=(n, int(np.prod(sizes)) if names else 1)
     )
-
-
-def _solve_nu(part: Array, precision: Array, nu: Array) -> Array:
-    """Degrees of freedom by bisection of their expected score, one per batch member."""
-    mass = part.sum(axis=(-2, -1))
-    observed = (part * (np.log(precision) - precision)).sum(axis=(-2, -1)) / mass
-    constant = 1 + observed + special.digamma((nu + 1) / 2) - np.log((nu + 1) / 2)
-    low, high = np.full_like(nu, NU_RANGE[0]), np.full_like(nu, NU_RANGE[1])
-    for _ in range(50):
-        middle = np.sqrt(low * high)
-        score = constant + np.log(middle / 2) - special.digamma(middle / 2)
-        low, high = np.where(score > 0, middle, low), np.where(score > 0, high, middle)
-    return np.asarray(np.sqrt(low * high))
 
 
 def responsibilities(log_p: Array) -> Array:
@@ -248,10 +202,17 @@ def em(
 
 
 def random_starts(
-    model: CausalModel, columns: Columns, counts: Array, rng: np.random.Generator
+    model: CausalModel,
+    columns: Columns,
+    counts: Array,
+    rng: np.random.Generator,
+    concentration: float = 1.0,
 ) -> Parameters:
-    """Draw one start per sample from random responsibilities that are constant within patterns."""
-    drawn = rng.dirichlet(np.ones(model.classes), size=counts.shape)
+    """Draw one start per sample from random responsibilities that are constant within patterns.
+
+    They are Dirichlet draws; a small ``concentration`` sends whole patterns to one class.
+    """
+    drawn = rng.dirichlet(np.full(model.classes, concentration), size=counts.shape)
     return Maximiser(model, columns, 1.0).step(np.swapaxes(drawn, 1, 2) * counts[:, None], {})
 
 

@@ -162,7 +162,10 @@ def pooled_scales(model: CausalModel, columns: Mapping[str, NDArray[Any]], count
     out = {}
     for name in model.continuous_variables:
         value = np.asarray(columns[name], dtype=float)
-        out[name] = float(np.sqrt(share @ (value - share @ value) ** 2)) or 1.0
+        value = np.abs(value) if model.variables[name].event is not None else value
+        seen = ~np.isnan(value)
+        value, own = value[seen], share[seen] / share[seen].sum()
+        out[name] = float(np.sqrt(own @ (value - own @ value) ** 2)) or 1.0
     return out
 
 
@@ -171,7 +174,7 @@ def class_profile(model: CausalModel, parameters: Parameters, scales: Mapping[st
     parts = [parameters["class_weight"][..., None]]
     for name, (variable, _) in model.owners.items():
         if model.dims[name][:1] == ("class",):
-            value = parameters[name] / scales.get(variable, 1.0)
+            value = parameters[name] / (scales.get(variable, 1.0) if model.kind(name).in_units else 1.0)
             parts.append(value.reshape(*parts[0].shape[:-1], -1))
     return np.concatenate(parts, axis=-1)
 

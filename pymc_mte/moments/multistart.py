@@ -90,7 +90,7 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
         Most rounds of random starts; fewer are made once the best optimum has come up often enough.
     """
     rng = np.random.default_rng(problem.seed)
-    small = _thinned(problem, rng)
+    small = thinned(problem, rng)
     found, reached, from_moments = _rounds(small, moment, rounds, rng)
     n_starts, share = len(reached), float((reached > reached.max() - 0.5).mean())
     if small is not problem:
@@ -121,7 +121,7 @@ def climb_from_many(problem: Problem, moment: Parameters | None, *, rounds: int 
     )
 
 
-def _thinned(problem: Problem, rng: np.random.Generator) -> Problem:
+def thinned(problem: Problem, rng: np.random.Generator) -> Problem:
     """Return the data, or a sample of their rows where so many patterns would make starts slow."""
     if len(problem.counts) <= MAX_PATTERNS:
         return problem
@@ -183,7 +183,15 @@ def _saturated(problem: Problem) -> float:
     return float((seen * np.log(seen / seen.sum())).sum())
 
 
-def leap(problem: Problem, counts: Array, start: Parameters, *, tolerance: float, cycles: int) -> EMResult:
+def leap(
+    problem: Problem,
+    counts: Array,
+    start: Parameters,
+    *,
+    tolerance: float,
+    cycles: int,
+    penalty: float = 0.0,
+) -> EMResult:
     """Climb by pairs of EM steps, each pair extrapolated where that gains.
 
     Parameters
@@ -198,6 +206,8 @@ def leap(problem: Problem, counts: Array, start: Parameters, *, tolerance: float
         A member stops when one cycle gains less log-likelihood.
     cycles : int
         Limit on cycles, of three EM steps each.
+    penalty : float
+        See `pymc_mte.moments.em.Maximiser`; the log-likelihood that comes back includes it.
 
     References
     ----------
@@ -205,11 +215,11 @@ def leap(problem: Problem, counts: Array, start: Parameters, *, tolerance: float
        the convergence of any EM algorithm. Scandinavian Journal of Statistics 35.
     """
     model, columns = problem.model, problem.columns
-    maximiser = Maximiser(model, columns)
+    maximiser = Maximiser(model, columns, penalty)
 
     def step(now: Parameters, own: Array) -> tuple[Array, Parameters]:
         log_p = log_joint(model, now, columns)
-        value = (own * log_sum_classes(log_p)).sum(axis=1)
+        value = (own * log_sum_classes(log_p)).sum(axis=1) + maximiser.log_penalty(now)
         return value, maximiser.step(responsibilities(log_p) * own[:, None], now)
 
     now = {name: value.copy() for name, value in start.items()}

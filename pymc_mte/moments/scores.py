@@ -1,7 +1,7 @@
 """Scores and information of the graph's likelihood, in an unconstrained parametrisation. NumPy only.
 
-Tables and class weights enter as log-ratios to their first entry, means in units of their scale,
-scales and degrees of freedom as logarithms.
+Tables and class weights enter as log-ratios to their first entry, probabilities as log-odds, positive
+parameters as logarithms.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from scipy import special
 
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.em import Maximiser, responsibilities
-from pymc_mte.network import log_joint
+from pymc_mte.network import by_parents, log_joint, scores
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
@@ -35,13 +35,13 @@ def to_free(model: CausalModel, parameters: Parameters) -> Array:
     parts = []
     for name in model.dims:
         value = np.asarray(parameters[name], dtype=float)
-        scope = model.scope(name)
-        if scope == "table":
+        support = model.kind(name).support
+        if support == "simplex":
             log_p = np.log(np.clip(value, MIN_P, None))
             value = log_p[..., 1:] - log_p[..., :1]
-        elif scope == "rate":
+        elif support == "unit":
             value = special.logit(np.clip(value, MIN_P, 1 - MIN_P))
-        elif scope != "location":
+        elif support == "positive":
             value = np.log(value)
         parts.append(value.reshape(len(value), -1))
     return np.concatenate(parts, axis=1)
@@ -52,17 +52,17 @@ def from_free(model: CausalModel, free: Array) -> Parameters:
     out: Parameters = {}
     place = 0
     for name in model.dims:
-        scope, inner = model.scope(name), model.free_shape(name)
+        support, inner = model.kind(name).support, model.free_shape(name)
         size = int(np.prod(inner))
         value = free[:, place : place + size].reshape(len(free), *inner)
         place += size
-        if scope == "table":
+        if support == "simplex":
             logits = np.concatenate([np.zeros((*value.shape[:-1], 1)), value], axis=-1)
             out[name] = special.softmax(logits, axis=-1)
-        elif scope == "rate":
+        elif support == "unit":
             out[name] = special.expit(value)
         else:
-            out[name] = value if scope == "location" else np.exp(value)
+            out[name] = value if support == "real" else np.exp(value)
     return out
 
 
@@ -110,29 +110,20 @@ class Scores:
                 table = by_cell(part, name).reshape(batch, *model.shapes[f"p_{name}"])
                 parts.append((table - p * table.sum(axis=-1, keepdims=True))[..., 1:].reshape(batch, -1))
             else:
-                parts += self._continuous(part, name, parameters, by_cell, over_rows)
+                parts += self._numbers(part, name, parameters, by_cell, over_rows)
         return np.concatenate(parts, axis=1)
 
-    def _continuous(
+    def _numbers(
         self, part: Array, name: str, parameters: Parameters, by_cell: ByCell, over_rows: OverRows
     ) -> list[Array]:
-        var, maximiser = self.model.variables[name], self._maximiser
-        value = np.asarray(self.columns[name], dtype=float)
-        sd = maximiser.spread(parameters[f"sd_{name}"], name, scale=True)
-        z = (value - maximiser.spread(parameters[f"mean_{name}"], name)) / sd
-        pull, extra = z, []
-        if "nu" in var.spec.parameters:
-            nu = parameters[f"nu_{name}"][:, None, None]
-            pull = z * (nu + 1) / (nu + z * z)
-            slope = special.digamma((nu + 1) / 2) - special.digamma(nu / 2) - 1 / nu
-            slope = slope - np.log1p(z * z / nu) + (nu + 1) * z * z / (nu * nu + nu * z * z)
-            extra = [
-                over_rows(part * slope).sum(axis=1, keepdims=True) * parameters[f"nu_{name}"][:, None] / 2
-            ]
-        mean = by_cell(part * pull / sd, name)
-        scale = part * (pull * z - 1)
-        spread = by_cell(scale, name) if var.scale_parents else over_rows(scale)
-        return [mean.reshape(len(mean), -1), spread.reshape(len(mean), -1), *extra]
+        """Scores of a variable without listed levels, one block per parameter."""
+        var = self.model.variables[name]
+        out = []
+        for parameter, score in scores(self.model, name, parameters, self.columns).items():
+            block = by_cell(part * score, name) if by_parents(var, parameter) else over_rows(part * score)
+            shared = var.spec.parameters[parameter].scope == "shared"
+            out.append(block.sum(axis=1, keepdims=True) if shared else block.reshape(len(block), -1))
+        return out
 
 
 def _over_rows(part: Array) -> Array:

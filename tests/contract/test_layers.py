@@ -38,6 +38,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "covariates.py",
     "modelfile.py",
     "network.py",
+    "regression.py",
     "data.py",
     "functionals.py",
     "interventions.py",

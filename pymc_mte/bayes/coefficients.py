@@ -1,0 +1,95 @@
+"""Coefficients of covariates: sampled along uncorrelated directions, reported per covariate."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from numpy.typing import NDArray
+
+from pymc_mte.bayes.priors import WIDTH, Prior, Tensor
+from pymc_mte.bayes.rowlayout import RowLayout
+from pymc_mte.errors import ModelError
+from pymc_mte.families import LINKS
+from pymc_mte.model import CausalModel, Parameters
+
+Array = NDArray[np.float64]
+
+
+def class_contrasts(classes: int) -> Array:
+    """Orthonormal contrasts of the classes (class, class - 1): every class is treated alike."""
+    full = np.eye(classes) - 1.0 / classes
+    return np.asarray(np.linalg.svd(full)[0][:, : classes - 1])
+
+
+def prior_width(name: str, prior: Prior | None) -> float:
+    """Read the prior of coefficients: standard deviation of the whole linear part."""
+    if prior is None:
+        return WIDTH
+    if isinstance(prior, (int, float)) and prior > 0:
+        return float(prior)
+    raise ModelError(
+        f"prior of {name}: give a positive number, the standard deviation of the covariates' joint "
+        f"contribution (log-odds, or pooled standard deviations of a continuous variable); got {prior!r}"
+    )
+
+
+def add_coefficients(
+    model: CausalModel, layout: RowLayout, priors: Mapping[str, Prior]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Create the coefficients as random variables of the current PyMC model.
+
+    Along every one of r uncorrelated directions of variance 1 a coefficient is Normal(0, width / sqrt(r)),
+    so that the covariates' joint contribution has the standard deviation ``width`` (2.5 log-odds, or 2.5
+    pooled standard deviations of a continuous variable) over rows, however many covariates there are. For
+    class membership this holds of the log-odds of any two classes, which all are treated alike.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph, with covariates.
+    layout : RowLayout
+        Gives the directions.
+    priors : mapping
+        Widths by name.
+
+    Returns
+    -------
+    along, coefficients : dict of str to tensor
+        Along directions (direction, ...), by ``class`` or variable; and per covariate, by result name.
+    """
+    assert layout.covariates is not None
+    r = layout.covariates.values.shape[1]
+    back = pm.Data("to_covariates", layout.covariates.to_covariates)
+    along: dict[str, Tensor] = {}
+    coefficients: dict[str, Tensor] = {}
+    for name, dims in model.coefficient_dims.items():
+        what = name.removeprefix("coef_")
+        sigma = prior_width(name, priors.get(name)) / np.sqrt(max(r, 1))
+        if what == "class":
+            raw = pm.Normal(f"raw_{name}", 0.0, sigma / np.sqrt(2), shape=(r, model.classes - 1))
+            value = raw @ class_contrasts(model.classes).T
+        elif len(dims) == 2:
+            raw = pm.Normal(f"raw_{name}", 0.0, sigma, shape=(r, model.size(what) - 1))
+            value = pt.concatenate([pt.zeros((r, 1)), raw], axis=1)
+        else:
+            link = LINKS[model.variables[what].family][1]
+            scale = layout.pooled[what][1] if link == "identity" else 1.0
+            value = pm.Normal(f"raw_{name}", 0.0, sigma * scale, shape=r)
+        along[what] = value
+        coefficients[name] = pm.Deterministic(name, (back @ value).T, dims=dims)
+    return along, coefficients
+
+
+def raw_coefficients(model: CausalModel, layout: RowLayout, point: Parameters) -> Parameters:
+    """Values of the coefficients' random variables at given coefficients per covariate."""
+    out: Parameters = {}
+    for name, dims in model.coefficient_dims.items():
+        assert layout.covariates is not None
+        along = layout.covariates.from_covariates @ point[name].T
+        if name == "coef_class":
+            along = along @ class_contrasts(model.classes)
+        elif len(dims) == 2:
+            along = along[:, 1:]
+        out[f"raw_{name}"] = along
+    return out

@@ -1,0 +1,210 @@
+"""The evidence (marginal likelihood) of a model: by SMC, or by bridge sampling from a posterior."""
+
+import os
+from collections.abc import Mapping
+from math import lgamma
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.alignment import match_classes
+from pymc_mte.bayes.bridge import Normal, bridge
+from pymc_mte.bayes.build import build_model
+from pymc_mte.bayes.density import PosteriorDensity, multinomial_coefficient
+from pymc_mte.bayes.priors import Prior
+from pymc_mte.bayes.smc import pooled_evidence, run_smc
+from pymc_mte.data import columns_of, fingerprint, resolve
+from pymc_mte.errors import DataError, RefusedError
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.methods import class_profile, pooled_scales
+from pymc_mte.moments.optima import relabelled
+
+Array = NDArray[np.float64]
+
+N_PROPOSALS = 4_000
+
+
+def log_evidence(
+    model: CausalModel,
+    data: Any = None,
+    *,
+    posterior: xr.DataTree | None = None,
+    priors: Mapping[str, Prior] | None = None,
+    draws: int = 2_000,
+    chains: int = 4,
+    cores: int | None = None,
+    random_seed: int = 0,
+    progressbar: bool = True,
+) -> xr.Dataset:
+    """Compute the log evidence: the log probability of the rows, all parameters averaged over the prior.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph and families.
+    data : tabulated Dataset, dataframe, mapping or path, optional
+        The rows; the model's own data file by default.
+    posterior : DataTree, optional
+        An answer of `sample` for these rows and priors. Then the evidence comes from its draws by
+        bridge sampling, which takes seconds and suits larger data; without it, from sequential Monte
+        Carlo, which needs no posterior and suits small models with several modes.
+    priors : mapping, optional
+        See `build_model`; those of the posterior, if one is given.
+    draws, chains : int
+        Particles per run and independent runs of SMC.
+    cores : int, optional
+        Processes of SMC; all of the machine, at most one per run, by default.
+    random_seed : int
+        Seed.
+    progressbar : bool
+        Whether SMC shows its progress.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``log_evidence`` and its Monte Carlo ``error`` in natural logarithms; with SMC also
+        ``log_evidence_run`` (run). ``attrs["method"]`` is ``smc`` or ``bridge``.
+
+    Raises
+    ------
+    DataError
+        If the posterior is one of other rows or of another model.
+    RefusedError
+        If the bridge is asked for and the prior treats classes differently: then labels are not
+        exchangeable and the draws, relabelled to one order, do not stand for all of them.
+
+    Notes
+    -----
+    The rows are taken in their order, so discrete and continuous data are treated alike: PyMC's own
+    value for a table of counts is larger by the log multinomial coefficient, kept in
+    ``attrs["log_multinomial_coefficient"]``. All orders of the classes count: the bridge integrates over
+    the parameters nearest to one order and adds log K!. Differences between models of the same rows are
+    log Bayes factors, and they depend on the priors much more than estimates do.
+
+    Examples
+    --------
+    One coin with prior Beta(1, 1), seen 3 times, once heads: the evidence is B(2, 3) = 1/12.
+
+    >>> from pymc_mte import CausalModel
+    >>> coin = CausalModel(classes=1, variables={"heads": {"family": "bernoulli"}})
+    >>> quiet = {"priors": {"p_heads": 1.0}, "chains": 2, "cores": 1, "progressbar": False}
+    >>> found = log_evidence(coin, {"heads": [0, 0, 1]}, **quiet)
+    >>> bool(abs(found["log_evidence"] + np.log(12)) < 0.2)
+    True
+    """
+    model, table = resolve(model, data)
+    built = build_model(model, table, priors=priors)
+    if posterior is not None:
+        if posterior.attrs.get("fingerprint") != fingerprint(model, table):
+            raise DataError("the posterior was drawn from other rows; pass the data that it was sampled with")
+        value, error = _by_bridge(model, built, table, posterior, random_seed)
+        found = xr.Dataset({"log_evidence": value, "error": error}, attrs={"method": "bridge"})
+    else:
+        options = {"draws": draws, "cores": min(chains, cores or os.cpu_count() or 1)}
+        tree = run_smc(built, [{}] * chains, random_seed, options | {"progressbar": progressbar})
+        by_run = tree["evidence"].to_dataset()["log_evidence"].values
+        found = evidence_dataset(by_run, multinomial_coefficient(built))
+    found.attrs["log_multinomial_coefficient"] = multinomial_coefficient(built)
+    return found
+
+
+def evidence_dataset(by_run: Array, coefficient: float) -> xr.Dataset:
+    """Lay the evidence of SMC runs out, of ordered rows: value, error, every run."""
+    rows = by_run - coefficient
+    value, error = pooled_evidence(rows)
+    found = {"log_evidence": value, "error": error, "log_evidence_run": ("run", rows)}
+    return xr.Dataset(found, attrs={"method": "smc"})
+
+
+def _by_bridge(
+    model: CausalModel, built: Any, table: xr.Dataset, posterior: xr.DataTree, seed: int
+) -> tuple[float, float]:
+    """Integrate over all labels from aligned draws of a posterior."""
+    if "modes" in posterior and "log_evidence" in posterior["modes"].attrs:
+        kept = posterior["modes"].attrs
+        return float(kept["log_evidence"]), float(kept["log_evidence_error"])
+    density = PosteriorDensity(model, built)
+    drawn = posterior["posterior"].to_dataset()
+    values = {name: drawn[name].values for name in model.dims}
+    scales = pooled_scales(model, columns_of(table, model), table["count"].values.astype(float))
+    region = LabelRegion(model, values, scales)
+    flat = density.to_flat(region.aligned(values))
+    if not density.exchangeable(flat[:3]):
+        raise RefusedError(
+            "the prior treats the classes differently, so draws relabelled to one order do not stand for "
+            "the posterior; leave `posterior` out, which takes sequential Monte Carlo"
+        )
+    series = flat.reshape(drawn.sizes["chain"], -1, flat.shape[-1])
+    half = max(1, series.shape[1] // 2)
+    fit = series[:, :half].reshape(-1, flat.shape[-1])
+    return region_integral(density, region, Normal.fitted(fit), series[:, half:], seed)
+
+
+class LabelRegion:
+    """Parameters whose nearest order of classes, seen from a pivot, is the one they have.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    values : mapping of str to ndarray
+        Draws (chain, draw, ...) whose mean is the pivot.
+    scales : mapping of str to float
+        Pooled standard deviation of every continuous variable.
+    """
+
+    def __init__(self, model: CausalModel, values: Parameters, scales: Mapping[str, float]) -> None:
+        self.model, self.scales = model, scales
+        self.pivot = class_profile(model, values, scales).mean(axis=(0, 1))
+
+    def order(self, parameters: Parameters) -> NDArray[np.int64]:
+        """Return the nearest order of the classes of every set of parameters: (sets, classes)."""
+        return match_classes(class_profile(self.model, parameters, self.scales), self.pivot)[0]
+
+    def aligned(self, values: Parameters) -> Parameters:
+        """Join chains and move every draw into the region by relabelling its classes."""
+        flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in values.items()}
+        return relabelled(self.model, flat, self.order(flat))
+
+    def holds(self, parameters: Parameters) -> NDArray[np.bool_]:
+        """Whether each set of parameters lies in the region: (sets,)."""
+        inside: NDArray[np.bool_] = (self.order(parameters) == np.arange(self.model.classes)).all(axis=1)
+        return inside
+
+
+class Region(Protocol):
+    """A part of the parameter space that holds one order of the classes."""
+
+    def holds(self, parameters: Parameters) -> NDArray[np.bool_]:
+        """Whether each set of parameters lies in the region: (sets,)."""
+        ...
+
+
+def region_integral(
+    density: PosteriorDensity, region: Region, proposal: Normal, flat: Array, seed: int
+) -> tuple[float, float]:
+    """Integrate the density over a region and its relabelled copies: log integral and its error.
+
+    Parameters
+    ----------
+    density : PosteriorDensity
+        Of a prior under which labels are exchangeable.
+    region : Region
+        What to integrate over.
+    proposal : Normal
+        Fitted to draws of the region, other ones than those given.
+    flat : ndarray of shape (chains, draws, n_free)
+        Draws inside the region.
+    seed : int
+        Seed of the proposals.
+    """
+    points = proposal.draw(N_PROPOSALS, np.random.default_rng(seed))
+    inside = region.holds(density.from_flat(points))
+    at_proposals = np.full(len(points), -np.inf)
+    at_proposals[inside] = density.log_density(points[inside]) - proposal.log_density(points[inside])
+    joined = flat.reshape(-1, flat.shape[-1])
+    at_draws = density.log_density(joined) - proposal.log_density(joined)
+    value, error = bridge(at_draws.reshape(flat.shape[:2]), at_proposals)
+    return value + lgamma(density.model.classes + 1), error

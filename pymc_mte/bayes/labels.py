@@ -1,0 +1,79 @@
+"""Labels of classes: chains and draws matched to a pivot, and how surely."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pymc_mte.alignment import match_classes, take_classes
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.methods import class_profile
+
+Array = NDArray[np.float64]
+
+SWITCH_EVERY = 10
+"""Every so many draws the label of a draw is compared with its chain's."""
+
+
+def align_chains(
+    model: CausalModel, values: Parameters, pivots: Parameters, scales: Mapping[str, float]
+) -> tuple[Parameters, float]:
+    """Relabel each chain by one permutation; return the share of draws that prefer another one.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    values : mapping of str to ndarray
+        Draws (chain, draw, ...).
+    pivots : mapping of str to ndarray
+        What each chain is matched to: (chain, ...).
+    scales : mapping of str to float
+        Pooled standard deviation of every continuous variable.
+    """
+    profile = class_profile(model, values, scales)
+    target = class_profile(model, pivots, scales)
+    orders, switched = [], []
+    for own, pivot in zip(profile, target, strict=True):
+        order = match_classes(own.mean(axis=0)[None], pivot)[0][0]
+        preferred = match_classes(own[::SWITCH_EVERY], pivot)[0]
+        orders.append(order)
+        switched.append((preferred != order).any(axis=-1).mean())
+    order = np.array(orders)
+    out = {
+        n: take_classes(v, order, 2) if model.posterior_dims[n][:1] == ("class",) else v
+        for n, v in values.items()
+    }
+    return out, float(np.mean(switched))
+
+
+def align_draws(
+    model: CausalModel, values: Parameters, pivot: Parameters, scales: Mapping[str, float]
+) -> tuple[Parameters, float]:
+    """Relabel every draw on its own; return the share of draws that another order fits almost as well.
+
+    For draws without a history, such as particles: where classes overlap, choosing the nearest order
+    draw by draw makes them look further apart than they are.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    values : mapping of str to ndarray
+        Draws (chain, draw, ...).
+    pivot : mapping of str to ndarray
+        One set of parameters.
+    scales : mapping of str to float
+        Pooled standard deviation of every continuous variable.
+    """
+    lead = values["class_weight"].shape[:2]
+    flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in values.items()}
+    target = class_profile(model, {name: value[None] for name, value in pivot.items()}, scales)[0]
+    order, ambiguous = match_classes(class_profile(model, flat, scales), target)
+    out = {
+        n: take_classes(v, order, 1) if model.posterior_dims[n][:1] == ("class",) else v
+        for n, v in flat.items()
+    }
+    return {name: value.reshape(*lead, *value.shape[1:]) for name, value in out.items()}, float(
+        ambiguous.mean()
+    )

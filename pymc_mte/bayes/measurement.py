@@ -1,0 +1,195 @@
+"""Measurement first: classes from proxies and treatment alone, the outcome's class means after."""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.data import fingerprint
+from pymc_mte.errors import ModelError
+from pymc_mte.functionals import functionals
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.network import log_joint
+from pymc_mte.results import class_order, dataset, dims_of
+from pymc_mte.variable import Variable
+
+Array = NDArray[np.float64]
+
+BLOCK = 4_000_000
+"""Numbers that are held at once: draws x patterns x classes."""
+
+
+def sample_outcome_last(
+    model: CausalModel,
+    table: xr.Dataset,
+    sampled: Callable[[CausalModel, xr.Dataset], xr.DataTree],
+    seed: int,
+) -> xr.DataTree:
+    """Sample the classes without the outcome, then regress the outcome on them, draw by draw.
+
+    Parameters
+    ----------
+    model : CausalModel
+        With treatment and outcome.
+    table : xarray.Dataset
+        Tabulated data.
+    sampled : callable
+        Gives the posterior of the model without its outcome.
+    seed : int
+        Seed of the second step's resampling.
+
+    Returns
+    -------
+    xarray.DataTree
+        As from `pymc_mte.sample`, without parameters of the outcome but its means; ``measurement``
+        holds the first step with its checks.
+    """
+    part, rows = without_outcome(model, table)
+    first = sampled(part, rows)
+    draws = first["posterior"].to_dataset()
+    parameters = {n: draws[n].transpose("chain", "draw", *part.dims[n]).values for n in part.dims}
+    lead = parameters["class_weight"].shape[:2]
+    flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in parameters.items()}
+    means = outcome_means_given_classes(model, part, flat, table, np.random.default_rng(seed))
+    by_mean, mean = _described_by_its_mean(model)
+    values = parameters | {mean: means.reshape(*lead, *means.shape[1:])}
+    values |= functionals(by_mean, values)
+    order = class_order(model, {"effect": np.nanmean(values["effect"], axis=(0, 1))})
+    dims = dims_of(by_mean)
+    values = {n: np.take(v, order, axis=2) if dims[n][:1] == ("class",) else v for n, v in values.items()}
+    found = values.pop(mean)
+    if model.variables[str(model.outcome)].spec.values == "real":  # else mean_y may be of a part
+        values[f"mean_{model.outcome}"] = found
+    tree = xr.DataTree.from_dict({"posterior": dataset(model, values)})
+    tree["posterior"].attrs |= first["posterior"].attrs
+    tree["sample_stats"] = xr.DataTree(first["sample_stats"].to_dataset())
+    tree["observed_data"] = xr.DataTree(table)
+    tree["measurement"] = first
+    more = {"model": model.to_toml(), "fingerprint": fingerprint(model, table), "method": "measurement first"}
+    tree.attrs = {**first.attrs, **more}
+    return tree
+
+
+def without_outcome(model: CausalModel, table: xr.Dataset) -> tuple[CausalModel, xr.Dataset]:
+    """Take the outcome out of the graph and of the patterns."""
+    y = model.outcome
+    if y is None:
+        raise ModelError("measurement_first: this model names no outcome; add the roles")
+    if children := [name for name, var in model.variables.items() if y in var.parents]:
+        raise ModelError(f"measurement_first: {children} follow the outcome, so its family matters to them")
+    if model.variables[y].event is not None:
+        raise ModelError(f"measurement_first: {y!r} is censored and has no mean without its family")
+    fields = {name: getattr(model, name) for name in type(model).model_fields}
+    roles = {"treatment": None, "outcome": None, "treatment_proxies": (), "outcome_proxies": ()}
+    changed = {
+        "name": f"{model.name} without {y}",
+        "variables": {name: var for name, var in model.variables.items() if name != y},
+        "priors": {key: prior for key, prior in model.priors.items() if key != y},
+        "truth": None,
+        "published": {},
+        "reference": None,
+    }
+    part = CausalModel(**fields | roles | changed)
+    distinct, where = _distinct(part, table)
+    counts = np.zeros(len(distinct), dtype=table["count"].dtype)
+    np.add.at(counts, where, table["count"].values)
+    rows = xr.Dataset(
+        {
+            name: ("pattern", distinct[:, i].astype(table[name].dtype), table[name].attrs)
+            for i, name in enumerate(part.variables)
+        }
+        | {"count": ("pattern", counts)},
+        attrs=table.attrs,
+    )
+    return part, rows
+
+
+def _distinct(part: CausalModel, table: xr.Dataset) -> tuple[Array, NDArray[np.int64]]:
+    matrix = np.column_stack([table[name].values.astype(float) for name in part.variables])
+    distinct, where = np.unique(matrix, axis=0, return_inverse=True)
+    return distinct, where.ravel()
+
+
+def _described_by_its_mean(model: CausalModel) -> tuple[CausalModel, str]:
+    """Take the graph with a family of the outcome whose one parameter is its mean, and that one's name."""
+    y = str(model.outcome)
+    own = model.variables[y]
+    changed = Variable(family="poisson", parents=own.parents, latent=own.latent)
+    fields = {name: getattr(model, name) for name in type(model).model_fields}
+    variables = {**model.variables, y: changed}
+    return CausalModel(**fields | {"variables": variables, "truth": None, "priors": {}}), f"rate_{y}"
+
+
+def outcome_means_given_classes(
+    model: CausalModel, part: CausalModel, parameters: Parameters, table: xr.Dataset, rng: np.random.Generator
+) -> Array:
+    """Regress the outcome on class probabilities, at every level of its observed parents.
+
+    Given its parents and the class the outcome is independent of the proxies, so its mean in a pattern
+    is the average of its class means by the pattern's class probabilities: the regression is right
+    whatever the outcome's family, and corrects for how often a class is mistaken. Every draw weighs
+    the rows by a Bayesian bootstrap of its own; within a pattern by its first two moments.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    part : CausalModel
+        The graph without the outcome.
+    parameters : mapping of str to ndarray
+        Of ``part``, with one leading axis, the draws.
+    table : xarray.Dataset
+        Tabulated data with the outcome.
+    rng : numpy.random.Generator
+        Source of the bootstrap.
+
+    Returns
+    -------
+    ndarray of shape (draws[, classes], *levels of the parents)
+        NaN where no row has the parents' levels, or too few patterns tell the classes apart there.
+    """
+    y = str(model.outcome)
+    var, values, count = (
+        model.variables[y],
+        table[y].values.astype(float),
+        table["count"].values.astype(float),
+    )
+    distinct, where = _distinct(part, table)
+    number = np.bincount(where, count)
+    mean = np.bincount(where, count * values) / number
+    spread = np.sqrt(np.bincount(where, count * (values - mean[where]) ** 2) / number / (number + 1))
+    columns = {name: distinct[:, i].astype(table[name].dtype) for i, name in enumerate(part.variables)}
+    sizes = tuple(model.size(p) for p in var.parents)
+    at = np.ravel_multi_index([columns[p] for p in var.parents], sizes)
+    draws = len(parameters["class_weight"])
+    n_classes = model.classes if var.latent else 1
+    out = np.full((draws, n_classes, int(np.prod(sizes))), np.nan)
+    step = max(1, BLOCK // (len(distinct) * model.classes))
+    for begin in range(0, draws, step):
+        block = slice(begin, begin + step)
+        share = np.ones((len(out[block]), len(distinct), 1))
+        if var.latent:
+            share = _class_probability(part, {n: v[block] for n, v in parameters.items()}, columns)
+        weight = rng.gamma(number, size=share.shape[:2])
+        drawn = mean + spread * rng.standard_normal(share.shape[:2])
+        for cell in np.unique(at):
+            out[block, :, cell] = _regression(share, weight, drawn, at == cell)
+    return out.reshape(draws, *((n_classes,) if var.latent else ()), *sizes)
+
+
+def _class_probability(part: CausalModel, parameters: Parameters, columns: dict[str, Array]) -> Array:
+    """P(class | pattern): (draws, patterns, classes)."""
+    log_p = log_joint(part, parameters, columns)
+    share = np.exp(log_p - log_p.max(axis=-2, keepdims=True))
+    return np.moveaxis(share / share.sum(axis=-2, keepdims=True), 1, 2)
+
+
+def _regression(share: Array, weight: Array, values: Array, rows: NDArray[np.bool_]) -> Array:
+    """Weighted least squares of values (draws, patterns) on shares, some patterns only: (draws, classes)."""
+    x, w, v = share[:, rows], weight[:, rows], values[:, rows]
+    if rows.sum() < x.shape[-1]:
+        return np.full((len(x), x.shape[-1]), np.nan)
+    gram = np.einsum("dpj,dp,dpk->djk", x, w, x)
+    moment = np.einsum("dpj,dp,dp->dj", x, w, v)
+    return np.asarray(np.linalg.solve(gram, moment[..., None])[..., 0])

@@ -1,0 +1,251 @@
+"""`predict`: classes and effects of new people, per draw, missing values summed out."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pymc_mte.data import allowed_values, event_signs, is_missing, level_codes, number_column
+from pymc_mte.errors import DataError, ModelError, RefusedError
+from pymc_mte.functionals import ancestors, outcome_means
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.network import log_joint
+from pymc_mte.readers import open_frame
+from pymc_mte.results import model_of
+
+Array = NDArray[np.float64]
+Columns = dict[str, NDArray[Any]]
+
+DRAWS = 400
+"""Draws that are kept by default: intervals of 90% are then off by a few percent of their length."""
+
+MAX_COMBINATIONS = 4_096
+"""Most combinations of levels of missing variables that are enumerated for one row."""
+
+BLOCK = 4_000_000
+"""Numbers that are held at once, roughly: draws x classes x rows x arms."""
+
+NO_INDIVIDUAL = (
+    "A unit's effect is the mean effect among people of its class with its values of what precedes the "
+    "treatment, averaged over the classes it may belong to. It is not what the treatment would do to this "
+    "individual: inside a class people still differ, and no data can show both outcomes of one person."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Predictions for some of the distinct rows.
+
+    Attributes
+    ----------
+    rows : ndarray of int, shape (rows,)
+        Positions among the distinct rows.
+    class_probability : ndarray of shape (draws, rows, classes)
+        Given what is observed of each row.
+    outcome : ndarray of shape (draws, rows, arms) or None
+        Mean potential outcomes; None without a treatment.
+    """
+
+    rows: NDArray[np.int64]
+    class_probability: Array
+    outcome: Array | None
+
+
+def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Dataset:
+    """Predict classes and effects of new rows, for every draw of a result.
+
+    Parameters
+    ----------
+    post : DataTree
+        From `sample`, or from an `estimate` whose method gives the tables of the network (``polished``).
+    new_rows : dataframe, mapping of arrays, xarray.Dataset, str or Path
+        One person per row. Columns may be absent and values missing, the outcome's and the treatment's
+        too: what is missing is summed out (exactly; it is taken to be missing at random). What is there
+        is used, an observed outcome as well. Columns that the model does not know are ignored.
+    draws : int
+        At most so many draws are used, evenly thinned.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``class_probability`` (chain, draw, row, class) and, with treatment and outcome,
+        ``unit_potential_outcome`` (chain, draw, row, treatment) and ``unit_effect`` (chain, draw,
+        row[, contrast]): means among people of the same class and with the same values of what
+        precedes the treatment, averaged over the classes that the row may belong to. They are no
+        individual effects: the attribute ``text`` says why.
+
+    Raises
+    ------
+    RefusedError
+        If the result holds no tables, or a row misses too many variables with observed children.
+    DataError
+        If a value is no level of its variable.
+
+    Examples
+    --------
+    >>> from pymc_mte import estimate, load_model, population
+    >>> model = load_model("gallery:level3")
+    >>> found = predict(estimate(model, population(model)), {"z": [0, 1], "x": [0, 1]})
+    >>> found["class_probability"].mean(("chain", "draw")).values.round(2).tolist()
+    [[0.9, 0.1], [0.1, 0.9]]
+    """
+    model, lead, parameters = thinned_draws(post, draws)
+    columns, place = distinct(read_rows(new_rows, model))
+    n_draws, n = len(parameters["class_weight"]), len(place)
+    shares = np.empty((n_draws, len(next(iter(columns.values()))), model.classes))
+    outcome = None if model.treatment is None else np.empty((*shares.shape[:2], len(model.arms)))
+    for block in blocks(model, parameters, columns):
+        shares[:, block.rows] = block.class_probability
+        if outcome is not None:
+            outcome[:, block.rows] = block.outcome
+    dims = ("chain", "draw", "row")
+    shape = (*lead, n)
+    found: dict[str, Any] = {
+        "class_probability": ((*dims, "class"), shares[:, place].reshape(*shape, model.classes))
+    }
+    if outcome is not None:
+        by_row = outcome[:, place].reshape(*shape, -1)
+        effect = np.stack([by_row[..., b] - by_row[..., a] for b, a in model.contrasts], axis=-1)
+        found["unit_potential_outcome"] = ((*dims, "treatment"), by_row)
+        many = len(model.contrasts) > 1
+        found["unit_effect"] = ((*dims, "contrast"), effect) if many else (dims, effect[..., 0])
+    used = {d for names, _ in found.values() for d in names}
+    coords = {d: c for d, c in model.coords.items() if d in used} | {"row": np.arange(n)}
+    out = xr.Dataset(found, coords)
+    return out.assign_attrs(text=NO_INDIVIDUAL) if outcome is not None else out
+
+
+def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int, int], Parameters]:
+    """Take the model, the number of chains and of kept draws, and the tables with one leading axis."""
+    if not isinstance(draws, int) or draws < 1:
+        raise ModelError(f"draws must be a whole number of at least 1, got {draws!r}")
+    model = model_of(post)
+    posterior = post["posterior"].to_dataset()
+    if model.covariates:
+        raise RefusedError(f"no predictions for {model.name!r}: they do not take covariates yet")
+    if missing := [name for name in model.dims if name not in posterior]:
+        raise RefusedError(
+            f"this result (method {post.attrs.get('method', 'unknown')!r}) holds no {missing[0]!r}; "
+            "predictions need the tables of the network, so use a posterior or estimate(method='polished')"
+        )
+    chains, per_chain = posterior.sizes["chain"], posterior.sizes["draw"]
+    kept = np.unique(np.linspace(0, per_chain - 1, max(1, draws // chains)).round().astype(int))
+    out = {}
+    for name, dims in model.dims.items():
+        value = posterior[name].transpose("chain", "draw", *dims).values[:, kept]
+        out[name] = value.reshape(-1, *value.shape[2:])
+    return model, (chains, len(kept)), out
+
+
+def read_rows(new_rows: Any, model: CausalModel) -> Columns:
+    """Read rows that may lack columns and values: level numbers (-1 missing) and values (NaN missing)."""
+    frame = open_frame(new_rows)
+    names = frame.collect_schema().names()
+    events = [var.event for var in model.variables.values() if var.event is not None]
+    known = [name for name in dict.fromkeys([*model.variables, *events]) if name in names]
+    if not set(known) & set(model.variables):
+        raise DataError(f"the new rows have none of the model's columns {list(model.variables)}; rename them")
+    raw = frame.select(known).collect().to_pandas()
+    columns: Columns = {}
+    for name, var in model.variables.items():
+        if name not in raw:
+            columns[name] = np.full(len(raw), -1 if var.discrete else np.nan)
+        elif var.discrete:
+            columns[name] = level_codes(raw[name], name, var.labels)[0]
+        else:
+            columns[name] = allowed_values(number_column(raw[name], name), name, var.spec.values)
+        if var.event is not None and name in raw:
+            if var.event not in raw:
+                raise DataError(
+                    f"the new rows have times {name!r} without their events {var.event!r}; add it"
+                )
+            columns[name] = columns[name] * event_signs(raw[var.event], var.event)
+        if var.discrete:
+            columns[name] = columns[name].astype(np.int64)
+    return columns
+
+
+def distinct(columns: Columns) -> tuple[Columns, NDArray[np.int64]]:
+    """Take the distinct rows, and where among them every row is."""
+    matrix = np.column_stack([column.astype(float) for column in columns.values()])
+    rows, place = np.unique(matrix, axis=0, return_inverse=True)
+    found = {name: rows[:, i].astype(column.dtype) for i, (name, column) in enumerate(columns.items())}
+    return found, place.ravel()
+
+
+def blocks(model: CausalModel, parameters: Parameters, columns: Columns) -> Iterator[Block]:
+    """Predict distinct rows, those that lack the same variables together.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    parameters : mapping of str to ndarray
+        Tables with one leading axis, the draws.
+    columns : dict of str to ndarray
+        Distinct rows, from `read_rows` and `distinct`.
+    """
+    before: tuple[str, ...] = ()
+    means: Array | None = None
+    if model.treatment is not None:
+        before, means = outcome_means(model, parameters)
+    lacks = np.column_stack([is_missing(column) for column in columns.values()])
+    masks, which = np.unique(lacks, axis=0, return_inverse=True)
+    draws = len(parameters["class_weight"])
+    size = max(1, BLOCK // (draws * model.classes * (1 if means is None else means.shape[-1])))
+    for m, mask in enumerate(masks):
+        missing = {name for name, gone in zip(columns, mask, strict=True) if gone}
+        rows = np.flatnonzero(which.ravel() == m)
+        for part in np.array_split(rows, -(-len(rows) // size)):
+            own = {name: column[part] for name, column in columns.items()}
+            shares, outcome = _predicted(model, parameters, own, missing, before, means)
+            yield Block(rows=part, class_probability=shares, outcome=outcome)
+
+
+def _predicted(
+    model: CausalModel,
+    parameters: Parameters,
+    columns: Columns,
+    missing: set[str],
+    before: tuple[str, ...],
+    means: Array | None,
+) -> tuple[Array, Array | None]:
+    """Class probabilities (draws, rows, classes) and outcomes (draws, rows, arms) of rows that lack the same.
+
+    A missing variable without observed descendants drops out; the others are enumerated.
+    """
+    needed = ancestors(model, (set(model.variables) - missing) | set(before), stop=set())
+    open_ = [name for name in model.order if name in needed and name in missing]
+    levels = [range(model.size(name)) for name in open_]
+    if (combinations := int(np.prod([float(len(r)) for r in levels]))) > MAX_COMBINATIONS:
+        raise RefusedError(
+            f"rows miss {open_} at once, which have {combinations:,} combinations of levels; at most "
+            f"{MAX_COMBINATIONS:,} are summed over. Leave out their observed children, or impute"
+        )
+    variables = tuple(name for name in model.variables if name in needed)
+    filled = [_filled(columns, dict(zip(open_, at, strict=True))) for at in product(*levels)]
+    log_p = [log_joint(model, parameters, own, variables) for own in filled]
+    n = len(next(iter(columns.values())))
+    log_p = [np.broadcast_to(p, (*p.shape[:-1], n)) for p in log_p]
+    top = np.max([p.max(axis=-2) for p in log_p], axis=0)[..., None, :]
+    weights = [np.exp(p - top) for p in log_p]
+    joint = np.sum(weights, axis=0)
+    whole = joint.sum(axis=-2)
+    shares = joint / whole[..., None, :]
+    outcome = None
+    if means is not None:
+        outcome = np.zeros((len(shares), n, means.shape[-1]))
+        for own, weight in zip(filled, weights, strict=True):
+            index: tuple[Any, ...] = tuple(own[name] for name in before)
+            at = means[(slice(None), slice(None), *index)] if index else means[:, :, None]
+            outcome += (weight[..., None] * at).sum(axis=1)
+        outcome /= whole[..., None]
+    return np.moveaxis(shares, 1, 2), outcome
+
+
+def _filled(columns: Columns, levels: Mapping[str, int]) -> Columns:
+    return columns | {name: np.full_like(columns[name], level) for name, level in levels.items()}
