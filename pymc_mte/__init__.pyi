@@ -6,7 +6,8 @@ from .bayes.merge import merge as merge
 from .bayes.sample import sample as sample
 from .bayes.store import resume as resume
 from .calibration import calibrate as calibrate
-from .compare import compare as compare, compare_models as compare_models, loo as loo
+from .class_choice import ClassChoice as ClassChoice, choose_classes as choose_classes
+from .compare import compare as compare
 from .data import tabulate as tabulate
 from .errors import (
     DataError as DataError,
@@ -21,10 +22,13 @@ from .identify.sensitivity import sensitivity as sensitivity
 from .identify.splits import role_splits as role_splits
 from .intervene import do as do
 from .interventions import Interventions as Interventions, base_model as base_model
+from .ladder import ladder as ladder
 from .model import CausalModel as CausalModel
+from .model_comparison import compare_models as compare_models, loo as loo
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate
 from .moments.plan import Plan as Plan, plan as plan
+from .plots.classes_choice import plot_class_choice as plot_class_choice
 from .plots.comparison import plot_comparison as plot_comparison
 from .plots.graph import plot_graph as plot_graph
 from .plots.hierarchy import plot_hierarchy as plot_hierarchy

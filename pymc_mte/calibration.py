@@ -199,7 +199,8 @@ def _place(
     density = compiled.density.with_data(ready.built, keep="pooled_")  # the prior must not see the rows
     starts = [density.maps.unconstrain(start) for start in ready.starts]
     raw = sample_density(density, starts, options["seed"], options)
-    settled = settle(ready, raw, sampler="nutpie", seed=options["seed"])
+    given = given_rows(ready.model, ready.table)
+    settled = settle(ready, raw, given, sampler="nutpie", seed=options["seed"])
     values = with_first_levels(ready.model, {n: settled.kept[n].values for n in ready.model.dims})
     flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
     step = max(1, len(flat["class_weight"]) // POINTS)

@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.columns import allowed_values, event_signs, level_codes, level_key, number_column
 from pymc_mte.covariates import (
     STRATUM,
     check_conditioned,
@@ -18,7 +19,6 @@ from pymc_mte.covariates import (
     stratum_codes,
 )
 from pymc_mte.errors import DataError
-from pymc_mte.families import Values
 from pymc_mte.model import CausalModel
 from pymc_mte.readers import COUNT, distinct_rows, open_frame
 from pymc_mte.status import Note, Status, dump_notes, load_notes
@@ -26,6 +26,7 @@ from pymc_mte.variable import Level
 
 SAMPLING_WEIGHT = "sampling_weight"
 CLUSTER = "cluster"
+GROUP = "group"
 
 
 def tabulate(
@@ -34,6 +35,7 @@ def tabulate(
     count: str | None = None,
     weight: str | None = None,
     cluster: str | None = None,
+    group: str | None = None,
 ) -> xr.Dataset:
     """Reduce rows to distinct patterns with counts.
 
@@ -51,13 +53,17 @@ def tabulate(
         Column of sampling weights, positive; rescaled to mean 1 over the rows. For moment methods.
     cluster : str, optional
         Column that names each row's cluster (a school, a practice); the bootstrap resamples clusters.
+    group : str, optional
+        Column that names each row's group (a site, a donor): the posterior gives every group class
+        weights of its own, partially pooled; classes and all else are shared. Moments ignore it.
 
     Returns
     -------
     xarray.Dataset
         One entry per distinct row along ``pattern``: level numbers of the discrete variables (the
         levels themselves in ``attrs["levels"]`` of each), values of the continuous ones, ``count``
-        and, if asked for, ``sampling_weight`` and ``cluster``; censored times with a minus sign; the
+        and, if asked for, ``sampling_weight``, ``cluster`` and ``group`` (numbers; the groups' names are
+        in ``attrs["levels"]``); censored times with a minus sign; the
         model's covariates (text as
         indicators) under their names, its strata as one numbered ``stratum``.
         Attributes: ``n`` (sum of counts), ``notes`` (what was noticed, as JSON).
@@ -80,7 +86,7 @@ def tabulate(
     rows = open_frame(frame)
     if count is None and model.data is not None and model.data.count in rows.collect_schema().names():
         count = model.data.count
-    extra = {SAMPLING_WEIGHT: weight, CLUSTER: cluster}
+    extra = {SAMPLING_WEIGHT: weight, CLUSTER: cluster, GROUP: group}
     asked = {name: column for name, column in extra.items() if column is not None}
     events = [var.event for var in model.variables.values() if var.event is not None]
     needed = [*model.variables, *events, *model.covariates, *model.strata, *asked.values()]
@@ -100,6 +106,8 @@ def tabulate(
         if var.event is not None:
             columns[name] = columns[name] * event_signs(raw[var.event], var.event)
     columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}
+    if group is not None:
+        levels[GROUP] = tuple(str(v) for v in pd.factorize(raw[group], sort=True)[1])
     covariates, text_levels = covariate_columns(raw, model)
     columns |= covariates
     if model.strata:
@@ -114,7 +122,7 @@ def tabulate(
     return table
 
 
-def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
+def resolve(model: CausalModel, data: Any, group: str | None = None) -> tuple[CausalModel, xr.Dataset]:
     """Tabulate if needed, and fill the levels that the data have into the model.
 
     Parameters
@@ -123,13 +131,17 @@ def resolve(model: CausalModel, data: Any) -> tuple[CausalModel, xr.Dataset]:
         A model whose bernoulli levels may be left open.
     data : tabulated Dataset, or whatever `tabulate` takes
         The rows; ``None`` means the model's own data file.
+    group : str, optional
+        See `tabulate`; tabulated data must have it already.
     """
     if data is None:
         path = model.data_path
         if path is None:
             raise DataError(f"model {model.name!r} names no data file; pass the data")
         data = path
-    table = tabulate(data, model)
+    table = tabulate(data, model, group=group)
+    if group is not None and GROUP not in table:
+        raise DataError(f"the tabulated data have no groups; tabulate them again with group={group!r}")
     if missing := [name for name in model.variables if name not in table]:
         raise DataError(f"the tabulated data lack {missing}; tabulate them again with this model")
     check_conditioned(table, model)
@@ -149,15 +161,15 @@ def _in_model_levels(
     changed = {}
     for name, levels in found.items():
         own = model.variables[name].levels
-        if own is None or [_key(v) for v in own] == [_key(v) for v in levels]:
+        if own is None or [level_key(v) for v in own] == [level_key(v) for v in levels]:
             continue
-        place = {_key(level): i for i, level in enumerate(own)}
-        if set(place) != {_key(level) for level in levels}:
+        place = {level_key(level): i for i, level in enumerate(own)}
+        if set(place) != {level_key(level) for level in levels}:
             raise DataError(
                 f"the tabulated data have the levels {list(levels)} for {name!r}, the model has {list(own)}; "
                 "tabulate the rows again with this model"
             )
-        lookup = np.array([place[_key(level)] for level in levels])
+        lookup = np.array([place[level_key(level)] for level in levels])
         attrs = {"levels": json.dumps(list(own))}
         changed[name] = ("pattern", lookup[table[name].values], attrs)
     return table.assign(changed) if changed else table
@@ -169,7 +181,7 @@ def canonical_order(model: CausalModel, table: xr.Dataset) -> NDArray[np.int64]:
     for name in sorted(model.variables):
         column = table[name].values
         if model.variables[name].discrete:
-            labels = np.array([str(_key(v)) for v in model.variables[name].labels])
+            labels = np.array([str(level_key(v)) for v in model.variables[name].labels])
             column = np.unique(labels, return_inverse=True)[1][column]
         keys.append(column)
     keys += conditioned_columns(table).values()
@@ -183,7 +195,11 @@ def fingerprint(model: CausalModel, table: xr.Dataset) -> str:
     for name in sorted(model.variables):
         column = table[name].values[order]
         var = model.variables[name]
-        text = [str(_key(var.labels[v])) for v in column] if var.discrete else column.astype(float).tobytes()
+        text = (
+            [str(level_key(var.labels[v])) for v in column]
+            if var.discrete
+            else column.astype(float).tobytes()
+        )
         digest.update(f"{name}:".encode() + (text if isinstance(text, bytes) else "|".join(text).encode()))
     for name, column in conditioned_columns(table).items():
         digest.update(f"{name}:".encode() + column[order].astype(float).tobytes())
@@ -201,105 +217,16 @@ def columns_of(data: xr.Dataset, model: CausalModel) -> dict[str, NDArray[Any]]:
     return {name: data[name].values for name in model.variables}
 
 
-def _key(value: Any) -> Any:
-    """Make 0, 0.0, False and numpy scalars one key; text stays text."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bool):
-        return int(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def level_codes(
-    column: "pd.Series[Any]", name: str, levels: tuple[Level, ...] | None
-) -> tuple[NDArray[np.int64], tuple[Level, ...]]:
-    """Turn levels into their numbers, -1 for a missing value; refuse levels that are not listed."""
-    codes, uniques = pd.factorize(np.asarray(column, dtype=object), use_na_sentinel=True)
-    found = [_key(value) for value in uniques[:1001]]
-    if levels is None:
-        levels = _recognised(found, name)
-    place = {_key(level): i for i, level in enumerate(levels)}
-    unseen = [value for value in found if value not in place]
-    if unseen or len(uniques) > len(found):
-        raise DataError(
-            f"column {name!r} holds {unseen[:5]}, which are not among its levels {list(levels)[:10]}; "
-            "list them as levels in the model, or recode the column"
-        )
-    lookup = np.array([place[value] for value in found] + [-1], dtype=np.int64)
-    return lookup[codes], levels
-
-
 def _extra(column: "pd.Series[Any]", name: str, source: str) -> NDArray[Any]:
-    """Read sampling weights as numbers, clusters as codes."""
+    """Read sampling weights as numbers, clusters and groups as codes."""
+    if name == GROUP:
+        return np.asarray(pd.factorize(column, sort=True)[0])
     if name == CLUSTER:
         return np.asarray(pd.factorize(np.asarray(column, dtype=object), sort=False)[0])
     values = number_column(column, source)
     if (values <= 0).any():
         raise DataError(f"column {source!r}: sampling weights must be positive")
     return values
-
-
-def _recognised(found: list[Any], name: str) -> tuple[Level, ...]:
-    """Levels of a bernoulli variable that leaves them open: 0/1, booleans or two strings."""
-    if all(not isinstance(value, str) and value in (0, 1) for value in found):
-        return (0, 1)
-    if len(found) == 2 and all(isinstance(value, str) for value in found):
-        return tuple(sorted(found))
-    raise DataError(
-        f"column {name!r} is bernoulli without listed levels and holds {found[:5]}; only 0/1, booleans "
-        "or two strings are recognised, so list its two levels in the model or recode the column"
-    )
-
-
-def number_column(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
-    """Read a numeric column, missing values as NaN; refuse text, dates and infinities."""
-    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
-        raise DataError(f"column {name!r} holds dates or times; turn them into numbers first")
-    try:
-        values = pd.to_numeric(column, errors="raise").to_numpy(dtype=float, na_value=np.nan)
-    except (ValueError, TypeError):
-        numeric = pd.to_numeric(column, errors="coerce")
-        bad = column[numeric.isna() & column.notna()].iloc[:3].tolist()
-        raise DataError(
-            f"column {name!r} must be numeric and holds {bad}; recode these values or make them missing"
-        ) from None
-    if np.isinf(values).any():
-        raise DataError(
-            f"column {name!r} holds {int(np.isinf(values).sum())} infinite values; replace or remove them"
-        )
-    if any(isinstance(value, str) for value in column.iloc[:1000]):
-        raise DataError(f"column {name!r} holds numbers written as text; convert it to numbers")
-    return values
-
-
-VALUES = {
-    "positive": "positive numbers; a family that starts with hurdle_ has zeros too",
-    "nonnegative": "zero and positive numbers",
-    "counts": "whole numbers from 0 on",
-}
-
-
-def allowed_values(column: NDArray[np.float64], name: str, values: Values) -> NDArray[np.float64]:
-    """Refuse numbers that a family does not have; missing ones pass."""
-    if values == "real":
-        return column
-    bad = column <= 0 if values == "positive" else column < 0
-    if values == "counts":
-        bad |= (column != np.round(column)) & ~np.isnan(column)
-    if bad.any():
-        raise DataError(
-            f"column {name!r} holds {np.unique(column[bad])[:3].tolist()}; its family has {VALUES[values]}. "
-            "Recode the column or name another family"
-        )
-    return column
-
-
-def event_signs(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
-    """Minus where a time was censored; a missing mark stays missing."""
-    seen = number_column(column, name)
-    if not np.isin(seen[~np.isnan(seen)], (0, 1)).all():
-        raise DataError(f"column {name!r} marks events and must hold 1 (seen) or 0 (censored) only")
-    return 2 * seen - 1
 
 
 def _without_missing(

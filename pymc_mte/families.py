@@ -163,12 +163,18 @@ FAMILIES: dict[str, Family] = {
 }
 """Every family, by its name in model files."""
 
-LINKS: dict[str, tuple[str, Literal["logit", "identity"]]] = {
+LINKS: dict[str, tuple[str, Literal["logit", "identity", "log"]]] = {
     "bernoulli": ("p", "logit"),
     "categorical": ("p", "logit"),
     "ordinal": ("p", "logit"),
     "binomial": ("p", "logit"),
     "normal": ("mean", "identity"),
     "student_t": ("mean", "identity"),
+    "poisson": ("rate", "log"),
+    "negative_binomial": ("mean", "log"),
+    "gamma": ("mean", "log"),
+    "lognormal": ("mean", "log"),
+    "exponential": ("scale", "log"),
+    "weibull": ("scale", "log"),
 }
 """By family: the parameter that covariates shift, and the scale on which they do."""

@@ -10,8 +10,8 @@ import xarray as xr
 
 from pymc_mte.bayes.groups import identification_dataset
 from pymc_mte.bayes.sample import sample
-from pymc_mte.compare import compare
-from pymc_mte.data import resolve
+from pymc_mte.compare import compare, why_not_comparable
+from pymc_mte.data import complete_rows, resolve
 from pymc_mte.errors import RefusedError
 from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel
@@ -37,7 +37,8 @@ class Fit:
     posterior : DataTree or None
         From `sample`; None when the model file asks for moments only.
     comparison : pandas.DataFrame or None
-        From `compare`; None without a posterior or a treatment.
+        From `compare`; None without a posterior or a treatment, with covariates, or where missing
+        values were summed out (the moments then rest on the complete rows).
     """
 
     model: CausalModel
@@ -173,7 +174,7 @@ def fit(
     """
     model, table = resolve(model, data)
     found = identify(model, table, base=base, rng=random_seed)
-    moments = estimate(model, table, base=base, n_boot=n_boot, rng=random_seed)
+    moments = estimate(model, complete_rows(model, table), base=base, n_boot=n_boot, rng=random_seed)
     sampling |= {"base": base, "progressbar": progressbar}
     return finish(model, table, moments, found, random_seed=random_seed, **sampling)
 
@@ -191,5 +192,6 @@ def finish(
     if model.why_no_posterior is not None:
         return Fit(model=model, identification=found, moments=moments, posterior=None, comparison=None)
     posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)
-    joined = None if model.treatment is None else compare(posterior, moments, rng=random_seed)
+    compared = model.treatment is not None and why_not_comparable(model, table) is None
+    joined = compare(posterior, moments, rng=random_seed) if compared else None
     return Fit(model=model, identification=found, moments=moments, posterior=posterior, comparison=joined)

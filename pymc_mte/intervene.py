@@ -60,7 +60,7 @@ def do(
     ModelError
         For unknown variables or levels, an outcome that is set, or a continuous variable that is.
     RefusedError
-        If the result holds no tables.
+        If the result holds no tables, or the model has covariates.
 
     Examples
     --------
@@ -71,6 +71,10 @@ def do(
     (0.5, 0.40625)
     """
     model = model_of(result)
+    if model.covariates:
+        raise RefusedError(
+            "do takes no covariates: read potential_outcome and effect of the result, which average over them"
+        )
     outcome = model.outcome if outcome is None else outcome
     levels = _level_numbers(model, values, outcome)
     assert outcome is not None

@@ -301,6 +301,11 @@ class CausalModel(Part):
         return tuple(name for name, var in self.variables.items() if not var.discrete)
 
     @property
+    def censored(self) -> bool:
+        """Whether some values of the outcome are known only to be larger than what was seen."""
+        return self.outcome is not None and self.variables[self.outcome].event is not None
+
+    @property
     def n_cells(self) -> int:
         """Number of cells of the table of all discrete variables."""
         return int(np.prod([float(self.size(v)) for v in self.discrete_variables]))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pymc_mte.families import binomial_table
+from pymc_mte.families import LINKS, binomial_table
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.variable import Variable
 
@@ -139,10 +139,14 @@ def draw_variable(
     latent: NDArray[np.int64],
     columns: Columns,
     rng: np.random.Generator,
+    shift: Array | None = None,
 ) -> NDArray[Any]:
-    """Draw one variable for rows whose classes and parents are known."""
+    """Draw one variable for rows whose classes and parents are known.
+
+    ``shift`` (rows) moves the location of a variable without listed levels, on the scale of its link.
+    """
     var, n = model.variables[variable], len(latent)
-    gathered = []
+    own = []
     for parameter, kind in var.spec.parameters.items():
         value = parameters[f"{parameter}_{variable}"]
         if var.discrete:
@@ -151,10 +155,11 @@ def draw_variable(
         if by_parents(var, parameter):
             index += tuple(columns[p] for p in var.parents)
         if kind.scope == "shared":
-            gathered.append(value)
-        elif index:
-            gathered.append(value[index])
-        else:
-            gathered.append(np.broadcast_to(value, (n, *value.shape)))
-    drawn = var.spec.draw(rng, *gathered)
+            own.append(value)
+            continue
+        value = value[index] if index else np.broadcast_to(value, (n, *value.shape))
+        if shift is not None and parameter == LINKS[var.family][0]:
+            value = value + shift if LINKS[var.family][1] == "identity" else value * np.exp(shift)
+        own.append(value)
+    drawn = var.spec.draw(rng, *own)
     return drawn if var.censor_at is None else np.where(drawn > var.censor_at, -var.censor_at, drawn)

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.data import allowed_values, event_signs, is_missing, level_codes, number_column
+from pymc_mte.columns import allowed_values, event_signs, level_codes, number_column
+from pymc_mte.data import is_missing
 from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import ancestors, outcome_means
 from pymc_mte.model import CausalModel, Parameters

@@ -24,7 +24,15 @@ from pymc_mte.functionals import (
     potential_outcomes,
 )
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import TINY, Columns, draw_variable, log_density, log_joint, with_class_axis
+from pymc_mte.network import (
+    TINY,
+    Columns,
+    draw_variable,
+    gathered,
+    log_density,
+    log_joint,
+    with_class_axis,
+)
 
 Array = NDArray[np.float64]
 
@@ -37,7 +45,8 @@ def centred_covariates(table: xr.Dataset) -> Array | None:
     values = covariate_matrix(table)
     if values is None:
         return None
-    return np.asarray(values - np.average(values, axis=0, weights=effective_weights(table)))
+    moved = values - np.average(values, axis=0, weights=effective_weights(table))
+    return np.asarray(np.where(np.ptp(values, axis=0) == 0, 0.0, moved))  # no rounding errors of constants
 
 
 def given_rows(model: CausalModel, table: xr.Dataset) -> tuple[Array | None, Array]:
@@ -88,10 +97,13 @@ def log_density_given(
 ) -> Array:
     """Log-density of a shifted variable per class and row: (..., class or 1, row)."""
     column = np.asarray(columns[variable])
-    if not model.variables[variable].discrete:
-        shift = _shift(model, variable, parameters, covariates)
-        moved = {**columns, variable: column - shift[..., None, :]}
-        return log_density(model, variable, parameters, moved)
+    var = model.variables[variable]
+    if not var.discrete:
+        own, (parameter, link) = gathered(model, variable, parameters, columns), LINKS[var.family]
+        shift = _shift(model, variable, parameters, covariates)[..., None, :]
+        own[parameter] = own[parameter] + shift if link == "identity" else own[parameter] * np.exp(shift)
+        missing = np.isnan(column)
+        return np.where(missing, 0.0, var.spec.log_density(np.where(missing, 1.0, column), **own))
     log_p = log_table_given(model, variable, parameters, covariates)
     lead = len(model.variables[variable].parents) + 2
     index: tuple[Any, ...] = tuple(
@@ -134,7 +146,10 @@ def row_parameters(model: CausalModel, parameters: Parameters, covariates: Array
             continue
         shift = _shift(model, name, parameters, covariates)
         shift = shift.reshape(*shift.shape, *(1,) * (value.ndim - 2))
-        out[key] = value + shift if link == "identity" else special.expit(special.logit(value) + shift)
+        if link == "logit":
+            out[key] = special.expit(special.logit(value) + shift)
+        else:
+            out[key] = value + shift if link == "identity" else value * np.exp(shift)
     return out
 
 
@@ -209,8 +224,8 @@ def draw_given(
         if covariates is None or name not in model.regressed:
             columns[name] = draw_variable(model, name, parameters, latent, columns, rng)
         elif not model.variables[name].discrete:
-            drawn = draw_variable(model, name, parameters, latent, columns, rng)
-            columns[name] = drawn + _shift(model, name, parameters, covariates)
+            shift = _shift(model, name, parameters, covariates)
+            columns[name] = draw_variable(model, name, parameters, latent, columns, rng, shift)
         else:
             log_table = log_table_given(model, name, parameters, covariates)
             own = latent if model.variables[name].latent else 0

@@ -16,6 +16,8 @@ from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.settle import settle
 from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, complete_rows, data_notes, fingerprint
 from pymc_mte.identify.identification import Identification, identify
+from pymc_mte.identify.likelihood import CLASS_LEVEL
+from pymc_mte.model import CausalModel
 from pymc_mte.regression import given_rows
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
@@ -40,23 +42,20 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
     if "kept_chains" in raw.attrs:  # an interruption may have left some out
         ready = replace(ready, started=ready.started[raw.attrs["kept_chains"]])
     model, table, about = ready.model, ready.table, raw.attrs.get("approximation", {})
-    settled = settle(ready, raw, sampler=sampler, seed=seed)
-    posterior, given = settled.posterior, given_rows(model, table)
+    given = given_rows(model, table)
+    settled = settle(ready, raw, given, sampler=sampler, seed=seed)
+    posterior, kept = settled.posterior, settled.kept
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(settled.stats)})
     tree["posterior"].attrs |= {"kind": settled.kind, "inference_library": settled.library, **about}
-    tree["modes"] = xr.DataTree(settled.modes)
-    if settled.evidence is not None:
-        tree["evidence"] = xr.DataTree(settled.evidence)
-    add_predictive(tree, ready.built, model, settled.kept, given, seed)
+    for name, group in settled.groups.items():
+        tree[name] = xr.DataTree(group)
+    add_predictive(tree, ready.built, model, kept, given, seed)
     add_observed(tree, model, table)
-    found = identify(model, complete_rows(model, table))
-    densities = log_prior_density(ready.built, settled.kept), total_log_likelihood(tree, model, table)
+    found = judged(model, table)
+    densities = log_prior_density(ready.built, kept), total_log_likelihood(tree, model, table)
     learnt = what_was_learnt(model, ready.built, posterior, *densities, seed, given)
-    report = (
-        identification_dataset(found)
-        .merge(learnt)
-        .assign_attrs(agreement(raw["sample_stats"].to_dataset(), ready.at_best))
-    )
+    shares = agreement(raw["sample_stats"].to_dataset(), ready.at_best)
+    report = identification_dataset(found).merge(learnt).assign_attrs(shares)
     tree["identification"] = xr.DataTree(report)
     notes = [*settled.notes, *learnt_notes(learnt, found.identified)]
     if ready.start is not None:
@@ -73,6 +72,22 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
         notes=dump_notes(_with_known(notes, table, found)),
     )
     return tree
+
+
+def judged(model: CausalModel, table: xr.Dataset) -> Identification:
+    """Identification report of the complete rows.
+
+    Given its covariates a row follows the same graph, so what the likelihood identifies is judged without
+    them; moments reach averages only.
+    """
+    complete = complete_rows(model, table)
+    found = identify(model, complete if complete.sizes["pattern"] else None)
+    if not model.covariates:
+        return found
+    fields = {name: getattr(model, name) for name in type(model).model_fields}
+    plain = identify(CausalModel(**fields | {"covariates": (), "covariate_levels": {}})).identified
+    lost = {n for n, good in found.identified.items() if not good and n not in CLASS_LEVEL}
+    return replace(found, identified={n: good and n not in lost for n, good in plain.items()})
 
 
 def _with_known(notes: list[Note], table: xr.Dataset, found: Identification) -> list[Note]:

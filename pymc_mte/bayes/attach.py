@@ -11,7 +11,7 @@ from pymc_mte.bayes.effects import symbolic_functionals
 from pymc_mte.bayes.grid import Grid, on_grid
 from pymc_mte.bayes.priors import Prior, Tensor, merge_priors
 from pymc_mte.bayes.rowwise import needs_rows
-from pymc_mte.data import resolve
+from pymc_mte.data import GROUP, resolve
 from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import functional_dims
 from pymc_mte.model import CausalModel
@@ -27,6 +27,7 @@ def add_to_model(
     outcome: OutcomeDensity | None = None,
     *,
     grid: Grid | None = None,
+    group: str | None = None,
 ) -> dict[str, Tensor]:
     """Add a causal model with its data to the PyMC model whose context is open.
 
@@ -55,14 +56,16 @@ def add_to_model(
         continuous family in the model; its parameters are not created.
     grid : float, mapping or "auto", optional
         Round continuous variables to bins of this width, see `build_model`.
+    group : str, optional
+        Column of groups whose class weights are partially pooled, see `build_model`.
 
     Returns
     -------
     dict of str to tensor
-        Parameters and, unless ``outcome`` is given or the model has covariates, the functionals ``potential_outcome``, ``effect``,
-        ``ate``, ``att``, ``effect_sd``, ``weight_harmed`` and ``arm_mean``, which are deterministic
-        variables of the PyMC model, by their names without the prefix. A bernoulli ``p`` is the
-        probability of the second level.
+        Parameters and, unless ``outcome`` is given or the model has covariates, the functionals
+        ``potential_outcome``, ``effect``, ``ate``, ``att``, ``effect_sd``, ``weight_harmed`` and
+        ``arm_mean``, which are deterministic variables of the PyMC model, by their names without the
+        prefix. A bernoulli ``p`` is the probability of the second level.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def add_to_model(
     """
     if pm.Model.get_context(error_if_none=False) is None:
         raise ModelError("add_to_model: no PyMC model is open; call it inside `with pm.Model():`")
-    model, table = checked(model, data, grid)
+    model, table = checked(model, data, grid, group)
     if outcome is not None:
         _check_own_outcome(model, table)
     chosen = merge_priors(model, priors)
@@ -115,17 +118,20 @@ def add_to_model(
         ) from None
 
 
-def checked(model: CausalModel, data: Any, grid: Grid | None = None) -> tuple[CausalModel, xr.Dataset]:
+def checked(
+    model: CausalModel, data: Any, grid: Grid | None = None, group: str | None = None
+) -> tuple[CausalModel, xr.Dataset]:
     """Tabulate, round where that is asked for, and refuse what has no posterior."""
     if model.unbuilt is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.unbuilt}")
     if model.interventions is not None:
         raise ModelError("add_to_model: mixtures of interventions are built by `build_model` alone")
-    model, table = resolve(model, data)
+    model, table = resolve(model, data, group)
     if table["count"].dtype.kind != "i":
         raise DataError("the posterior needs whole counts; real-valued tables are for moment methods only")
-    if grid is not None and needs_rows(model, table):
-        raise ModelError(f"grid: {ROW_BY_ROW}")
+    for name, asked in (("grid", grid is not None), ("group", GROUP in table)):
+        if asked and needs_rows(model, table):
+            raise ModelError(f"{name}: {ROW_BY_ROW}")
     return model, table if grid is None else on_grid(model, table, grid)
 
 

@@ -22,6 +22,7 @@ def build_model(
     start: Any = None,
     priors: Mapping[str, Prior] | None = None,
     grid: Grid | None = None,
+    group: str | None = None,
 ) -> pm.Model:
     """Build (do not sample) the Bayesian latent-class causal model.
 
@@ -42,13 +43,21 @@ def build_model(
         are the candidates. They are searched anew where none is given.
     priors : mapping, optional
         Replacements by parameter name, e.g. ``{"p_z": 1.0}`` (Dirichlet concentration),
-        ``{"mean_y": {"dist": "normal", "mu": 0, "sigma": 10}}`` or ``{"sd_y": f}`` with
+        ``{"mean_y": {"dist": "normal", "mu": 0, "sigma": 10}}``, ``{"p_x": {"pooled": 0.5}}`` (classes
+        vary around a shared value; half-normal scale of that spread, in log-odds or, for a mean, in pooled
+        standard deviations) or ``{"sd_y": f}`` with
         ``f(name, dims)`` returning a random variable.
     grid : float, mapping or "auto", optional
         Round the continuous variables (normal or student_t) to bins of this width, in their units, and
         take the exact likelihood of the rounded values: the cost then depends on the number of bins,
         not of rows. ``{name: width}`` for several; ``"auto"`` is a tenth of the smallest standard
         deviation within a class, by maximum likelihood.
+    group : str, optional
+        Column that names each row's group (a site, a donor); tabulated data have it already. Every group
+        then has class weights of its own, ``group_class_weight``, partially pooled: their logs vary
+        around ``class_weight_shared`` with the standard deviation ``class_weight_spread`` ~
+        HalfNormal(1). ``class_weight`` is their average over the rows. All else is shared, so classes
+        mean the same in every group.
 
     Returns
     -------
@@ -80,7 +89,7 @@ def build_model(
         return build_targets(model, data, base=base, start=start, priors=priors)
     if base is not None or start is not None:
         raise ModelError("base and start: only a model with interventions takes them here; leave them out")
-    model, table = checked(model, data, grid)
+    model, table = checked(model, data, grid, group)
     with pm.Model() as built:
         compose(model, table, merge_priors(model, priors))
     return built

@@ -16,6 +16,7 @@ from pymc_mte.bayes.settle import settle
 from pymc_mte.data import resolve
 from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.model import CausalModel
+from pymc_mte.regression import given_rows
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -85,7 +86,8 @@ class CompiledPosterior:
         ready, density = self.prepare(data, chains=chains, random_seed=random_seed)
         options = _options(draws, tune, chains, cores, target_accept, False)
         raw = sample_density(density, _vectors(ready, density), random_seed, options)
-        settled = settle(ready, raw, sampler="nutpie", seed=random_seed)
+        given = given_rows(ready.model, ready.table)
+        settled = settle(ready, raw, given, sampler="nutpie", seed=random_seed)
         divergent = int(settled.stats["diverging"].sum())
         return settled.posterior.assign_attrs(divergences=divergent, switching_share=settled.switching)
 

@@ -12,9 +12,11 @@ from pymc_mte.bayes.densities import LOG_DENSITY
 from pymc_mte.bayes.grid import observe_on_grid, widths_of
 from pymc_mte.bayes.layout import Code, level_numbers, pattern_layout, pooled_scale
 from pymc_mte.bayes.mixture import continuous_mixture
-from pymc_mte.bayes.priors import Prior, Tensor, add_parameter, free_dims
+from pymc_mte.bayes.pooling import add_group_weights, add_pooled
+from pymc_mte.bayes.priors import Prior, Tensor, free_dims
 from pymc_mte.bayes.rowwise import compose_rows, needs_rows
 from pymc_mte.bayes.scored import scored_mixture
+from pymc_mte.data import GROUP
 from pymc_mte.families import binomial_coefficients
 from pymc_mte.model import CausalModel
 
@@ -55,18 +57,21 @@ def compose(
     }
     current.add_coords(coords)
     scales = {v: pooled_scale(model, table, v) for v in model.continuous_variables}
-    parameters = {
-        name: add_parameter(
-            model,
-            name,
-            priors.get(name),
-            *scales.get(model.owners.get(name, ("",))[0], (None, None)),
-        )
+    parameters: dict[str, Tensor] = {}
+    if GROUP in table:
+        by_group, average = add_group_weights(model, table, priors.get("class_weight"))
+        parameters["class_weight"] = average
+    parameters |= {
+        name: add_pooled(model, name, priors.get(name), *scales.get(_owner(model, name), (None, None)))
         for name in model.dims
-        if outcome is None or model.owners.get(name, ("",))[0] != model.outcome
+        if name not in parameters and (outcome is None or _owner(model, name) != model.outcome)
     }
     code = level_numbers(model, layout)
-    log_cells = _log_joint_cells(model, parameters, code)
+    if GROUP in table:
+        unweighted = parameters | {"class_weight": pt.ones(model.classes)}
+        log_cells = pt.log(by_group)[:, :, None] + _log_joint_cells(model, unweighted, code)[None]
+    else:
+        log_cells = _log_joint_cells(model, parameters, code)
     if model.discrete_variables:
         _observe_counts(log_cells, layout)
     if outcome is not None:
@@ -74,6 +79,10 @@ def compose(
     elif model.continuous_variables:
         _observe_rows(model, parameters, log_cells, code, layout, widths_of(model, table))
     return parameters
+
+
+def _owner(model: CausalModel, name: str) -> str:
+    return model.owners.get(name, ("",))[0]
 
 
 def _log_joint_cells(model: CausalModel, parameters: Mapping[str, Tensor], code: Code) -> Tensor:
@@ -106,12 +115,16 @@ def _look_up(value: Tensor, dims: tuple[str, ...], code: Code) -> Tensor:
 
 
 def _observe_counts(log_cells: Tensor, layout: xr.Dataset) -> None:
-    p, count = pt.exp(log_cells).sum(axis=0), layout["count"].values
+    p, count = pt.exp(log_cells).sum(axis=-2), layout["count"].values
+    if GROUP in layout:
+        group = layout[GROUP].values
+        count = np.zeros((group.max() + 1, layout.sizes["cell"]), dtype="int64")
+        np.add.at(count, (group, layout["cell_of_row"].values), layout["row_count"].values)
     if layout.attrs["rest"]:
-        p = pt.join(0, p, pt.maximum(1.0 - p.sum(), 1e-300)[None])
-        count = np.append(count, 0)
+        p = pt.join(-1, p, pt.maximum(1.0 - p.sum(axis=-1, keepdims=True), 1e-300))
+        count = np.concatenate([count, np.zeros_like(count[..., :1])], axis=-1)
     counts = pm.Data("count", count.astype("int64"))
-    pm.Multinomial("counts", n=pm.Data("n", np.int64(count.sum())), p=p, observed=counts)
+    pm.Multinomial("counts", n=pm.Data("n", count.sum(axis=-1).astype("int64")), p=p, observed=counts)
 
 
 def _observe_rows(
@@ -123,7 +136,7 @@ def _observe_rows(
     widths: Mapping[str, float],
 ) -> None:
     where = pm.Data("cell_of_row", layout["cell_of_row"].values)
-    log_class = _log_class(model, log_cells, where)
+    log_class = _log_class(model, log_cells, where, layout)
     by_row = [_by_row(model, parameters, v, code, where) for v in model.continuous_variables]
     if widths:
         row = {name: pt.as_tensor(code[name])[where] for name in model.discrete_variables}
@@ -139,9 +152,12 @@ def _observe_rows(
     )
 
 
-def _log_class(model: CausalModel, log_cells: Tensor, where: Tensor) -> Tensor:
-    """Log P(class | discrete part of the row): (row, class)."""
-    log_class = log_cells - pm.math.logsumexp(log_cells, axis=0, keepdims=True)
+def _log_class(model: CausalModel, log_cells: Tensor, where: Tensor, layout: xr.Dataset) -> Tensor:
+    """Log P(class | discrete part of the row, group): (row, class)."""
+    log_class = log_cells - pm.math.logsumexp(log_cells, axis=-2, keepdims=True)
+    if GROUP in layout:
+        group = pm.Data("group_of_row", layout[GROUP].values)
+        return log_class[group, :, where if model.discrete_variables else 0]
     return log_class[:, where].T if model.discrete_variables else log_class.T + 0.0 * where[:, None]
 
 
@@ -171,7 +187,7 @@ def _observe_own(
     observed = pm.Data("value", layout["value"].values)
     row = {name: pt.as_tensor(code[name])[where][:, None] for name in model.discrete_variables}
     row |= {name: observed[:, [i]] for i, name in enumerate(model.continuous_variables)}
-    total = _log_class(model, log_cells, where)
+    total = _log_class(model, log_cells, where, layout)
     total = total + outcome(np.arange(model.classes)[None, :], row[str(model.treatment)], row)
     for name in model.continuous_variables:
         if name != model.outcome:

@@ -8,12 +8,13 @@ import pymc as pm
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.bayes.pooling import BY_GROUP
 from pymc_mte.bayes.rowwise import needs_rows
 from pymc_mte.bayes.start import with_first_levels
-from pymc_mte.data import columns_of, effective_weights
+from pymc_mte.data import GROUP, columns_of, effective_weights
 from pymc_mte.identify.identification import Identification
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import log_sum_classes
+from pymc_mte.network import TINY, log_sum_classes
 from pymc_mte.regression import MAX_BLOCK, centred_covariates, functionals_given, log_joint_given
 from pymc_mte.results import dataset
 
@@ -99,7 +100,8 @@ def _predictive(model: CausalModel, drawn: xr.Dataset) -> xr.Dataset:
     The row-wise likelihood draws whole rows: ``rows`` (row, variable), level numbers and values.
     """
     whole = "counts" not in drawn and bool(model.discrete_variables)
-    names = {"counts": ("cell",), "rows": ("row", "variable" if whole else "continuous")}
+    cells = ("group", "cell") if "counts" in drawn and drawn["counts"].ndim == 4 else ("cell",)
+    names = {"counts": cells, "rows": ("row", "variable" if whole else "continuous")}
     out = xr.Dataset({str(n): (("chain", "draw", *names[str(n)]), drawn[n].values) for n in drawn.data_vars})
     return out.assign_coords(variable=list(model.variables)) if whole else out
 
@@ -137,7 +139,7 @@ def total_log_likelihood(tree: xr.DataTree, model: CausalModel, table: xr.Datase
 
 
 def _chains(model: CausalModel, posterior: xr.Dataset) -> list[Parameters]:
-    names = model.posterior_dims
+    names = [*model.posterior_dims, *([BY_GROUP] if BY_GROUP in posterior else [])]
     return [{n: posterior[n].values[c] for n in names} for c in range(posterior.sizes["chain"])]
 
 
@@ -148,7 +150,12 @@ def _log_p(model: CausalModel, parameters: Parameters, table: xr.Dataset) -> Ite
     size = min(100, max(1, MAX_BLOCK // (model.classes * table.sizes["pattern"])))
     for block in np.array_split(np.arange(draws), max(1, draws // size)):
         part = {n: v[block] for n, v in parameters.items()}
-        yield log_sum_classes(log_joint_given(model, part, columns, given))
+        by_group = part.pop(BY_GROUP, None)
+        log_p = log_joint_given(model, part, columns, given)
+        if by_group is not None:  # the row's group knows its class weights better than the average
+            known = np.log(np.maximum(by_group, TINY)[:, table[GROUP].values])
+            log_p += np.moveaxis(known, 1, 2) - np.log(np.maximum(part["class_weight"], TINY))[..., None]
+        yield log_sum_classes(log_p)
 
 
 def identification_dataset(found: Identification) -> xr.Dataset:

@@ -25,7 +25,7 @@ def align_chains(
     model : CausalModel
         The graph.
     values : mapping of str to ndarray
-        Draws (chain, draw, ...).
+        Draws (chain, draw, ...); what is no parameter of the model has the class first.
     pivots : mapping of str to ndarray
         What each chain is matched to: (chain, ...).
     scales : mapping of str to float
@@ -39,11 +39,9 @@ def align_chains(
         preferred = match_classes(own[::SWITCH_EVERY], pivot)[0]
         orders.append(order)
         switched.append((preferred != order).any(axis=-1).mean())
-    order = np.array(orders)
-    out = {
-        n: take_classes(v, order, 2) if model.posterior_dims[n][:1] == ("class",) else v
-        for n, v in values.items()
-    }
+    order, dims = np.array(orders), model.posterior_dims
+    moves = {name for name in values if dims.get(name, ("class",))[:1] == ("class",)}
+    out = {n: take_classes(v, order, 2) if n in moves else v for n, v in values.items()}
     return out, float(np.mean(switched))
 
 
@@ -69,11 +67,10 @@ def align_draws(
     lead = values["class_weight"].shape[:2]
     flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in values.items()}
     target = class_profile(model, {name: value[None] for name, value in pivot.items()}, scales)[0]
+    dims = model.posterior_dims
     order, ambiguous = match_classes(class_profile(model, flat, scales), target)
-    out = {
-        n: take_classes(v, order, 1) if model.posterior_dims[n][:1] == ("class",) else v
-        for n, v in flat.items()
-    }
+    moves = {name for name in flat if dims.get(name, ("class",))[:1] == ("class",)}
+    out = {n: take_classes(v, order, 1) if n in moves else v for n, v in flat.items()}
     return {name: value.reshape(*lead, *value.shape[1:]) for name, value in out.items()}, float(
         ambiguous.mean()
     )

@@ -8,7 +8,7 @@ import pymc as pm
 import xarray as xr
 
 from pymc_mte.bayes.priors import Tensor
-from pymc_mte.data import columns_of
+from pymc_mte.data import GROUP, columns_of
 from pymc_mte.model import CausalModel
 from pymc_mte.network import cell_columns
 
@@ -60,6 +60,8 @@ def pattern_layout(model: CausalModel, table: xr.Dataset) -> xr.Dataset:
         },
         attrs={"rest": rest},
     )
+    if GROUP in table:
+        layout[GROUP] = ("row", table[GROUP].values)
     if model.continuous_variables:
         value = np.column_stack([columns[v] for v in model.continuous_variables])
         layout["value"] = (("row", "continuous"), value)

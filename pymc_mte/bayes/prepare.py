@@ -9,11 +9,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.build import build_model
-from pymc_mte.bayes.modes import Modes, at_best, chain_modes, chain_starts, find_modes, one_mode
+from pymc_mte.bayes.modes import OVERDISPERSED, Modes, at_best, chain_modes, chain_starts, find_modes
+from pymc_mte.bayes.pooling import pooled_values
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.rowstart import chain_start, row_starting_point
 from pymc_mte.bayes.rowwise import needs_rows
-from pymc_mte.bayes.start import without_first_levels
+from pymc_mte.bayes.start import JITTER, without_first_levels
 from pymc_mte.data import columns_of
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import pooled_scales
@@ -34,10 +35,12 @@ class Prepared:
         Tabulated data.
     built : pymc.Model
         The posterior.
+    pivot : mapping of str to ndarray
+        The best optimum, classes in the order of the package.
     problem : Problem or None
-        The data as the climbs see them; None where the likelihood takes rows.
-    modes : Modes
-        Where chains start, classes in the order of the package.
+        The data as the climbs see them; None with the row-wise likelihood.
+    modes : Modes or None
+        All modes that were found; None with the row-wise likelihood, where one optimum is looked for.
     started : ndarray of int, shape (runs,)
         Mode at which each chain starts.
     chains : int
@@ -55,19 +58,15 @@ class Prepared:
     model: CausalModel
     table: xr.Dataset
     built: pm.Model
+    pivot: Parameters
     problem: Problem | None
-    modes: Modes
+    modes: Modes | None
     started: NDArray[np.int64]
     chains: int
     scales: dict[str, float]
     starts: list[Parameters]
     at_best: float
     start: xr.DataTree | None
-
-    @property
-    def pivot(self) -> Parameters:
-        """Parameters of the best mode."""
-        return self.modes.best
 
     @property
     def n(self) -> float:
@@ -101,18 +100,22 @@ def prepare(
     """
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     built = build_model(model, table, priors=priors)
-    rng = np.random.default_rng(seed)
-    scales = pooled_scales(model, columns, counts)
+    scales, rng = pooled_scales(model, columns, counts), np.random.default_rng(seed)
     if needs_rows(model, table):
-        point, share = row_starting_point(model, table, start, seed)
-        problem, modes = None, one_mode(point, share)
-        started = chain_modes(modes, chains)
-        starts = [chain_start(model, table, point, scales, rng) for _ in started]
+        pivot, share = row_starting_point(model, table, start, seed)
+        problem, modes, started = None, None, np.zeros(chains, dtype=np.int64)
+        spreads = [OVERDISPERSED if chain % 2 else JITTER for chain in range(chains)]
+        starts = [chain_start(model, table, pivot, scales, rng, spread) for spread in spreads]
     else:
         problem = make_problem(model, columns, counts, seed=seed)
         modes = find_modes(problem, start, priors=priors)
-        started = chain_modes(modes, chains)
-        starts = [without_first_levels(model, p) for p in chain_starts(problem, modes, started, rng)]
+        pivot, share, started = modes.best, at_best(modes), chain_modes(modes, chains)
+        if not set(model.dims) <= {rv.name for rv in built.free_RVs}:
+            # The variables behind pooled parameters have no labels to be matched by: one mode for all.
+            started = np.zeros(chains, dtype=np.int64)
+        points = chain_starts(problem, modes, started, rng)
+        starts = [without_first_levels(model, point) for point in points]
+        starts = [pooled_values(built, model, start, scales) for start in starts]
     return Prepared(
         model=model,
         table=table,
@@ -121,8 +124,9 @@ def prepare(
         modes=modes,
         started=started,
         chains=chains,
+        pivot=pivot,
         scales=scales,
         starts=starts,
-        at_best=at_best(modes),
+        at_best=share,
         start=start,
     )

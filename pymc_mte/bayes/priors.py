@@ -17,7 +17,7 @@ type Tensor = Any
 """A symbolic PyTensor variable; PyTensor's own annotations are too partial to use."""
 
 Prior = float | list[float] | Mapping[str, Any] | Callable[..., Any]
-"""A Dirichlet concentration, a ``{dist = ..., ...}`` table, or ``f(name, dims) -> random variable``."""
+"""A Dirichlet concentration, a ``{dist = ..., ...}`` or ``{pooled = scale}`` table, or ``f(name, dims)``."""
 
 TABLE_CONCENTRATION = 2.0
 WIDTH = 2.5
@@ -100,7 +100,7 @@ def free_dims(model: CausalModel, name: str) -> tuple[str, ...]:
     return model.dims[name][:-1] if is_bernoulli(model, name) else model.dims[name]
 
 
-def _concentration(model: CausalModel, name: str, prior: object) -> NDArray[np.float64]:
+def concentration(model: CausalModel, name: str, prior: object) -> NDArray[np.float64]:
     """Spread a number or a list over a table's axes; a probability has the levels failure and success."""
     shape = (*model.shapes[name], 2) if model.kind(name).support == "unit" else model.shapes[name]
     try:
@@ -155,12 +155,12 @@ def add_parameter(
             raise ModelError(f"prior of {name}: {dist} has no {sorted(unknown)}; it takes {taken}")
         return DISTRIBUTIONS[dist](name, **arguments, dims=dims)
     if probability:
-        concentration = _concentration(model, name, TABLE_CONCENTRATION if prior is None else prior)
-        if concentration.ndim > len(dims):
-            return pm.Beta(name, alpha=concentration[..., 1], beta=concentration[..., 0], dims=dims)
-        if concentration.shape[-1] == 1:  # one class: nothing to transform
-            return pm.Dirichlet(name, a=concentration, dims=dims)
-        return pm.Dirichlet(name, a=concentration, dims=dims, default_transform=LogRatio())
+        a = concentration(model, name, TABLE_CONCENTRATION if prior is None else prior)
+        if a.ndim > len(dims):
+            return pm.Beta(name, alpha=a[..., 1], beta=a[..., 0], dims=dims)
+        if a.shape[-1] == 1:  # one class: nothing to transform
+            return pm.Dirichlet(name, a=a, dims=dims)
+        return pm.Dirichlet(name, a=a, dims=dims, default_transform=LogRatio())
     if prior is not None:
         raise ModelError(f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}")
     if kind.support == "real":

@@ -73,8 +73,7 @@ class RowLayout:
     weight : ndarray of shape (row,)
         How often every row counts.
     design : ndarray of shape (row, feature + direction)
-        Indicators of the cells of small tables and powers of normal values, then the directions of the
-        covariates.
+        Indicators of the cells of small tables, powers of normal values, directions of the covariates.
     tables, normals : dict of str to bool
         Variables in the design, and whether some of their values are missing.
     own_cell : dict of str to ndarray of shape (row,)
@@ -117,27 +116,29 @@ def row_layout(model: CausalModel, table: xr.Dataset) -> RowLayout:
     columns = {name: table[name].values for name in model.variables}
     seen = {name: ~is_missing(column) for name, column in columns.items()}
     pooled = {v: _moments(columns[v][seen[v]], weight[seen[v]]) for v in model.continuous_variables}
-    features: list[Array] = []
+    of_tables: list[Array] = []
+    of_normals: list[Array] = []
     tables: dict[str, bool] = {}
     normals: dict[str, bool] = {}
     for name, var in model.variables.items():
         gaps = not seen[name].all()
         width = int(np.prod([model.size(v) for v in (*var.parents, name)])) if var.discrete else 3
-        if name in model.regressed or width > MAX_CELLS or sum(map(len, features)) + width > MAX_FEATURES:
+        used = sum(map(len, of_tables + of_normals))
+        if name in model.regressed or width > MAX_CELLS or used + width > MAX_FEATURES:
             continue
         if var.discrete:
             cell = _cell(model, columns, (*var.parents, name))
             first = 0 if gaps or var.parents else 1  # the first level's share is a constant
-            features.append(np.stack([(cell == i) & seen[name] for i in range(first, width)]).astype(float))
+            of_tables.append(np.stack([(cell == i) & seen[name] for i in range(first, width)]).astype(float))
             tables[name] = gaps
         elif var.family == "normal" and not var.parents:
             z = np.where(seen[name], (columns[name] - pooled[name][0]) / pooled[name][1], 0.0)
-            features.append(np.stack([z, z * z, seen[name].astype(float)][: 3 if gaps else 2]))
+            of_normals.append(np.stack([z, z * z, seen[name].astype(float)][: 3 if gaps else 2]))
             normals[name] = gaps
     others = [name for name in model.variables if name not in {*tables, *normals}]
     given = centred_covariates(table)
     covariates = None if given is None else orthogonalise(given, weight / weight.sum())
-    blocks = [f.T for f in features] + ([] if covariates is None else [covariates.values])
+    blocks = [f.T for f in of_tables + of_normals] + ([] if covariates is None else [covariates.values])
     filled = [
         np.where(seen[name], column, pooled[name][0] if name in pooled else 0)
         for name, column in columns.items()

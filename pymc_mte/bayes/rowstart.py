@@ -76,7 +76,7 @@ def _adjusted(
     out = dict(columns)
     if directions is not None:
         for name in model.regressed:
-            if not model.variables[name].discrete:
+            if LINKS[model.variables[name].family][1] == "identity":
                 seen = ~np.isnan(columns[name])
                 q, w = directions.values[seen], weight[seen]
                 value = columns[name][seen] - np.average(columns[name][seen], weights=w)
@@ -117,6 +117,8 @@ def climb_given(
 ) -> Parameters:
     """Climb the likelihood with covariates by EM; logits take steps of a bound, means exact ones.
 
+    Coefficients on a logarithmic scale (counts, positive numbers) stay at 0: the sampler moves them.
+
     Returns
     -------
     mapping of str to ndarray
@@ -126,8 +128,7 @@ def climb_given(
     now = {n: np.asarray(v) for n, v in point.items()} | {"baseline_weight": point["class_weight"]}
     for name, dims in model.coefficient_dims.items():
         now[name] = np.zeros((*(model.size(d) for d in dims[:-1]), q.shape[1]))
-    moved = dict(columns)
-    maximiser = Maximiser(model, moved, PENALTY)
+    maximiser = Maximiser(model, columns, PENALTY)
     last = -np.inf
     for _ in range(STEPS):
         log_p = log_joint_given(model, now, columns, q)
@@ -139,11 +140,13 @@ def climb_given(
         if k > 1:
             _step_class(model, now, q, mass)
         for name in model.regressed:
-            if LINKS[model.variables[name].family][1] == "logit":
+            link = LINKS[model.variables[name].family][1]
+            if link == "logit":
                 _step_logit(model, name, now, columns, q, mass)
-            else:
+            elif link == "identity":
                 _step_slope(model, name, now, columns, q, mass)
-                moved[name] = columns[name] - now[f"coef_{name}"] @ q.T
+                rest = np.nan_to_num(columns[name] - now[f"coef_{name}"] @ q.T)
+                maximiser.columns = {**maximiser.columns, name: rest}
         stepped = maximiser.step(mass[None], {n: now[n][None] for n in model.owners})
         kept = {f"p_{v}" for v in model.regressed}
         now |= {n: v[0] for n, v in stepped.items() if n != "class_weight" and n not in kept}
@@ -240,12 +243,13 @@ def chain_start(
     pivot: Parameters,
     scales: dict[str, float],
     rng: np.random.Generator,
+    spread: float,
 ) -> Parameters:
     """One chain's start: the pivot with noise, as values of the model's random variables."""
     if not model.covariates:
-        return without_first_levels(model, jittered(model, pivot, scales, rng))
+        return without_first_levels(model, jittered(model, pivot, scales, rng, spread))
     plain = {n: pivot["baseline_weight" if n == "class_weight" else n] for n in model.dims}
-    start = without_first_levels(model, jittered(model, plain, scales, rng))
+    start = without_first_levels(model, jittered(model, plain, scales, rng, spread))
     start["baseline_weight"] = start.pop("class_weight")
     for name, value in raw_coefficients(model, row_layout(model, table), pivot).items():
         scale = scales.get(name.removeprefix("raw_coef_"), 1.0)

@@ -20,7 +20,7 @@ from pymc_mte.bayes.rowlayout import RowLayout, row_layout
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.data import SAMPLING_WEIGHT, has_missing
 from pymc_mte.errors import ModelError
-from pymc_mte.families import binomial_coefficients
+from pymc_mte.families import LINKS, binomial_coefficients
 from pymc_mte.model import CausalModel
 from pymc_mte.regression import draw_given
 
@@ -279,9 +279,12 @@ def _outside(
     """Log-density of a variable that is not linear in the design: (row, class or 1)."""
     var = model.variables[name]
     if not var.discrete:
-        value = data.value[name] if shift is None else data.value[name] - shift
-        arguments = [_at_parents(model, data, name, p, values[f"{p}_{name}"]) for p in var.spec.parameters]
-        return LOG_DENSITY[var.family](value[:, None], *arguments)
+        own = {p: _at_parents(model, data, name, p, values[f"{p}_{name}"]) for p in var.spec.parameters}
+        if shift is not None:
+            parameter, link = LINKS[var.family]
+            moved = shift[:, None] if link == "identity" else pt.exp(shift)[:, None]
+            own[parameter] = own[parameter] + moved if link == "identity" else own[parameter] * moved
+        return LOG_DENSITY[var.family](data.value[name][:, None], *own.values())
     log_p = log_table(model, name, values[f"p_{name}"])
     if shift is None:
         return log_p[:, data.own_cell[name]].T

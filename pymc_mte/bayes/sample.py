@@ -34,6 +34,7 @@ def sample(
     sampler: Literal["nutpie", "pymc", "numpyro", "smc", "laplace"] = "nutpie",
     priors: Mapping[str, Prior] | None = None,
     grid: Grid | None = None,
+    group: str | None = None,
     measurement_first: bool = False,
     target_accept: float = 0.9,
     random_seed: int = 0,
@@ -70,6 +71,9 @@ def sample(
     grid : float, mapping or "auto", optional
         Round continuous variables to bins of this width, see `build_model`; everything that the result
         holds is then of the rounded values, whose widths its attribute ``grid`` says.
+    group : str, optional
+        Column of groups whose class weights are partially pooled, see `build_model`; ``posterior`` then
+        has ``group_class_weight`` (group, class) too.
     measurement_first : bool
         Learn the classes from all variables but the outcome, and the outcome's class means afterwards,
         by regression on the class probabilities of every draw with Bayesian bootstrap weights. Slower
@@ -117,7 +121,7 @@ def sample(
         raise ModelError("base: only a model with interventions has base rows; leave it out")
     if store is not None and sampler != "nutpie":
         raise ModelError(f"store: only sampler='nutpie' stores draws while it runs, not {sampler!r}")
-    model, table = resolve(model, data)
+    model, table = resolve(model, data, group)
     if measurement_first:
         if grid is not None or start is not None or store is not None:
             raise ModelError("measurement_first: it takes neither grid, start nor store; leave them out")

@@ -11,12 +11,15 @@ from pymc_mte.bayes.checks import convergence
 from pymc_mte.bayes.density import multinomial_coefficient
 from pymc_mte.bayes.evidence import evidence_dataset
 from pymc_mte.bayes.labels import align_chains, align_draws
-from pymc_mte.bayes.modes import basin_shares, optima_notes
+from pymc_mte.bayes.modes import Modes, basin_shares, optima_notes
+from pymc_mte.bayes.pooling import BY_GROUP, group_labels
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.start import with_first_levels
-from pymc_mte.bayes.weigh import Weighing, resampled, weigh
+from pymc_mte.bayes.weigh import Index, Weighing, one_mode, resampled, weigh
+from pymc_mte.data import GROUP
 from pymc_mte.model import CausalModel
-from pymc_mte.regression import functionals_given, given_rows
+from pymc_mte.moments.problem import Problem
+from pymc_mte.regression import functionals_given
 from pymc_mte.results import dataset, labels
 from pymc_mte.status import Note, Status
 from pymc_mte.summary import BY_CLASS, LABEL_FREE
@@ -36,10 +39,8 @@ class Settled:
         The same draws as values of the model's random variables, not aligned.
     stats : xarray.Dataset
         Their sampler statistics; ``mode`` is the mode of each draw.
-    modes : xarray.Dataset
-        The group ``modes`` of a result.
-    evidence : xarray.Dataset or None
-        The group ``evidence``; with SMC only.
+    groups : mapping of str to xarray.Dataset
+        Groups of a result: ``modes``, except with the row-wise likelihood, and ``evidence`` with SMC.
     switching : float
         Share of draws whose labels are unsure.
     notes : list of Note
@@ -51,15 +52,16 @@ class Settled:
     posterior: xr.Dataset
     kept: xr.Dataset
     stats: xr.Dataset
-    modes: xr.Dataset
-    evidence: xr.Dataset | None
+    groups: dict[str, xr.Dataset]
     switching: float
     notes: list[Note]
     kind: str
     library: str
 
 
-def settle(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int) -> Settled:
+def settle(
+    ready: Prepared, raw: xr.DataTree, given: tuple[Array | None, Array], *, sampler: str, seed: int
+) -> Settled:
     """Align labels, weigh modes, judge convergence and resample where modes stay apart.
 
     Parameters
@@ -68,40 +70,53 @@ def settle(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int) -> Set
         What the draws were made from.
     raw : DataTree
         The sampler's ``posterior`` and ``sample_stats``, with SMC also ``evidence``.
+    given : covariates and shares of the rows
+        From `pymc_mte.regression.given_rows`.
     sampler : str
         Its name.
     seed : int
         Seed of bridge and resampling.
     """
-    model, smc, about = ready.model, sampler == "smc", raw.attrs.get("approximation")
+    model, smc, modes = ready.model, sampler == "smc", ready.modes
+    about = raw.attrs.get("approximation")
     kept, stats = raw["posterior"].to_dataset(), raw["sample_stats"].to_dataset()
-    values = with_first_levels(model, {str(name): kept[name].values for name in kept.data_vars})
-    own = {name: values[name] for name in model.posterior_dims}
+    own = with_first_levels(model, {name: kept[name].values for name in model.posterior_dims})
+    if BY_GROUP in kept:
+        own[BY_GROUP] = np.moveaxis(kept[BY_GROUP].values, -1, 2)
+    weighing = one_mode(1 if modes is None else len(modes), kept.sizes["chain"], kept.sizes["draw"])
     if smc or about is not None:
         aligned, switching = align_draws(model, own, ready.pivot, ready.scales)
-        weighing = _one_mode(ready, kept.sizes)
-    else:
-        free = {rv.name: values[rv.name] for rv in ready.built.free_RVs}
-        weighing = weigh(model, ready.built, ready.modes, free, ready.started, ready.scales, seed)
-        pivots = {name: v[weighing.chain_mode] for name, v in ready.modes.posterior.parameters.items()}
+    elif modes is None:
+        pivots = {n: np.repeat(v[None], kept.sizes["chain"], axis=0) for n, v in ready.pivot.items()}
         aligned, switching = align_chains(model, own, pivots, ready.scales)
-    aligned |= functionals_given(model, aligned, *given_rows(model, ready.table))
+    else:
+        weighing = weigh(model, ready.built, modes, own, ready.started, ready.scales, seed)
+        pivots = {name: v[weighing.chain_mode] for name, v in modes.posterior.parameters.items()}
+        aligned, switching = align_chains(model, own, pivots, ready.scales)
+    by_group = aligned.pop(BY_GROUP, None)
+    aligned |= functionals_given(model, aligned, *given)
     runs = dataset(model, aligned)
-    doubts = _approximation(about) if about else _convergence(model, runs, stats, switching, weighing)
-    notes = [*_interruption(raw), *doubts, *optima_notes(ready.modes)]
+    if by_group is not None:
+        runs = runs.assign_coords({GROUP: group_labels(ready.table)})
+        runs[BY_GROUP] = (("chain", "draw", GROUP, "class"), np.moveaxis(by_group, 2, -1))
+    notes = _approximation(about) if about else _convergence(model, runs, stats, switching, weighing)
+    notes = [*_interruption(raw), *notes]
     stats = stats.assign(mode=(("chain", "draw"), weighing.mode_of_draw))
     posterior, kept, stats = (_sampled(part, weighing, ready.chains, seed) for part in (runs, kept, stats))
-    group = _group(ready, posterior, runs, weighing)
-    found = raw["evidence"].to_dataset()["log_evidence"].values if smc else None
-    coefficient = multinomial_coefficient(ready.built) if smc else 0.0
+    groups = {}
+    if modes is not None and ready.problem is not None:
+        groups["modes"] = _group(ready.problem, modes, ready.started, posterior, runs, weighing)
+        notes = [*_mode_notes(modes, weighing), *notes, *optima_notes(modes)]
+    if smc:
+        by_run = raw["evidence"].to_dataset()["log_evidence"].values
+        groups["evidence"] = evidence_dataset(by_run, multinomial_coefficient(ready.built))
     return Settled(
         posterior=posterior,
         kept=kept,
         stats=stats,
-        modes=group,
-        evidence=None if found is None else evidence_dataset(found, coefficient),
+        groups=groups,
         switching=switching,
-        notes=[*_mode_notes(ready, weighing), *notes],
+        notes=notes,
         kind="approximation" if about else "smc" if smc else "mcmc",
         library="pymc" if smc else sampler,
     )
@@ -109,9 +124,8 @@ def settle(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int) -> Set
 
 def _interruption(raw: xr.DataTree) -> list[Note]:
     """Say that sampling was stopped early, where it was."""
-    return (
-        [Note(Status.INTERRUPTED, "sampler", raw.attrs["interrupted"])] if "interrupted" in raw.attrs else []
-    )
+    said = raw.attrs.get("interrupted")
+    return [] if said is None else [Note(Status.INTERRUPTED, "sampler", said)]
 
 
 def _approximation(about: dict[str, float]) -> list[Note]:
@@ -120,13 +134,6 @@ def _approximation(about: dict[str, float]) -> list[Note]:
     if about["flat_directions"]:
         detail += f"; {about['flat_directions']:.0f} directions without curvature"
     return [Note(Status.APPROXIMATION, "sampler", detail)]
-
-
-def _one_mode(ready: Prepared, sizes: "xr.core.utils.Frozen[object, int]") -> Weighing:
-    """Particles and draws of an approximation were never in a chain: all count as one sample."""
-    nothing = np.full(len(ready.modes), np.nan)
-    home = np.zeros((sizes["chain"], sizes["draw"]), dtype=np.int64)
-    return Weighing(reading="one mode", mode_of_draw=home, log_evidence=nothing, error=nothing)
 
 
 def _sampled(part: xr.Dataset, weighing: Weighing, chains: int, seed: int) -> xr.Dataset:
@@ -170,29 +177,36 @@ def _convergence(
     ]
 
 
-def _mode_notes(ready: Prepared, weighing: Weighing) -> list[Note]:
+def _mode_notes(modes: Modes, weighing: Weighing) -> list[Note]:
     """Say that there are several modes, and what they weigh."""
     if weighing.reading == "weighted":
         listed = ", ".join(
             f"mode {j} (log-likelihood {level:.2f}) {weight:.3f} (standard error {error:.3f})"
             for j, (level, weight, error) in enumerate(
-                zip(ready.modes.posterior.log_likelihood, weighing.weight, weighing.weight_error, strict=True)
+                zip(modes.posterior.log_likelihood, weighing.weight, weighing.weight_error, strict=True)
             )
         )
         return [Note(Status.SEVERAL_MODES, "posterior", f"weights: {listed}")]
     if weighing.reading == "not weighted":
-        return [Note(Status.MODES_UNWEIGHTED, "posterior", f"{len(ready.modes)} modes")]
+        return [Note(Status.MODES_UNWEIGHTED, "posterior", f"{len(modes)} modes")]
     return []
 
 
-def _group(ready: Prepared, posterior: xr.Dataset, runs: xr.Dataset, weighing: Weighing) -> xr.Dataset:
+def _group(
+    problem: Problem,
+    modes: Modes,
+    started: Index,
+    posterior: xr.Dataset,
+    runs: xr.Dataset,
+    weighing: Weighing,
+) -> xr.Dataset:
     """Describe modes and optima: heights, shares of starts, weights, parameters."""
-    modes, model = ready.modes, ready.model
+    model = problem.model
     drawn = {name: posterior[name].values for name in model.dims}
     weight, error = weighing.weight, weighing.weight_error
     if weighing.reading != "weighted":
-        weight, error = basin_shares(ready.problem, modes.posterior, drawn, modes.penalty)
-    at_optimum = basin_shares(ready.problem, modes.likelihood, drawn, 0.0)
+        weight, error = basin_shares(problem, modes.posterior, drawn, modes.penalty)
+    at_optimum = basin_shares(problem, modes.likelihood, drawn, 0.0)
     columns = {
         "objective": modes.posterior.objective,
         "log_likelihood": modes.posterior.log_likelihood,
@@ -212,7 +226,7 @@ def _group(ready: Prepared, posterior: xr.Dataset, runs: xr.Dataset, weighing: W
     }
     out = out.assign({name: ("optimum", value) for name, value in optima.items()})
     out["chain_mode"] = ("run", weighing.chain_mode)
-    out["start_mode"] = ("run", ready.started)
+    out["start_mode"] = ("run", started)
     out.attrs = {"reading": weighing.reading, "penalty": modes.penalty, "n_starts": modes.posterior.n_starts}
     if weighing.reading == "weighted":
         weighted = np.nan_to_num(weighing.weight) * weighing.error

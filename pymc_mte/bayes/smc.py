@@ -20,7 +20,9 @@ CORRELATION = 0.01
 def run_smc(built: pm.Model, starts: list[Parameters], seed: int, options: dict[str, Any]) -> xr.DataTree:
     """Temper particles from the prior to the posterior, by one independent run per chain.
 
-    Particles come from the prior, so starts are not used but for their number.
+    Particles come from the prior, so starts are not used but for their number. They move by random
+    walks: PyMC's default, independent proposals from one normal, suits no posterior with several modes
+    and K! orders of the classes.
 
     Returns
     -------
@@ -33,6 +35,7 @@ def run_smc(built: pm.Model, starts: list[Parameters], seed: int, options: dict[
     try:
         with built:
             found = pm.sample_smc(
+                kernel=pm.smc.MH,
                 draws=options["draws"],
                 chains=len(starts),
                 cores=options["cores"],

@@ -154,12 +154,11 @@ def weigh(
     between which all of them move freely. Where chains stay apart, the mass of each region is
     integrated by a bridge between the second halves and the normal.
     """
-    chains, draws = values["class_weight"].shape[:2]
+    chains, draws = next(iter(values.values())).shape[:2]
     m = len(modes)
     nothing = np.full(m, np.nan)
     if len(np.unique(started)) < 2:
-        home = np.repeat(started[:, None], draws, axis=1)
-        return Weighing(reading="one mode", mode_of_draw=home, log_evidence=nothing, error=nothing)
+        return one_mode(m, chains, draws)
     density = PosteriorDensity(model, built)
     regions = ModeRegions(density, class_profile(model, modes.posterior.parameters, scales), scales)
     half = draws // 2
@@ -184,6 +183,12 @@ def weigh(
         part = OneRegion(regions=regions, mode=j)
         log_evidence[j], error[j] = region_integral(density, part, normal, used[None], seed + j)
     return Weighing(reading="weighted", mode_of_draw=mode_of_draw, log_evidence=log_evidence, error=error)
+
+
+def one_mode(modes: int, chains: int, draws: int) -> Weighing:
+    """Return the reading of chains that all started at the best mode, or of draws without a history."""
+    nothing, home = np.full(modes, np.nan), np.zeros((chains, draws), dtype=np.int64)
+    return Weighing(reading="one mode", mode_of_draw=home, log_evidence=nothing, error=nothing)
 
 
 def resampled(weighing: Weighing, chains: int, draws: int, rng: np.random.Generator) -> Index:

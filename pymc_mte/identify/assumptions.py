@@ -7,7 +7,7 @@ import numpy as np
 from pymc_mte.hierarchy import hierarchy
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.admissible import admissible
-from pymc_mte.moments.edges import EdgeTest, edge_tests
+from pymc_mte.moments.edges import POWERLESS, EdgeTest, edge_tests
 from pymc_mte.moments.overid import (
     ChiSquare,
     common_span,
@@ -22,9 +22,6 @@ from pymc_mte.status import Note, Status
 Row = dict[str, object]
 
 LEVEL = 0.05
-POWERLESS = 0.2
-"""A test that would reject less often than this has "no power here"."""
-
 JUST_IDENTIFIED = "Just identified: no test. More proxies or proxies of more levels give one."
 TOO_WEAK = "No test: the proxies are too weak for it. Fewer and stronger proxies, or more rows, give one."
 

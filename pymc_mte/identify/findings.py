@@ -115,10 +115,11 @@ def judge_data(
     out.tested = _test_assumptions(out, problem, strata, out.supported, rng, point)
     if point is not None:
         fitted = {name: value[0] for name, value in point.items()}
-        out.planning = plan_errors(model, fitted, n)
-        out.planning.attrs["simple"] = problem.sampling.simple
-        if problem.sampling.simple:
-            out.rows += class_gaps(model, fitted, n)
+        if not model.censored:  # plans do not know when rows to come would be censored
+            out.planning = plan_errors(model, fitted, n)
+            out.planning.attrs["simple"] = problem.sampling.simple
+            if problem.sampling.simple:
+                out.rows += class_gaps(model, fitted, n)
         if likelihood is not None and likelihood.missing:
             out.ranges, why = open_ranges(problem, likelihood, point)
             out.tested += [why] * bool(why)
@@ -129,7 +130,7 @@ def _other_roles(
     out: Findings, problem: Problem, strata: tuple[Stratum, ...], splits: SplitForm | None
 ) -> None:
     """Add the table of role splits, or say why there is none."""
-    if splits == "none":
+    if splits == "none" or problem.model.censored:
         return
     work = n_splits(problem.model) * len(problem.counts) * problem.n_given
     if strata:
@@ -169,6 +170,8 @@ def _test_assumptions(
     """Add a row per testable consequence of the graph; return what they say together."""
     if problem.counts.sum() <= 1 or len(problem.arms) < 2:
         return []
+    if problem.model.censored:
+        return ["The assumptions were not tested: the tests need means of the outcome, which is censored."]
     if problem.covariates is not None:
         return ["The assumptions were not tested: the tests take no covariates yet."]
     if supported < problem.model.classes:

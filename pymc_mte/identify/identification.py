@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pymc_mte.data import data_notes, resolve
+from pymc_mte.data import complete_rows, data_notes, resolve
 from pymc_mte.errors import ModelError
 from pymc_mte.hierarchy import MEANING, Hierarchy, hierarchy
 from pymc_mte.identify.findings import Findings, SplitForm, judge_data
@@ -231,12 +231,14 @@ def identify(
     if data is not None:
         model, table = resolve(model, data)
         found.notes += data_notes(table)
-        if model.treatment is not None or route is not None:
+        table = complete_rows(model, table)
+        usable = table.sizes["pattern"] > 0
+        if usable and (model.treatment is not None or route is not None):
             problem = problem_of(model, table, interactions=interactions)
-        if route is not None:
+        if usable and route is not None:
             whole = table["count"].dtype.kind == "i"
             judge_mixture(found, problem, float(problem.counts.sum()) if whole else np.inf, route)
-        if model.treatment is not None:
+        if usable and model.treatment is not None:
             generator = np.random.default_rng(rng)
             judge_data(found, problem, split(problem, table), likelihood, generator, splits)
     return Identification(

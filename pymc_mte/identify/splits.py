@@ -83,6 +83,8 @@ def role_splits(
         or not (model.treatment_proxies and model.outcome_proxies)
     ):
         raise ModelError("role_splits needs two classes or more, a treatment, and proxies on both sides")
+    if model.censored:
+        raise ModelError("role_splits answers by means of the outcome, and censored times have none to see")
     if model.strata:
         raise ModelError(
             "role_splits does not look inside strata yet; leave them out or list them as covariates"

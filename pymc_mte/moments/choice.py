@@ -13,6 +13,8 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
     """Resolve ``auto`` and refuse what the graph does not carry."""
     if method not in ("auto", *METHODS):
         raise ModelError(f"method {method!r} is unknown; choose auto, {', '.join(METHODS)}")
+    if model.censored:
+        return _censored(model, method)
     found = hierarchy(model)
     if model.covariates:
         return _averages_only(method, found.level)
@@ -44,6 +46,16 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
             )
         )
     return method
+
+
+def _censored(model: CausalModel, method: str) -> str:
+    """Methods for a censored outcome: its means are not seen, so only the likelihood answers."""
+    if method in ("auto", "polished") and not model.covariates:
+        return "polished"
+    raise RefusedError(
+        f"method {method!r} is refused: it needs means of {model.outcome!r}, and censored times have none to "
+        "see; use method='polished' (without covariates) or `sample`, which take their likelihood"
+    )
 
 
 def _averages_only(method: str, level: str) -> str:

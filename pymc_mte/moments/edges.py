@@ -42,6 +42,8 @@ SHIFT = 0.5
 """Strength whose detection is judged: log-odds (or standard deviations) of the child per SD of the parent."""
 
 LEVEL = 0.05
+POWERLESS = 0.2
+"""A test that would reject less often than this has "no power here"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,36 @@ def edge_tests(problem: Problem, point: Parameters) -> tuple[EdgeTest, ...]:
     return tuple(layout.test(edges, said) for said, edges in forbidden_edges(problem.model).items())
 
 
+def edge_scores(problem: Problem, point: Parameters, edges: Sequence[Edge]) -> tuple[EdgeTest, ...]:
+    """Test edges one by one at the maximum-likelihood estimate (see `edge_tests`)."""
+    layout = _Layout(problem, point)
+    return tuple(layout.test((edge,), f"{edge[0]} -> {edge[1]}") for edge in edges)
+
+
+def law_shifts(problem: Problem, point: Parameters, edges: Sequence[Edge]) -> list[Array]:
+    """Change that each edge, shifting its child by `SHIFT`, makes to the fitted law of a discrete model.
+
+    Parameters
+    ----------
+    problem : Problem
+        The data.
+    point : mapping of str to ndarray
+        Maximum-likelihood estimate of the graph without the edges, with a batch axis of length 1.
+    edges : sequence of (str, str)
+        Parent and child.
+
+    Returns
+    -------
+    list of ndarray of shape (contexts, cells)
+        Per edge: to first order, for a shift in one arm alone (or one class alone, if the treatment does
+        not cause the child).
+    """
+    layout = _Layout(problem, point)
+    law = layout.weights / layout.weights.sum()
+    blocks = [layout.block(parent, child) for parent, child in edges]
+    return [law * (shifts @ columns.T) for columns, shifts in blocks]
+
+
 class _Layout:
     """Cells (or rows), their weights in the information, and the scores of the fitted parameters."""
 
@@ -159,7 +191,7 @@ class _Layout:
 
     def test(self, edges: tuple[Edge, ...], assumption: str) -> EdgeTest:
         """Test the edges of one kind jointly."""
-        blocks = [self._block(parent, child) for parent, child in edges]
+        blocks = [self.block(parent, child) for parent, child in edges]
         extra = np.concatenate([block for block, _ in blocks], axis=1)
         cross = extra.T @ (self.weights[:, None] * self.base)
         regression = cross @ self.inverse
@@ -175,7 +207,7 @@ class _Layout:
         for block, shifts in blocks:
             rows = slice(place, place + block.shape[1])
             place += block.shape[1]
-            seen = np.minimum(seen, _shifted(shifts @ left[rows, rows] @ shifts.T))
+            seen = np.minimum(seen, noncentralities(shifts @ left[rows, rows] @ shifts.T))
         return EdgeTest(
             edges=edges,
             assumption=assumption,
@@ -216,7 +248,7 @@ class _Layout:
             np.einsum("un,nc,unl,ng->nuclg", self._mass(name), member, residual, slopes, optimize=True)
         )
 
-    def _block(self, parent: str, child: str) -> tuple[Array, Array]:
+    def block(self, parent: str, child: str) -> tuple[Array, Array]:
         """Scores of an edge's slopes (row, slope), and the shifts in one context each (context, slope)."""
         parents = self.model.variables[child].parents
         slopes, per_sd = self._parent(parent)
@@ -265,7 +297,7 @@ class _Layout:
         return location[..., None], found
 
 
-def _shifted(form: Array) -> Array:
+def noncentralities(form: Array) -> Array:
     """Noncentrality of shifts that are alike in all contexts, in the best one only, against the worst one."""
     n = len(form)
     signs = np.concatenate([np.ones((1, n)), np.eye(n), np.ones((n, n)) - 2 * np.eye(n)])

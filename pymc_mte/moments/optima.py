@@ -149,7 +149,7 @@ def profiles(problem: Problem, parameters: Parameters) -> Array:
 def relabelled(model: CausalModel, parameters: Parameters, order: NDArray[np.int64]) -> Parameters:
     """Reorder the classes of every set of parameters: ``order`` (sets, classes)."""
     return {
-        name: take_classes(value, order, 1) if model.dims.get(name, ())[:1] == ("class",) else value
+        name: take_classes(value, order, 1) if model.posterior_dims.get(name, ())[:1] == ("class",) else value
         for name, value in parameters.items()
     }
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymc_mte.covariates import covariate_matrix
-from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, columns_of
+from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, columns_of, has_missing
+from pymc_mte.errors import RefusedError
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.adjusted import ArmGrams, arm_grams
 from pymc_mte.moments.bootstrap import Resample, Sampling
@@ -64,8 +65,9 @@ class Problem:
 
     @property
     def outcome(self) -> Array:
-        """Outcome values of the patterns; level numbers of a bernoulli outcome."""
-        return np.asarray(self.columns[str(self.model.outcome)], dtype=float)
+        """Outcome values of the patterns; level numbers of a bernoulli outcome; times seen, if censored."""
+        value = np.asarray(self.columns[str(self.model.outcome)], dtype=float)
+        return np.abs(value) if self.model.censored else value
 
     @cached_property
     def arm(self) -> NDArray[np.int64]:
@@ -178,7 +180,18 @@ def problem_of(
     linear: bool = False,
     resample: Resample = "multinomial",
 ) -> Problem:
-    """Lay out a tabulated data set, with its sampling weights and clusters if it has them."""
+    """Lay out a tabulated data set, with its sampling weights and clusters if it has them.
+
+    Raises
+    ------
+    RefusedError
+        If values are missing: moments are sums over whole rows.
+    """
+    if has_missing(model, table):
+        raise RefusedError(
+            "moments need whole rows, and these have missing values; `sample` sums them out, and "
+            'missing = "drop" in the model\'s [data] table leaves such rows out'
+        )
     sampling = Sampling(
         counts=np.asarray(table["count"].values, dtype=float),
         weight=table[SAMPLING_WEIGHT].values if SAMPLING_WEIGHT in table else None,

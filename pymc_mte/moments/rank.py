@@ -261,6 +261,7 @@ def _reaches_effects(problem: Problem) -> bool:
     model = problem.model
     if (
         problem.covariates is not None
+        or model.censored
         or model.classes < 2
         or not REACHED[hierarchy(model).level] >= {"effect"}
     ):

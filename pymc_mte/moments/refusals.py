@@ -56,7 +56,7 @@ def check_ranges(problem: Problem, values: Values, draws: Values) -> list[Note]:
         weight = values["class_weight"]
         if (weight < -1e-9).any() or (weight > 1 + 1e-9).any():
             notes.append(Note(Status.WEIGHT_OUTSIDE, "class_weight", f"{np.round(weight, 3).tolist()}"))
-    if "potential_outcome" in values:
+    if "potential_outcome" in values and not problem.model.censored:
         low, high = problem.outcome.min(), problem.outcome.max()
         mean = values["potential_outcome"]
         slack = 1e-9 * max(abs(low), abs(high), 1.0)

@@ -35,6 +35,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "families.py",
     "model.py",
     "variable.py",
+    "columns.py",
     "covariates.py",
     "modelfile.py",
     "network.py",

@@ -25,6 +25,8 @@ from pymc_mte import (
 )
 from pymc_mte.bayes.groups import total_log_likelihood
 from pymc_mte.data import columns_of, fingerprint
+from pymc_mte.moments.likelihood import fit_likelihood
+from pymc_mte.moments.problem import problem_of
 from pymc_mte.network import log_joint
 from pymc_mte.results import model_of
 from pymc_mte.status import Status, load_notes
@@ -42,6 +44,7 @@ GROUPS = {
     "observed_data",
     "log_likelihood_pattern",
     "identification",
+    "modes",
     "estimate",
 }
 
@@ -190,12 +193,24 @@ def test_loo_does_not_need_the_stored_likelihood(post):
     assert loo(without).elpd == pytest.approx(loo(post).elpd, rel=1e-12)
 
 
-def test_compare_models_ranks(post):
+def test_compare_models_ranks(post, level3):
     other = post.copy()
     shifted = other["log_likelihood_pattern"]["log_p"] - 0.1
     other["log_likelihood_pattern"] = xr.DataTree(shifted.to_dataset(name="log_p"))
     ranked = compare_models({"good": post, "bad": other})
     assert list(ranked.index) == ["good", "bad"]
+    assert "log_evidence" not in ranked
+    assert (ranked["parameters"] == 13).all()
+    best = fit_likelihood(problem_of(level3, post["observed_data"].to_dataset()))[0]
+    columns = columns_of(post["observed_data"].to_dataset(), level3)
+    top = np.logaddexp.reduce(log_joint(level3, best, columns), axis=-2)[0]
+    top = float(top @ post["observed_data"]["count"].values)
+    assert ranked.loc["good", "log_likelihood"] == pytest.approx(top, abs=0.01)
+    assert ranked.loc["good", "bic"] == pytest.approx(-2 * top + 13 * np.log(N), abs=0.02)
+    other.attrs["log_evidence"] = -1234.5
+    ranked = compare_models({"good": post, "bad": other})
+    assert ranked.loc["bad", "log_evidence"] == -1234.5
+    assert np.isnan(ranked.loc["good", "log_evidence"])
     other.attrs["fingerprint"] = "of other rows"
     with pytest.raises(DataError, match="same rows and columns only"):
         compare_models({"good": post, "bad": other})
@@ -214,6 +229,9 @@ def test_comparison_with_the_moments(table, start, post):
     assert row["ml"] == pytest.approx(float(start["estimate"]["ate"]), abs=1e-3)
     assert table.loc["effect_sd", "verdict"] == "not tested"
     tested = table[np.isfinite(table["z"])]
+    assert len(table.attrs["tests"]) == 3
+    assert table["contraction"].loc["ate"] > 0.5
+    assert np.isfinite(table.loc["ate", ["z", "z_bridge_spectral", "z_bridge_ml"]].astype(float)).all()
     # The model is true. |z| > 2.6: 1% of rows; here none of about ten dependent ones (seed fixed).
     assert (tested["verdict"] == "agree").all()
 

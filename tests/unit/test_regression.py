@@ -17,6 +17,7 @@ MODELS = {
     "three arms": {"z": B, "x": B, "t": {**C3, "parents": ["z"]}, "y": {"family": "student_t"}},
     "binomial outcome": {"z": B, "x": N, "t": B, "y": {"family": "binomial", "trials": 3}},
     "outcome not latent": {"z": B, "x": B, "t": B, "y": {**N, "latent": False}},
+    "counts": {"z": B, "x": B, "t": B, "y": {"family": "poisson"}},
     "treatment not latent": {"z": B, "x": B, "t": {**B, "latent": False}, "y": B},
 }
 
@@ -73,10 +74,12 @@ def mean_at(model, par, name, u, cell, c):
     if var.discrete:
         p = table_at(model, par, name, u, cell, c)
         return p @ np.arange(len(p))
-    mean = par[f"mean_{name}"]
+    mean = par[f"rate_{name}" if var.family == "poisson" else f"mean_{name}"]
     mean = mean[u] if var.latent else mean
     for parent in var.parents:
         mean = mean[cell[parent]]
+    if var.family == "poisson":
+        return mean * np.exp(par[f"coef_{name}"] @ c)
     return mean + (par[f"coef_{name}"] @ c if name in model.regressed else 0.0)
 
 
@@ -88,6 +91,9 @@ def density_at(model, par, row, u, c):
             total += np.log(table_at(model, par, name, u, row, c)[row[name]])
             continue
         mean = mean_at(model, par, name, u, row, c)
+        if var.family == "poisson":
+            total += stats.poisson(mean).logpmf(row[name])
+            continue
         sd = par[f"sd_{name}"]
         sd = sd[u] if var.latent else sd
         law = stats.norm(mean, sd) if var.family == "normal" else stats.t(par[f"nu_{name}"], mean, sd)

@@ -76,7 +76,7 @@ def test_scores_are_those_of_the_larger_model(family, scale_parents):
         if scale_parents and child == "y":
             continue  # there the larger model's scale would vary with the new parent too
         wide = Scores(larger, layout.columns).by_pattern(repeated(model, larger, parent, child, point))
-        ours = np.column_stack([layout.base, layout._block(parent, child)[0]])
+        ours = np.column_stack([layout.base, layout.block(parent, child)[0]])
         np.testing.assert_allclose(span(ours), span(wide), atol=1e-8)
 
 

@@ -1,0 +1,129 @@
+"""Models against models: leave-one-out predictive accuracy by pattern, stacking, information criteria."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pymc_mte.bayes.groups import pattern_log_likelihood, total_log_likelihood
+from pymc_mte.data import canonical_order, columns_of, effective_weights
+from pymc_mte.errors import DataError
+from pymc_mte.moments.class_number import n_free
+from pymc_mte.moments.em import em
+from pymc_mte.results import model_of
+
+EVIDENCE = "log_evidence"
+"""Attribute of a result that holds the logarithm of its marginal likelihood, if it was computed."""
+
+TOLERANCE = 1e-9
+"""Gain per row at which a climb from the best draw stops."""
+
+
+def loo(posterior: xr.DataTree) -> Any:
+    """Leave-one-row-out predictive accuracy, computed per pattern and weighted by counts.
+
+    Parameters
+    ----------
+    posterior : DataTree
+        From `sample`.
+
+    Returns
+    -------
+    arviz ELPDData
+        Equal to row-wise PSIS-LOO, at the memory of patterns.
+    """
+    model, table = model_of(posterior), posterior["observed_data"].to_dataset()
+    draws = posterior["posterior"].to_dataset()
+    if "log_likelihood_pattern" in posterior:
+        log_p = posterior["log_likelihood_pattern"].to_dataset()["log_p"]
+    else:
+        log_p = pattern_log_likelihood(model, draws, table)
+    order = canonical_order(model, table)
+    log_p, count = log_p.isel(pattern=order), table["count"].values[order].astype(int)
+    log_p, count = log_p.isel(pattern=count > 0), count[count > 0]
+    small = xr.DataTree.from_dict(
+        {
+            "posterior": draws[["class_weight"]],
+            "log_likelihood": xr.Dataset({"row": log_p.astype(float)}),
+        }
+    )
+    per_pattern = az.loo(small, pointwise=True)
+    flat = log_p.values.reshape(-1, len(count))
+    lpd = np.logaddexp.reduce(flat, axis=0) - np.log(len(flat))
+    each = np.repeat(per_pattern.elpd_i.values, count)
+    return dataclasses.replace(
+        per_pattern,
+        elpd=each.sum(),
+        se=np.sqrt(len(each) * each.var(ddof=1)),
+        p=(count * (lpd - per_pattern.elpd_i.values)).sum(),
+        n_data_points=len(each),
+        elpd_i=xr.DataArray(each, dims="row"),
+        pareto_k=xr.DataArray(np.repeat(per_pattern.pareto_k.values, count), dims="row"),
+    )
+
+
+def compare_models(posteriors: Mapping[str, xr.DataTree]) -> pd.DataFrame:
+    """Rank models by leave-one-row-out predictive accuracy, with stacking weights, through ArviZ.
+
+    Parameters
+    ----------
+    posteriors : mapping of str to DataTree
+        Results of `sample` on the same rows, by name.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As from `arviz.compare`: rank, elpd, differences with standard errors, stacking weights. Beside
+        them ``log_likelihood`` (its maximum, climbed to from the best draw), ``parameters`` and ``bic``
+        (lower is better; parameters that the rows do not identify count too, against the larger model), and
+        ``log_evidence`` where a result carries it in its attributes.
+
+    Raises
+    ------
+    DataError
+        If the models saw different rows, columns or levels.
+    """
+    if len({tree.attrs.get("fingerprint") for tree in posteriors.values()}) > 1:
+        sizes = {name: tree.attrs.get("n") for name, tree in posteriors.items()}
+        raise DataError(
+            f"models can be compared on the same rows and columns only; these saw {sizes} rows of "
+            "different data, columns or levels"
+        )
+    table: pd.DataFrame = az.compare({name: loo(tree) for name, tree in posteriors.items()})
+    for column, values in _criteria(posteriors).items():
+        table[column] = [values[str(name)] for name in table.index]
+    return table
+
+
+def _criteria(posteriors: Mapping[str, xr.DataTree]) -> dict[str, dict[str, float]]:
+    """Information criteria of every model, and its evidence if any model carries it."""
+    columns: dict[str, dict[str, float]] = {"log_likelihood": {}, "parameters": {}, "bic": {}}
+    for name, tree in posteriors.items():
+        reached, size = maximum_likelihood(tree)
+        rows = float(tree["observed_data"]["count"].sum())
+        columns["log_likelihood"][name], columns["parameters"][name] = reached, size
+        columns["bic"][name] = -2 * reached + size * np.log(rows)
+    evidence = {
+        n: float(tree.attrs["log_evidence"]) for n, tree in posteriors.items() if EVIDENCE in tree.attrs
+    }
+    if evidence:
+        columns[EVIDENCE] = {name: evidence.get(name, np.nan) for name in posteriors}
+    return columns
+
+
+def maximum_likelihood(posterior: xr.DataTree) -> tuple[float, int]:
+    """Climb the likelihood from the best draw: its maximum, and the number of free parameters."""
+    model, table = model_of(posterior), posterior["observed_data"].to_dataset()
+    draws = posterior["posterior"].to_dataset()
+    if not set(model.dims) <= set(draws.data_vars) or model.interventions is not None or model.covariates:
+        return np.nan, 0  # EM climbs the likelihood of the graph alone
+    total = total_log_likelihood(posterior, model, table)
+    chain, draw = np.unravel_index(int(total.argmax()), total.shape)
+    start = {name: draws[name].values[chain, draw][None] for name in model.dims}
+    counts = effective_weights(table)[None]
+    found = em(model, columns_of(table, model), counts, start, tolerance=TOLERANCE)
+    return max(float(found.log_likelihood[0]), float(total.max())), n_free(model)
