@@ -6,6 +6,7 @@ import xarray as xr
 from pymc_mte.bayes.checks import convergence
 from pymc_mte.bayes.labels import align_chains
 from pymc_mte.bayes.learnt import disagreement
+from pymc_mte.bayes.pooling import BY_GROUP
 from pymc_mte.data import columns_of
 from pymc_mte.errors import DataError
 from pymc_mte.model import CausalModel, Parameters
@@ -95,6 +96,8 @@ def _check(trees: tuple[xr.DataTree, ...]) -> None:
     for tree in trees:
         if "posterior" not in tree or tree["posterior"].attrs.get("kind") != "mcmc" or "targets" in tree:
             raise DataError("merge joins posteriors of `sample`, no approximations and no shares of targets")
+        if BY_GROUP in tree["posterior"]:
+            raise DataError("merge does not join class weights by group; sample more chains in one run")
     for key, what in (("model", "models"), ("fingerprint", "data")):
         if len({str(tree.attrs[key]) for tree in trees}) > 1:
             raise DataError(f"the {what} of these results differ; merge joins runs of one posterior")
