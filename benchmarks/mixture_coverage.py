@@ -9,22 +9,9 @@ import argparse
 import time
 
 import numpy as np
-import nutpie
 from numpy.typing import NDArray
 
 import pymc_mte as mte
-from pymc_mte.bayes.samplers import sample_compiled
-from pymc_mte.bayes.start import (
-    flat_start,
-    jittered,
-    starting_point,
-    with_first_levels,
-    without_first_levels,
-)
-from pymc_mte.data import columns_of
-from pymc_mte.functionals import functionals
-from pymc_mte.model import Parameters
-from pymc_mte.moments.problem import make_problem
 
 Array = NDArray[np.float64]
 
@@ -48,44 +35,29 @@ def main() -> None:
     options = parser.parse_args()
     model = mte.load_model(options.model)
     law, right = mte.population(model), float(mte.truth(model)["ate"])
-    columns, p = columns_of(law, model), law["count"].values / law["count"].values.sum()
+    p = law["count"].values / law["count"].values.sum()
     rng = np.random.default_rng(77)
 
     def table_of(counts: NDArray[np.int64]) -> object:
         cells = {v: law[v].values for v in model.variables}
         return mte.tabulate(cells | {"n": counts}, model, count="n")
 
-    built = mte.build_model(model, table_of(np.maximum(rng.multinomial(options.rows, p), 1)))
     begun = time.perf_counter()
-    compiled = nutpie.compile_pymc_model(built)
+    compiled = mte.compile(model, table_of(np.maximum(rng.multinomial(options.rows, p), 1)))
     print(f"compiled in {time.perf_counter() - begun:.0f} s", flush=True)
     covered, errors, widths, rhats, divergent, biases = [], [], [], [], [], []
-    point = model.true_parameters()
-    np.testing.assert_allclose(
-        unconstrained(model, point), flat_start(built, without_first_levels(model, point)), rtol=1e-8
-    )
     begun = time.process_time()
     for run in range(options.runs):
-        counts = rng.multinomial(options.rows, p)
-        problem = make_problem(model, columns, counts.astype(float), seed=run)
-        point = starting_point(problem, None)
-        own = [jittered(model, point, {}, np.random.default_rng([run, chain])) for chain in range(CHAINS)]
-        tree = sample_compiled(
-            compiled.with_data(count=counts, n=np.int64(counts.sum())),
-            [unconstrained(model, start) for start in own],
-            run,
-            {"draws": DRAWS, "tune": TUNE, "cores": 1, "target_accept": 0.9, "progressbar": False},
-        )
-        drawn = tree["posterior"].to_dataset()
-        values = with_first_levels(model, {name: drawn[name].values for name in model.dims})
-        answer = functionals(model, values)["ate"]
+        rows = table_of(rng.multinomial(options.rows, p))
+        drawn = compiled.draws(rows, draws=DRAWS, tune=TUNE, chains=CHAINS, random_seed=run)
+        answer = drawn["ate"].values
         low, high = np.quantile(answer, [0.05, 0.95])
         covered.append(low <= right <= high)
         errors.append(answer.mean() - right)
         biases.append(errors[-1] / answer.std())
         widths.append(high - low)
         rhats.append(split_rhat(answer))
-        divergent.append(int(tree["sample_stats"]["diverging"].sum()))
+        divergent.append(drawn.attrs["divergences"])
         if (run + 1) % 25 == 0:
             spent = time.process_time() - begun
             print(f"{run + 1} runs: covered {np.mean(covered):.3f}, {spent:.0f} s of CPU", flush=True)
@@ -103,15 +75,6 @@ def main() -> None:
         f"R-hat of the ATE above 1.01 in {np.mean(np.array(rhats) > 1.01):.1%}, largest {max(rhats):.3f}; "
         f"divergences in {np.mean(np.array(divergent) > 0):.1%} of the samples"
     )
-
-
-def unconstrained(model: mte.CausalModel, point: Parameters) -> Array:
-    """Give the sampler its flat vector: log-ratios of the class weights, log-odds of the bernoulli tables."""
-    parts = []
-    for name, value in without_first_levels(model, point).items():
-        log = np.log(value)
-        parts.append(log[:-1] - log.mean() if name == "class_weight" else log - np.log1p(-value))
-    return np.concatenate([np.ravel(part) for part in parts])
 
 
 if __name__ == "__main__":

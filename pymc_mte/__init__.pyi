@@ -1,8 +1,12 @@
 from .baselines import baselines as baselines
 from .bayes.attach import add_to_model as add_to_model
 from .bayes.build import build_model as build_model
+from .bayes.compiled import CompiledPosterior as CompiledPosterior, compile as compile
 from .bayes.evidence import log_evidence as log_evidence
+from .bayes.merge import merge as merge
 from .bayes.sample import sample as sample
+from .bayes.store import resume as resume
+from .calibration import calibrate as calibrate
 from .class_choice import ClassChoice as ClassChoice, choose_classes as choose_classes
 from .compare import compare as compare
 from .data import tabulate as tabulate
@@ -42,8 +46,9 @@ from .plots.splits import plot_role_splits as plot_role_splits
 from .plots.units import plot_unit_effects as plot_unit_effects
 from .policy import policy as policy
 from .predict import predict as predict
-from .results import load as load, save as save
+from .results import save as save
 from .simulate import population as population, simulate as simulate, truth as truth
+from .store import load as load
 from .variable import DataSource as DataSource, Variable as Variable
 
 __version__: str

@@ -138,6 +138,14 @@ class Status(StrEnum):
         "The classes cannot be told apart from one resample to the next, so class-level answers mix "
         "them up. Use label-free quantities (averages, effect SD), fewer classes or stronger proxies."
     )
+    INTERRUPTED = (
+        "Sampling was stopped early, and the draws so far are cut to equal chains. They are sound where the "
+        "checks pass; finish a stored run with `resume`."
+    )
+    APPROXIMATION = (
+        "These draws come from a normal approximation, not from the posterior: intervals may be off, above "
+        "all near 0 and 1 and with several modes. Confirm what matters with sampler='nutpie'."
+    )
     DIVERGENCES = (
         "The sampler met regions that it could not follow. Raise target_accept, or use a simpler "
         "model; the posterior may miss a part."

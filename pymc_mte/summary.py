@@ -146,10 +146,11 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns mean, sd, lower, upper, r_hat, ess and identified: False where likelihood or data do
-        not carry the answer, so that the prior decides it. ``contraction`` is the share of the prior's
-        variance that the data removed (0: nothing learnt), ``diagnosis`` what ArviZ's power-scaling
-        says: ok, prior-data conflict, strong prior / weak likelihood, weak likelihood, or not checked.
+        Columns mean, sd, lower, upper, r_hat, ess (both missing for an approximation) and identified:
+        False where likelihood or data do not carry the answer, so that the prior decides it.
+        ``contraction`` is the share of the prior's variance that the data removed (0: nothing learnt),
+        ``diagnosis`` what ArviZ's power-scaling says: ok, prior-data conflict, strong prior / weak
+        likelihood, weak likelihood, or not checked.
         For a mixture of interventions also ``present``: the probability that the target's share is
         above 0.01. Where classes change places inside chains (in more than 1% of the draws) they are
         weakly identified: ``attrs["weakly_identified"]`` says so, and only label-free quantities are
@@ -163,9 +164,10 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     if model_of(tree).treatment is None:
         names = ["class_weight"] if "class_weight" in draws else list(TARGETS)
         draws = _by_rank(draws) if weak else draws
-    varying = [n for n in names if np.ptp(draws[n].values) > 0]
+    approximate = tree["posterior"].attrs.get("kind") == "approximation"  # chains cannot disagree
+    varying = [n for n in names if np.ptp(draws[n].values) > 0 and not approximate]
     learnt, within = _learnt(tree), _within_modes(tree)
-    rhat, ess = az.rhat(draws[varying]), az.ess(draws[varying])
+    rhat, ess = (az.rhat(draws[varying]), az.ess(draws[varying])) if varying else ({}, {})
     rows = []
     for name in names:
         for label, index in _entries(tree, draws, name):

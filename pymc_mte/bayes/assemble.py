@@ -39,12 +39,14 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
     tune : int
         Warm-up draws.
     """
-    model, table = ready.model, ready.table
+    if "kept_chains" in raw.attrs:  # an interruption may have left some out
+        ready = replace(ready, started=ready.started[raw.attrs["kept_chains"]])
+    model, table, about = ready.model, ready.table, raw.attrs.get("approximation", {})
     given = given_rows(model, table)
     settled = settle(ready, raw, given, sampler=sampler, seed=seed)
     posterior, kept = settled.posterior, settled.kept
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(settled.stats)})
-    tree["posterior"].attrs |= {"kind": settled.kind, "inference_library": settled.library}
+    tree["posterior"].attrs |= {"kind": settled.kind, "inference_library": settled.library, **about}
     for name, group in settled.groups.items():
         tree[name] = xr.DataTree(group)
     add_predictive(tree, ready.built, model, kept, given, seed)
@@ -60,7 +62,7 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
         tree["estimate"] = xr.DataTree(ready.start["estimate"].to_dataset())
     tree.attrs = provenance(
         model,
-        method="posterior",
+        method=f"approximate posterior ({sampler})" if about else "posterior",
         sampler=sampler,
         random_seed=seed,
         n=ready.n,

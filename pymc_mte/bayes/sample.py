@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
@@ -15,6 +16,7 @@ from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior, prior_record
 from pymc_mte.bayes.rowwise import needs_rows
 from pymc_mte.bayes.samplers import SAMPLERS, run_sampler
+from pymc_mte.bayes.store import sample_stored
 from pymc_mte.bayes.target_draws import sample_targets
 from pymc_mte.data import GROUP, fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
@@ -31,13 +33,14 @@ def sample(
     tune: int = 500,
     chains: int = 4,
     cores: int | None = None,
-    sampler: Literal["nutpie", "pymc", "smc"] = "nutpie",
+    sampler: Literal["nutpie", "pymc", "numpyro", "smc", "laplace"] = "nutpie",
     priors: Mapping[str, Prior] | None = None,
     grid: Grid | None = None,
     group: str | None = None,
     measurement_first: bool = False,
     target_accept: float = 0.9,
     random_seed: int = 0,
+    store: str | Path | None = None,
     progressbar: bool = True,
 ) -> xr.DataTree:
     """Sample the posterior of the Bayesian latent-class causal model.
@@ -59,11 +62,12 @@ def sample(
         Kept draws and warm-up draws per chain; number of chains.
     cores : int, optional
         Processes or threads; all of the machine, at most one per chain, by default.
-    sampler : {"nutpie", "pymc", "smc"}
-        The first two run NUTS; ``pymc`` compiles faster and samples slower. ``smc`` is sequential Monte
-        Carlo for small models with several modes: ``draws`` particles in each of ``chains``
-        independent runs, every particle's classes matched to the best mode on its own; not for
-        interventions.
+    sampler : {"nutpie", "pymc", "numpyro", "smc", "laplace"}
+        The first three run NUTS; ``pymc`` samples slower, ``numpyro`` needs the extra ``[jax]``. ``smc``
+        is sequential Monte Carlo for small models with several modes: ``draws`` particles in each of
+        ``chains`` independent runs, every particle's classes matched to the best mode on its own; not
+        for interventions. ``laplace`` is a normal approximation around the best mode, in a second; its
+        attributes, notes and tables say so.
     priors : mapping, optional
         See `build_model`.
     grid : float, mapping or "auto", optional
@@ -82,6 +86,9 @@ def sample(
         Raise it towards 1 when divergences are reported.
     random_seed : int
         Seed of starts, draws and predictive data.
+    store : str or Path, optional
+        A new folder (``"run.zarr"``) that takes the draws while sampling, every 16 per chain. After a crash
+        `pymc_mte.load` reads what was drawn and `pymc_mte.resume` goes on. For ``sampler="nutpie"``.
     progressbar : bool
         Whether the sampler shows its progress.
 
@@ -109,22 +116,31 @@ def sample(
     options: dict[str, Any] = {"draws": draws, "tune": tune, "target_accept": target_accept}
     options |= {"cores": min(chains, cores or os.cpu_count() or 1), "progressbar": progressbar}
     if model.interventions is not None:
+        if store is not None:
+            raise ModelError("store: a mixture of interventions is sampled in short runs; leave it out")
         mixture: dict[str, Any] = {"base": base, "start": start, "run": SAMPLERS[sampler], "chains": chains}
         draw = sample_linear if model.linear else sample_targets
         return draw(model, data, priors=priors, seed=random_seed, options=options, **mixture)
     if base is not None:
         raise ModelError("base: only a model with interventions has base rows; leave it out")
+    if store is not None and sampler != "nutpie":
+        raise ModelError(f"store: only sampler='nutpie' stores draws while it runs, not {sampler!r}")
     model, table = resolve(model, data, group)
     if measurement_first:
-        if grid is not None or start is not None or GROUP in table or needs_rows(model, table):
+        if grid is not None or start is not None or store is not None:
+            raise ModelError("measurement_first: it takes neither grid, start nor store; leave them out")
+        if GROUP in table or needs_rows(model, table):
             raise ModelError(
-                "measurement_first: it takes no grid, start, groups, covariates, missing values or weights; "
-                "leave them out"
+                "measurement_first: it takes no groups, covariates, missing values or weights; leave them out"
             )
         options |= {"chains": chains, "sampler": sampler, "priors": priors, "random_seed": random_seed}
         return sample_outcome_last(model, table, lambda p, rows: sample(p, rows, **options), random_seed)
+    if store is not None and grid is not None:
+        raise ModelError("store: rounded values are sampled in seconds; leave store or grid out")
     rounded = table if grid is None else on_grid(model, table, grid)
     ready = prepare(model, rounded, start=start, priors=priors, chains=chains, seed=random_seed)
+    if store is not None:
+        return sample_stored(store, ready, options, priors=priors, seed=random_seed)
     raw = run_sampler(ready, sampler, random_seed, options)
     tree = assemble(ready, raw, sampler=sampler, seed=random_seed, tune=tune)
     tree.attrs["priors"] = json.dumps(prior_record(model, priors))
@@ -141,9 +157,9 @@ def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:
     if model.why_no_posterior is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
     if sampler not in (known := (*SAMPLERS, "smc")):
-        raise ModelError(f"sampler {sampler!r} is unknown; choose {' or '.join(known)}")
-    if sampler == "smc" and model.interventions is not None:
-        raise ModelError("sampler 'smc' is not for interventions; choose nutpie or pymc")
+        raise ModelError(f"sampler {sampler!r} is unknown; choose one of {', '.join(known)}")
+    if sampler in ("smc", "laplace") and model.interventions is not None:
+        raise ModelError(f"sampler {sampler!r} is not for interventions; choose nutpie or pymc")
     for name, value in sizes.items():
         if not isinstance(value, int) or value < 1:
             raise ModelError(f"{name} must be a whole number of at least 1, got {value!r}")

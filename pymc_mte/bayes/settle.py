@@ -86,12 +86,13 @@ def settle(
         Seed of bridge and resampling.
     """
     model, smc, modes = ready.model, sampler == "smc", ready.modes
+    about = raw.attrs.get("approximation")
     kept, stats = raw["posterior"].to_dataset(), raw["sample_stats"].to_dataset()
     own = with_first_levels(model, {name: kept[name].values for name in model.posterior_dims})
     if BY_GROUP in kept:
         own[BY_GROUP] = np.moveaxis(kept[BY_GROUP].values, -1, 2)
     weighing = one_mode(1 if modes is None else len(modes), kept.sizes["chain"], kept.sizes["draw"])
-    if smc:
+    if smc or about is not None:
         aligned, switching = align_draws(model, own, ready.pivot, ready.scales)
     elif modes is None:
         pivots = {n: np.repeat(v[None], kept.sizes["chain"], axis=0) for n, v in ready.pivot.items()}
@@ -106,7 +107,8 @@ def settle(
     if by_group is not None:
         runs = runs.assign_coords({GROUP: group_labels(ready.table)})
         runs[BY_GROUP] = (("chain", "draw", GROUP, "class"), np.moveaxis(by_group, 2, -1))
-    notes = _convergence(model, runs, stats, switching, weighing)
+    notes = _approximation(about) if about else _convergence(model, runs, stats, switching, weighing)
+    notes = [*_interruption(raw), *notes]
     stats = stats.assign(mode=(("chain", "draw"), weighing.mode_of_draw))
     posterior, kept, stats = (_sampled(part, weighing, ready.chains, seed) for part in (runs, kept, stats))
     groups = {}
@@ -122,9 +124,23 @@ def settle(
         groups=groups,
         switching=switching,
         notes=notes,
-        kind="smc" if smc else "mcmc",
+        kind="approximation" if about else "smc" if smc else "mcmc",
         library="pymc_mte" if smc else sampler,
     )
+
+
+def _interruption(raw: xr.DataTree) -> list[Note]:
+    """Say that sampling was stopped early, where it was."""
+    said = raw.attrs.get("interrupted")
+    return [] if said is None else [Note(Status.INTERRUPTED, "sampler", said)]
+
+
+def _approximation(about: dict[str, float]) -> list[Note]:
+    """Say what the draws of an approximation are, and how near they come."""
+    detail = f"reweighted to the posterior, {about['ess_share']:.0%} of the draws count"
+    if about["flat_directions"]:
+        detail += f"; {about['flat_directions']:.0f} directions without curvature"
+    return [Note(Status.APPROXIMATION, "sampler", detail)]
 
 
 def _sampled(part: xr.Dataset, weighing: Weighing, chains: int, seed: int) -> xr.Dataset:

@@ -1,9 +1,6 @@
 """Starting values: from moments and likelihood climbs, spread per chain, given to each sampler."""
 
-from typing import Any
-
 import numpy as np
-import pymc as pm
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -135,16 +132,6 @@ def with_first_levels(model: CausalModel, values: Parameters) -> Parameters:
     for name, value in values.items():
         out[name] = np.stack([1 - value, value], axis=-1) if is_bernoulli(model, name) else value
     return out
-
-
-def flat_start(built: pm.Model, values: Parameters) -> Array:
-    """Map constrained values to the sampler's flat unconstrained vector."""
-    from pymc.initial_point import make_initial_point_fn
-
-    point: dict[str, Any] = make_initial_point_fn(
-        model=built, overrides=values, return_transformed=True, jitter_rvs=set()
-    )(0)
-    return np.concatenate([np.ravel(value) for value in point.values()]).astype(float)
 
 
 def order_classes(model: CausalModel, parameters: Parameters) -> Parameters:

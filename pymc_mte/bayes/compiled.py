@@ -1,0 +1,176 @@
+"""`compile`: one compilation of a posterior serves every data set of the same form."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from pymc_mte.bayes.assemble import assemble
+from pymc_mte.bayes.gradient import Density, compile_density
+from pymc_mte.bayes.prepare import Prepared, prepare
+from pymc_mte.bayes.priors import Prior
+from pymc_mte.bayes.samplers import sample_density
+from pymc_mte.bayes.settle import settle
+from pymc_mte.data import resolve
+from pymc_mte.errors import DataError, RefusedError
+from pymc_mte.model import CausalModel
+from pymc_mte.regression import given_rows
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CompiledPosterior:
+    """A compiled posterior that takes one data set after the other.
+
+    Attributes
+    ----------
+    model : CausalModel
+        The graph, its levels resolved.
+    density : Density
+        The compiled log-density.
+    priors : mapping or None
+        As given to `compile`.
+    """
+
+    model: CausalModel
+    density: Density
+    priors: Mapping[str, Prior] | None
+
+    def sample(
+        self,
+        data: Any = None,
+        *,
+        start: xr.DataTree | None = None,
+        draws: int = 1_000,
+        tune: int = 500,
+        chains: int = 4,
+        cores: int | None = None,
+        target_accept: float = 0.9,
+        random_seed: int = 0,
+        progressbar: bool = False,
+    ) -> xr.DataTree:
+        """Sample the posterior of these data; arguments and result as of `pymc_mte.sample`."""
+        ready, density = self.prepare(data, start=start, chains=chains, random_seed=random_seed)
+        options = _options(draws, tune, chains, cores, target_accept, progressbar)
+        raw = sample_density(density, _vectors(ready, density), random_seed, options)
+        return assemble(ready, raw, sampler="nutpie", seed=random_seed, tune=tune)
+
+    def draws(
+        self,
+        data: Any = None,
+        *,
+        draws: int = 500,
+        tune: int = 300,
+        chains: int = 2,
+        cores: int = 1,
+        target_accept: float = 0.9,
+        random_seed: int = 0,
+    ) -> xr.Dataset:
+        """Sample the aligned draws and functionals alone, for simulation studies.
+
+        Neither identification nor what was learnt nor predictive data are computed.
+
+        Parameters
+        ----------
+        data : see `pymc_mte.sample`
+        draws, tune, chains, cores, target_accept, random_seed
+            As of `pymc_mte.sample`, with smaller defaults.
+
+        Returns
+        -------
+        Dataset
+            The ``posterior`` group of `sample`. Attributes: ``divergences`` (how many draws) and
+            ``switching_share``.
+        """
+        ready, density = self.prepare(data, chains=chains, random_seed=random_seed)
+        options = _options(draws, tune, chains, cores, target_accept, False)
+        raw = sample_density(density, _vectors(ready, density), random_seed, options)
+        given = given_rows(ready.model, ready.table)
+        settled = settle(ready, raw, given, sampler="nutpie", seed=random_seed)
+        divergent = int(settled.stats["diverging"].sum())
+        return settled.posterior.assign_attrs(divergences=divergent, switching_share=settled.switching)
+
+    def prepare(
+        self, data: Any, *, chains: int, random_seed: int, start: xr.DataTree | None = None
+    ) -> tuple[Prepared, Density]:
+        """Find the chains' starts for other data, and put the data into the compiled density."""
+        model, table = resolve(self.model, data)
+        if model != self.model:
+            raise DataError(
+                "the data have other levels than the compiled model's: compile the model again, or list "
+                "the levels in the model"
+            )
+        ready = prepare(self.model, table, start=start, priors=self.priors, chains=chains, seed=random_seed)
+        return ready, self.density.with_data(ready.built)
+
+    def __repr__(self) -> str:
+        """Return the model's name and the number of free parameters."""
+        return f"CompiledPosterior of {self.model.name!r}, {self.density.maps.size} parameters"
+
+
+def compile(  # the public name of the house plan, used as mte.compile
+    model: CausalModel, data: Any = None, *, priors: Mapping[str, Prior] | None = None
+) -> CompiledPosterior:
+    """Compile a posterior once, for many data sets of the same form.
+
+    Compiling takes seconds, and sampling a table of patterns far less: a simulation study, a bootstrap
+    or a nightly job should compile once.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph and families.
+    data : tabulated Dataset, dataframe, mapping or path, optional
+        Any data set of the form to come: the same levels; the model's own data file by default.
+    priors : mapping, optional
+        See `pymc_mte.build_model`.
+
+    Returns
+    -------
+    CompiledPosterior
+        ``.sample(data)`` gives what `pymc_mte.sample` gives, ``.draws(data)`` the aligned draws alone.
+
+    Raises
+    ------
+    RefusedError
+        If the model has no posterior, or is a mixture of interventions (whose form changes with the data).
+
+    Examples
+    --------
+    >>> import pymc_mte as mte
+    >>> level3 = mte.load_model("gallery:level3")
+    >>> compiled = mte.compile(level3, mte.simulate(level3, 500))
+    >>> compiled
+    CompiledPosterior of 'level3', 13 parameters
+    >>> drawn = compiled.draws(mte.simulate(level3, 2_000, rng=1), draws=50, tune=100)
+    >>> dict(drawn["effect"].sizes)
+    {'chain': 2, 'draw': 50, 'class': 2}
+    """
+    if model.why_no_posterior is not None:
+        raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
+    if model.interventions is not None:
+        raise RefusedError(
+            "a mixture of interventions has no one form to compile: its targets depend on the data"
+        )
+    model, table = resolve(model, data)
+    ready = prepare(model, table, start=None, priors=priors, chains=1, seed=0)
+    density = compile_density(ready.built, ready.starts[0])
+    return CompiledPosterior(model=model, density=density, priors=priors)
+
+
+def _vectors(ready: Prepared, density: Density) -> list[Any]:
+    return [density.maps.unconstrain(start) for start in ready.starts]
+
+
+def _options(
+    draws: int, tune: int, chains: int, cores: int | None, target_accept: float, progressbar: bool
+) -> dict[str, Any]:
+    cores = min(chains, cores or os.cpu_count() or 1)
+    return {
+        "draws": draws,
+        "tune": tune,
+        "cores": cores,
+        "target_accept": target_accept,
+        "progressbar": progressbar,
+    }

@@ -1,0 +1,280 @@
+"""`calibrate`: do posterior probabilities mean what they say? Simulation-based calibration of any model."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from rich.progress import Progress
+from scipy.stats import binom
+
+from pymc_mte.alignment import match_classes, take_classes
+from pymc_mte.bayes.compiled import CompiledPosterior, compile
+from pymc_mte.bayes.learnt import prior_draws
+from pymc_mte.bayes.prepare import Prepared
+from pymc_mte.bayes.priors import Prior
+from pymc_mte.bayes.samplers import sample_density
+from pymc_mte.bayes.settle import settle
+from pymc_mte.bayes.start import with_first_levels
+from pymc_mte.data import columns_of
+from pymc_mte.errors import ModelError, RefusedError
+from pymc_mte.functionals import functionals
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.moments.methods import class_profile
+from pymc_mte.network import draw_rows, log_joint, log_sum_classes
+from pymc_mte.regression import given_rows
+from pymc_mte.results import dims_of, provenance
+from pymc_mte.status import dump_notes
+from pymc_mte.summary import BY_CLASS, LABEL_FREE
+
+Array = NDArray[np.float64]
+
+LEVELS = (0.5, 0.8, 0.9)
+"""Intervals whose coverage is tabulated."""
+
+BAND = 0.99
+"""Probability of the simultaneous band."""
+
+POINTS = 100
+"""Points at which the empirical distribution function is held against its band."""
+
+FIT = "log_likelihood"
+"""A quantity of every model: it sees errors that no single parameter shows."""
+
+
+def calibrate(
+    model: CausalModel,
+    n_simulations: int = 1_000,
+    *,
+    n: int = 1_000,
+    data: Any = None,
+    priors: Mapping[str, Prior] | None = None,
+    draws: int = 250,
+    tune: int = 300,
+    chains: int = 2,
+    random_seed: int = 0,
+    progressbar: bool = True,
+) -> xr.DataTree:
+    """Check by simulation that posterior probabilities mean what they say.
+
+    Parameters are drawn from the prior, rows from the parameters, and the posterior of the rows is
+    sampled: over many rounds the truth must be at a uniformly distributed place among the draws.
+    The model is compiled once.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph and families.
+    n_simulations : int
+        Rounds; a thousand show errors of a few percent.
+    n : int
+        Rows per round.
+    data : tabulated Dataset, dataframe, mapping or path, optional
+        Gives levels and the scale of the default priors, which stays the same in all rounds; the
+        model's own data file by default, else mean 0 and standard deviation 1.
+    priors : mapping, optional
+        See `build_model`.
+    draws, tune, chains : int
+        Of every fit.
+    random_seed : int
+        Seed of everything.
+    progressbar : bool
+        Whether the rounds are counted on the screen.
+
+    Returns
+    -------
+    xarray.DataTree
+        ``prior_sbc``: the place of the truth among the draws, in [0, 1], per quantity and round;
+        ``arviz.plot_ecdf_pit(result)`` draws it. ``coverage``: share of rounds whose interval of
+        each ``level`` holds the truth. ``verdict``: ``band_p`` per quantity, the probability that a
+        calibrated posterior strays as far anywhere, and ``inside`` the simultaneous 99% band.
+        Attributes: ``verdict`` in words, ``simulations``, ``failures`` (counted by reason, left
+        out), ``divergent`` (rounds with divergences, kept), ``seconds_per_fit``.
+        Class-level quantities are aligned draw by draw to the optimum that starts the chains,
+        the truth too.
+
+    Raises
+    ------
+    RefusedError
+        If the model has no posterior, or needs covariates or strata.
+
+    Examples
+    --------
+    >>> from pymc_mte import load_model
+    >>> checked = calibrate(load_model("gallery:level3"), 4, n=200, draws=50, tune=100, progressbar=False)
+    >>> dict(checked["prior_sbc"]["ate"].sizes)
+    {'chain': 1, 'draw': 4}
+    """
+    if n_simulations < 1 or n < 1:
+        raise ModelError(f"n_simulations and n must be at least 1, got {n_simulations} and {n}")
+    if model.covariates or model.strata:
+        raise RefusedError("calibrate draws whole rows; a model with covariates or strata cannot be drawn")
+    own = data if data is not None or model.data_path is not None else _unit_scale(model)
+    compiled = compile(model, own, priors=priors)
+    rng = np.random.default_rng(random_seed)
+    ready, _ = compiled.prepare(own, chains=1, random_seed=random_seed)
+    given = given_rows(compiled.model, ready.table)
+    truths = prior_draws(compiled.model, ready.built, n_simulations, random_seed, given)
+    options = {"draws": draws, "tune": tune, "cores": 1, "target_accept": 0.9, "progressbar": False}
+    places: list[Parameters] = []
+    failures: Counter[str] = Counter()
+    divergent, begun = 0, time.perf_counter()
+    with Progress(disable=not progressbar) as progress:
+        task = progress.add_task("calibrating", total=n_simulations)
+        for i in range(n_simulations):
+            truth = {name: value[i] for name, value in truths.items() if name in compiled.model.dims}
+            table = rows_of(compiled.model, truth, n, rng)
+            try:
+                place, stray = _place(compiled, truth, table, {**options, "chains": chains, "seed": i}, rng)
+            except (ValueError, RuntimeError, np.linalg.LinAlgError) as err:
+                failures[f"{type(err).__name__}: {err}"[:100]] += 1
+            else:
+                places.append(place)
+                divergent += stray > 0
+            progress.advance(task)
+    if not places:
+        raise RuntimeError(f"every simulation failed: {dict(failures)}")
+    spent = (time.perf_counter() - begun) / n_simulations
+    tree = _result(compiled.model, places)
+    about: dict[str, Any] = {
+        "failures": json.dumps(failures),
+        "divergent": divergent,
+        "seconds_per_fit": spent,
+    }
+    about |= {
+        "seconds_per_fit": spent,
+        "simulations": n_simulations,
+        "rows": n,
+        "random_seed": random_seed,
+        "notes": dump_notes([]),
+    }
+    tree.attrs |= provenance(compiled.model, **about)
+    return tree
+
+
+def rows_of(model: CausalModel, truth: Parameters, n: int, rng: np.random.Generator) -> xr.Dataset:
+    """Draw rows and tabulate them: a level that no row has stays a level of the model."""
+    columns = draw_rows(model, truth, n, rng)[1]
+    matrix = np.column_stack([columns[name].astype(float) for name in model.variables])
+    _, first, count = np.unique(matrix, axis=0, return_index=True, return_counts=True)
+    table = xr.Dataset({name: ("pattern", columns[name][first]) for name in model.variables})
+    table["count"] = ("pattern", count.astype(np.int64))
+    for name, var in model.variables.items():
+        if var.discrete:
+            table[name].attrs["levels"] = json.dumps(list(var.labels))
+    table.attrs = {"tabulated": 1, "n": float(n), "notes": dump_notes([])}
+    return table
+
+
+def _unit_scale(model: CausalModel) -> dict[str, list[Any]]:
+    """Rows that show every level, and mean 0 and standard deviation 1 of what is continuous."""
+    discrete = {name: _levels(var) for name, var in model.variables.items() if var.discrete}
+    rows = 2 * max([len(levels) for levels in discrete.values()], default=1)
+    out: dict[str, list[Any]] = {}
+    for name in model.variables:
+        levels = discrete.get(name, [-1.0, 1.0])
+        out[name] = [levels[i % len(levels)] for i in range(rows)]
+    return out
+
+
+def _levels(var: Any) -> list[Any]:
+    if var.trials is None and var.levels is None:
+        return [0, 1]
+    return list(var.labels)
+
+
+def _place(
+    compiled: CompiledPosterior,
+    truth: Parameters,
+    table: xr.Dataset,
+    options: dict[str, Any],
+    rng: np.random.Generator,
+) -> tuple[Parameters, int]:
+    """Place of the truth among the draws of one fit, per quantity, and the divergences."""
+    ready, _ = compiled.prepare(table, chains=options["chains"], random_seed=options["seed"])
+    density = compiled.density.with_data(ready.built, keep="pooled_")  # the prior must not see the rows
+    starts = [density.maps.unconstrain(start) for start in ready.starts]
+    raw = sample_density(density, starts, options["seed"], options)
+    given = given_rows(ready.model, ready.table)
+    settled = settle(ready, raw, given, sampler="nutpie", seed=options["seed"])
+    values = with_first_levels(ready.model, {n: settled.kept[n].values for n in ready.model.dims})
+    flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
+    step = max(1, len(flat["class_weight"]) // POINTS)
+    thin = {n: v[::step] for n, v in flat.items()}
+    posterior = _quantities(ready, thin)
+    right = _quantities(ready, {n: v[None] for n, v in truth.items()})
+    out = {}
+    for name, value in posterior.items():
+        below, equal = (value < right[name]).sum(axis=0), (value == right[name]).sum(axis=0)
+        spread = rng.random(below.shape)  # ties and the steps of the ranks are smoothed at random
+        out[name] = (below + spread * (equal + 1)) / (len(value) + 1)
+    return out, int(settled.stats["diverging"].sum())
+
+
+def _quantities(ready: Prepared, values: Parameters) -> Parameters:
+    """Functionals (without a treatment: parameters), classes of each draw matched to the optimum."""
+    model = ready.model
+    pivot = class_profile(model, {n: v[None] for n, v in ready.pivot.items()}, ready.scales)[0]
+    order = match_classes(class_profile(model, values, ready.scales), pivot)[0]
+    matched = {
+        n: take_classes(v, order, 1) if model.dims[n][:1] == ("class",) else v for n, v in values.items()
+    }
+    columns, count = columns_of(ready.table, model), ready.table["count"].values.astype(float)
+    out = dict(matched)
+    if model.treatment is not None:
+        found = functionals(model, matched) | {"class_weight": matched["class_weight"]}
+        out = {n: found[n] for n in (*LABEL_FREE, *BY_CLASS) if n in found}
+    if model.classes == 1:
+        out = {n: v for n, v in out.items() if n not in ("effect_sd", "class_weight")}
+    return out | {FIT: log_sum_classes(log_joint(model, matched, columns)) @ count}
+
+
+def _result(model: CausalModel, places: list[Parameters]) -> xr.DataTree:
+    """Lay out places, coverage and verdict."""
+    dims = dims_of(model) | {FIT: ()}
+    stacked = {n: np.stack([place[n] for place in places])[None] for n in places[0]}
+    used = {d for n in stacked for d in dims[n]}
+    named = {d: c for d, c in model.coords.items() if d in used}
+    sbc = xr.Dataset(
+        {n: (("chain", "draw", *dims[n]), v) for n, v in stacked.items()},
+        coords=named | {"chain": [0], "draw": np.arange(len(places))},
+    )
+    far = {n: np.abs(v[0] - 0.5) for n, v in stacked.items()}
+    share = np.array(LEVELS)
+    covered = {
+        n: ((*dims[n], "level"), np.stack([(v < p / 2).mean(axis=0) for p in share], axis=-1))
+        for n, v in far.items()
+    }
+    limits = [binom.ppf(q, len(places), share) / len(places) for q in (0.005, 0.995)]
+    coverage = xr.Dataset(covered, coords={"level": share} | named)
+    coverage["lower"], coverage["upper"] = (("level", limit) for limit in limits)
+    flat = {n: v[0].reshape(len(places), -1) for n, v in stacked.items()}
+    null = _strays(np.random.default_rng(0).random((4_000, len(places))))
+    p = {n: np.array([(null <= s).mean() for s in _strays(v.T)]) for n, v in flat.items()}
+    shaped = {n: (dims[n], v.reshape(stacked[n].shape[2:])) for n, v in p.items()}
+    inside = {f"inside_{n}": (d, (v >= 1 - BAND).astype("int8")) for n, (d, v) in shaped.items()}
+    verdict = xr.Dataset({f"band_p_{n}": value for n, value in shaped.items()} | inside, coords=named)
+    tree = xr.DataTree.from_dict({"prior_sbc": sbc, "coverage": coverage, "verdict": verdict})
+    outside = [n for n, v in p.items() if (v < 1 - BAND).any()]
+    total = sum(v.size for v in p.values())
+    said = "outside the 99% band: " + ", ".join(outside) if outside else "every quantity inside its 99% band"
+    tree.attrs["verdict"] = f"{said} ({total} quantities, {len(places)} simulations)"
+    return tree
+
+
+def _strays(places: Array) -> Array:
+    """Smallest pointwise tail probability of the empirical distribution function, per row of places.
+
+    The simultaneous band is the set of functions for which it is not below the quantile under
+    uniform places (Säilynoja, Bürkner and Vehtari 2022).
+    """
+    n = places.shape[1]
+    points = np.arange(1, POINTS) / POINTS
+    bins = np.minimum((places * POINTS).astype(int), POINTS - 1)
+    counts = np.stack([np.bincount(row, minlength=POINTS) for row in bins]).cumsum(axis=1)[:, :-1]
+    low, high = binom.cdf(counts, n, points), binom.sf(counts - 1, n, points)
+    return np.asarray(np.minimum(low, high).min(axis=1))

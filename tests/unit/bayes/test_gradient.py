@@ -1,0 +1,74 @@
+"""The compiled density: value, gradient and maps against PyMC's own; new data without compilation."""
+
+import numpy as np
+import pytest
+
+from pymc_mte import CausalModel, DataError, RefusedError, build_model, compile, load_model, simulate
+from pymc_mte.bayes.laplace import laplace_draws
+from pymc_mte.bayes.start import without_first_levels
+from pymc_mte.data import resolve
+
+
+@pytest.fixture(scope="module")
+def normal():
+    return CausalModel(
+        classes=2,
+        variables={"a": {"family": "bernoulli"}, "y": {"family": "normal"}},
+        truth={
+            "class_weight": [0.4, 0.6],
+            "a": {"p": [0.2, 0.8]},
+            "y": {"mean": [0.0, 2.0], "sd": [1.0, 0.5]},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def compiled(normal):
+    return compile(normal, simulate(normal, 60, rng=1))
+
+
+def test_density_maps_and_new_data_agree_with_pymc(normal, compiled, rng):
+    """The second data set has another number of rows, pooled mean and SD; nothing is compiled again."""
+    model, table = resolve(normal, simulate(normal, 90, rng=2))
+    built = build_model(model, table)
+    density, maps = compiled.density.with_data(built), compiled.density.maps
+    assert density.function is compiled.density.function
+    value = without_first_levels(model, model.true_parameters())
+    x = maps.unconstrain(value) + 0.1 * rng.normal(size=maps.size)
+    back = maps.constrain(np.stack([x, maps.unconstrain(value)]))
+    for name in value:
+        np.testing.assert_allclose(back[name][1], value[name], rtol=1e-12)
+    own = {n: v[0] for n, v in back.items()}
+    parts = dict(zip([v.name for v in built.value_vars], maps.to_vectors(*own.values()), strict=True))
+    found, gradient = density(x)
+    assert found == pytest.approx(float(built.compile_logp(mode="FAST_COMPILE")(parts)), rel=1e-12)
+    steps = 1e-5 * np.eye(maps.size)
+    numeric = [(density(x + h)[0] - density(x - h)[0]) / 2e-5 for h in steps]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-5)
+
+
+def test_data_of_another_form_are_refused(normal, compiled):
+    with pytest.raises(DataError, match="compiled"):
+        compiled.density.with_data(build_model(normal.with_classes(3), simulate(normal, 60, rng=3)))
+    with pytest.raises(DataError, match="levels"):
+        compiled.draws({"a": ["no", "yes", "no"], "y": [0.0, 1.0, 2.0]})
+    with pytest.raises(RefusedError, match="interventions"):
+        compile(load_model("gallery:unknown_interventions"))
+
+
+def test_laplace_is_exact_for_a_normal_density():
+    precision = np.array([[2.0, 0.6], [0.6, 1.0]])
+    centre = np.array([1.0, -2.0])
+
+    def density(x):
+        return float(-0.5 * (x - centre) @ precision @ (x - centre)), -precision @ (x - centre)
+
+    drawn, log_density, about = laplace_draws(density, [np.zeros(2), np.ones(2)], 20_000, 1)
+    assert drawn.shape == (2, 20_000, 2)
+    assert log_density.shape == (2, 20_000)
+    flat = drawn.reshape(-1, 2)
+    np.testing.assert_allclose(flat.mean(axis=0), centre, atol=0.03)  # 4 standard errors
+    np.testing.assert_allclose(np.cov(flat.T), np.linalg.inv(precision), atol=0.06)
+    exact = 0.5 * (2 * np.log(2 * np.pi) - np.linalg.slogdet(precision)[1])
+    assert about["log_evidence"] == pytest.approx(exact, abs=1e-5)
+    assert about["ess_share"] == pytest.approx(1.0, abs=1e-6)
