@@ -80,9 +80,10 @@ def main() -> None:
     for name, answers in found.items():
         value, se = np.array(answers).T
         bias, spread = value.mean() - ate, value.std(ddof=1)
+        far = np.mean(abs(value - ate) > 5 * se)
         print(
-            f"{name:>13}: mean {value.mean():7.3f}  bias {bias:7.3f} = {bias / spread:6.2f} SDs of the estimates"
-            f" = {bias / np.median(se):6.2f} median SEs; |error| > 5 SEs in {np.mean(abs(value - ate) > 5 * se):.0%}"
+            f"{name:>13}: mean {value.mean():7.3f}, bias {bias:7.3f} = {bias / spread:6.2f} SDs of the "
+            f"estimates = {bias / np.median(se):6.2f} median SEs; error beyond 5 SEs in {far:.0%}"
         )
 
 

@@ -1,3 +1,4 @@
+from .baselines import baselines as baselines
 from .bayes.attach import add_to_model as add_to_model
 from .bayes.build import build_model as build_model
 from .bayes.compiled import CompiledPosterior as CompiledPosterior, compile as compile
@@ -16,6 +17,7 @@ from .errors import (
     RefusedError as RefusedError,
 )
 from .fit import Fit as Fit, fit as fit
+from .fitcheck import bivariate_residuals as bivariate_residuals, pattern_residuals as pattern_residuals
 from .identify.identification import Identification as Identification, identify as identify
 from .identify.ranges import functional_ranges as functional_ranges
 from .identify.sensitivity import sensitivity as sensitivity
@@ -28,13 +30,20 @@ from .model_comparison import compare_models as compare_models, loo as loo
 from .modelfile import gallery_names as gallery_names, load_model as load_model
 from .moments.estimate import estimate as estimate
 from .moments.plan import Plan as Plan, plan as plan
+from .plots.baselines import plot_baselines as plot_baselines
+from .plots.calibration import plot_calibration as plot_calibration
+from .plots.classes import plot_classes as plot_classes
 from .plots.classes_choice import plot_class_choice as plot_class_choice
 from .plots.comparison import plot_comparison as plot_comparison
+from .plots.effects import plot_effects as plot_effects
 from .plots.graph import plot_graph as plot_graph
 from .plots.hierarchy import plot_hierarchy as plot_hierarchy
+from .plots.mixture import plot_effect_mixture as plot_effect_mixture
 from .plots.plan import plot_plan as plot_plan
+from .plots.predictive import plot_predictive as plot_predictive, plot_prior as plot_prior
 from .plots.proxies import plot_proxies as plot_proxies
 from .plots.splits import plot_role_splits as plot_role_splits
+from .plots.units import plot_unit_effects as plot_unit_effects
 from .policy import policy as policy
 from .predict import predict as predict
 from .results import save as save

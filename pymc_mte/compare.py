@@ -21,6 +21,9 @@ TAIL = (1 - INTERVAL) / 2
 COMPARED = ("ate", "att", "effect_sd", "effect", "class_weight", "potential_outcome")
 """Functionals in the table, label-free ones first."""
 
+PROFILE = ("class_weight", "potential_outcome")
+"""What classes of the posterior and of the rungs are matched by."""
+
 NOT_SMOOTH = frozenset({"effect_sd"})
 """Functionals whose sampling error is not normal near equal effects: shown, not tested."""
 
@@ -60,7 +63,8 @@ def compare(
         posterior SDs; never a test), ``contraction`` (share of the prior's variance that the data
         removed), ``identified`` and a ``verdict`` in words. Bridge and spectral values are computed
         anew, whatever the method of ``estimate``. ``attrs["tests"]`` and ``attrs["says"]``: one joint
-        Hausman-type test per pair of rungs, as records and in sentences, see `pymc_mte.ladder`.
+        Hausman-type test per pair of rungs, as records and in sentences, see `pymc_mte.ladder`. With
+        covariates there is no test: the averages of ``estimate`` stand beside the posterior.
 
     Raises
     ------
@@ -74,11 +78,15 @@ def compare(
     table = posterior["observed_data"].to_dataset()
     if reason := why_not_comparable(model, table):
         raise RefusedError(reason)
-    problem = problem_of(model, table, interactions=bool(estimate.attrs.get("interactions", False)))
     draws = posterior["posterior"].to_dataset()
     identified, contraction = identified_functionals(posterior), _contractions(posterior)
-    mean = {n: draws[n].mean(("chain", "draw")).values[None] for n in ("class_weight", "potential_outcome")}
-    found = climb_ladder(problem, n_boot, np.random.default_rng(rng), pivot=class_profile(problem, mean)[0])
+    problem = problem_of(model, table, interactions=bool(estimate.attrs.get("interactions", False)))
+    if model.covariates:
+        found = _given_covariates(estimate)
+    else:
+        mean = {n: draws[n].mean(("chain", "draw")).values[None] for n in PROFILE}
+        pivot = class_profile(problem, mean)[0]
+        found = climb_ladder(problem, n_boot, np.random.default_rng(rng), pivot=pivot)
     tests = joint_tests(problem, found)
     blind = {test["rungs"] for test in tests["tests"] if test["verdict"] == "no power here"}
     rows = []
@@ -101,11 +109,6 @@ def compare(
 
 def why_not_comparable(model: CausalModel, table: xr.Dataset) -> str | None:
     """Sentence that says why posterior and moments cannot be set side by side; None if they can."""
-    if model.covariates:
-        return (
-            "compare fits the graph's likelihood without covariates, so the two sides would answer different "
-            "questions; read the bridge's average effect beside the posterior's"
-        )
     if has_missing(model, table):
         return "compare needs whole rows: moments cannot use the rows whose missing values were summed out"
     return None
@@ -119,6 +122,15 @@ def _check_same(posterior: xr.DataTree, estimate: xr.DataTree) -> None:
             f"the two results come from different data ({posterior.attrs.get('n'):g} and "
             f"{estimate.attrs.get('n'):g} rows); use the same rows for both"
         )
+
+
+def _given_covariates(estimate: xr.DataTree) -> Ladder:
+    """Take the averages of an estimate given covariates; no likelihood fit without a prior takes these."""
+    point = estimate["estimate"].to_dataset()
+    names = [n for n in ("ate", "att") if n in point]
+    values = {f"bridge_{n}": np.asarray(point[n].values)[None] for n in names}
+    se = {f"bridge_{n}": np.asarray(point[f"se_{n}"].values) for n in names if f"se_{n}" in point}
+    return Ladder(values=values, se=se, gaps=(), simulated=False, point={})
 
 
 def _posterior_part(values: Array) -> dict[str, Any]:
@@ -136,7 +148,8 @@ def _moment_part(
         known = key in found.values and not refused
         out[method] = float(found.values[key][(0, *index)]) if known else np.nan
         out[f"{method}_se"] = float(found.se[key][index]) if known and key in found.se else np.nan
-    out["ml"] = float(found.values[f"ml_{name}"][(0, *index)])
+    ml = found.values.get(f"ml_{name}")
+    out["ml"] = np.nan if ml is None else float(ml[(0, *index)])
     z = {gap.rungs: gap.z[place] for gap in found.gaps for place in gap.places(label)}
     first = "spectral" if np.isfinite(out["spectral"]) else "bridge"
     out["z"] = z.get((first, "ml"), np.nan)
@@ -173,7 +186,7 @@ def _verdict(name: str, row: dict[str, Any], blind: bool) -> str:
         return "not identified: the prior decides"
     if not np.isfinite(row["spectral"]) and not np.isfinite(row["bridge"]):
         return "no moment estimate to test"
-    if name in NOT_SMOOTH:
+    if name in NOT_SMOOTH or not np.isfinite(row["ml"]):
         return "not tested"
     said = verdict(row["z"])
     return "no power here" if said == "agree" and blind else said

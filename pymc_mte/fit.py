@@ -18,6 +18,7 @@ from pymc_mte.model import CausalModel
 from pymc_mte.moments.estimate import estimate
 from pymc_mte.plots.comparison import plot_comparison
 from pymc_mte.results import save
+from pymc_mte.sharing import safe_tree
 from pymc_mte.status import Note, dump_notes, load_notes
 from pymc_mte.summary import PRIOR_DRIVEN, moment_summary, posterior_summary
 
@@ -39,6 +40,8 @@ class Fit:
     comparison : pandas.DataFrame or None
         From `compare`; None without a posterior or a treatment, with covariates, or where missing
         values were summed out (the moments then rest on the complete rows).
+    random_seed : int or None
+        The seed that everything random was drawn with.
     """
 
     model: CausalModel
@@ -46,6 +49,7 @@ class Fit:
     moments: xr.DataTree
     posterior: xr.DataTree | None
     comparison: pd.DataFrame | None
+    random_seed: int | None = None
 
     @property
     def notes(self) -> list[Note]:
@@ -115,9 +119,23 @@ class Fit:
         tree.attrs = {**tree.attrs, "notes": dump_notes(self.notes)}
         return tree
 
-    def save(self, path: str | Path) -> Path:
-        """Save everything as one NetCDF file; see `pymc_mte.load`."""
-        return save(self.to_datatree(), path)
+    def save(self, path: str | Path, *, share_safe: bool = False) -> Path:
+        """Save everything as one NetCDF file; see `pymc_mte.load`.
+
+        ``share_safe=True`` leaves out combinations of values that fewer than 5 rows have (in continuous
+        data that is every row), which the attribute ``share_safe`` of the file says.
+        """
+        tree = self.to_datatree()
+        return save(safe_tree(tree, self.model) if share_safe else tree, path)
+
+    def report(self, path: str | Path, *, share_safe: bool = False) -> Path:
+        """Write one self-contained HTML page: answers in plain words, tables, figures, every warning.
+
+        ``share_safe=True`` leaves out combinations of values that fewer than 5 rows have, and says so.
+        """
+        from pymc_mte.report import write_report
+
+        return write_report(self, path, share_safe=share_safe)
 
 
 def _marked(shown: pd.DataFrame) -> list[str]:
@@ -169,8 +187,8 @@ def fit(
     Returns
     -------
     Fit
-        ``identification``, ``moments``, ``posterior``, ``comparison``; `summary`, `plot_effects`
-        and `save`.
+        ``identification``, ``moments``, ``posterior``, ``comparison``; `summary`, `plot_effects`,
+        `report` and `save`.
     """
     model, table = resolve(model, data)
     found = identify(model, table, base=base, rng=random_seed)
@@ -189,9 +207,11 @@ def finish(
     **sampling: Any,
 ) -> Fit:
     """Sample and compare, given the identification and the moment estimate."""
+    parts: dict[str, Any] = {"model": model, "identification": found, "moments": moments}
+    parts["random_seed"] = random_seed
     if model.why_no_posterior is not None:
-        return Fit(model=model, identification=found, moments=moments, posterior=None, comparison=None)
+        return Fit(posterior=None, comparison=None, **parts)
     posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)
     compared = model.treatment is not None and why_not_comparable(model, table) is None
     joined = compare(posterior, moments, rng=random_seed) if compared else None
-    return Fit(model=model, identification=found, moments=moments, posterior=posterior, comparison=joined)
+    return Fit(posterior=posterior, comparison=joined, **parts)

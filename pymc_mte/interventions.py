@@ -14,16 +14,21 @@ if TYPE_CHECKING:
 UNTOUCHED = -1
 """Stands for "not forced" where targets are arrays of level numbers."""
 
+PARENT_AXIS = "parent_"
+"""Begins the name of the axis of a variable's coefficients."""
+
 
 class Interventions(BaseModel):
     """How the classes of a model differ: each forces some variables to a value (a "target").
 
     Attributes
     ----------
-    kind : {"do"}
-        Perfect interventions.
-    targets : tuple of mapping, optional
-        The only targets that are possible, ``{}`` for the untouched network; any by default.
+    kind : {"do", "shift"}
+        Forced values, or a constant added to a linear equation. A model is either discrete (``do`` only) or
+        linear Gaussian: all variables normal, each linear in its parents.
+    targets : tuple, optional
+        The only targets that are possible, any by default. Discrete: tables, ``{}`` for the untouched
+        network. Linear: lists of the variables that are touched, ``[]`` for none; their values are learnt.
     base : mapping, optional
         Parameters of the untouched network, in the form of ``[truth]``, where they are known.
     base_file : str, optional
@@ -32,8 +37,8 @@ class Interventions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["do"] = "do"
-    targets: tuple[dict[str, Any], ...] | None = None
+    kind: Literal["do", "shift"] = "do"
+    targets: tuple[dict[str, Any] | tuple[str, ...], ...] | None = None
     base: dict[str, Any] | None = None
     base_file: str | None = None
 
@@ -78,24 +83,52 @@ def check_interventions(model: "CausalModel") -> None:
         return
     if model.treatment is not None or model.treatment_proxies or model.outcome_proxies:
         raise ValueError("roles: a mixture of interventions has no treatment or proxies; remove the roles")
-    if model.continuous_variables:
-        raise ValueError(
-            f"variables.{model.continuous_variables[0]}: a mixture of interventions needs discrete "
-            "variables; cut it into levels"
-        )
+    _check_families(model)
     if stated.base is not None and stated.base_file is not None:
         raise ValueError("interventions: name either base (known parameters) or base_file, not both")
     if stated.targets is not None:
-        target_array(model, stated.targets, "interventions.targets")
+        (touched_array if model.linear else target_array)(model, stated.targets, "interventions.targets")
     if model.truth is None:
         return
     if "targets" not in model.truth:
         raise ValueError("truth.targets: missing; list what each class forces, {} for nothing")
-    listed = target_array(model, model.truth["targets"], "truth.targets")
+    listed = (target_values if model.linear else target_array)(model, model.truth["targets"], "truth.targets")
     if len(listed) != model.classes:
         raise ValueError(
             f"truth.targets: {len(listed)} targets for {model.classes} classes; list one per class"
         )
+
+
+def _check_families(model: "CausalModel") -> None:
+    """Refuse a mixture of discrete and continuous variables, and shifts of discrete ones."""
+    stated, continuous = model.interventions, model.continuous_variables
+    assert stated is not None
+    if not continuous:
+        if stated.kind == "shift":
+            raise ValueError("interventions.kind: only linear Gaussian networks are shifted; use 'do'")
+        return
+    for name, var in model.variables.items():
+        if var.family != "normal":
+            raise ValueError(
+                f"variables.{name}: a mixture of interventions needs discrete variables only, or normal ones "
+                f"only, and this one is {var.family}; cut the continuous ones into levels"
+            )
+        if var.scale_parents:
+            raise ValueError(
+                f"variables.{name}.scale_parents: errors of linear equations have one sd; remove it"
+            )
+        if name.startswith(PARENT_AXIS):
+            raise ValueError(f"variables.{name}: names that begin with {PARENT_AXIS!r} are used for results")
+
+
+def linear_dims(model: "CausalModel") -> dict[str, tuple[str, ...]]:
+    """Axes of the parameters of all linear equations: intercepts, coefficients, sds of the errors."""
+    out: dict[str, tuple[str, ...]] = {}
+    for name, var in model.variables.items():
+        out |= {f"intercept_{name}": ()}
+        out |= {f"coefficient_{name}": (f"{PARENT_AXIS}{name}",)} if var.parents else {}
+        out |= {f"sd_{name}": ()}
+    return out
 
 
 def check_base(model: "CausalModel") -> None:
@@ -124,6 +157,53 @@ def target_array(model: "CausalModel", targets: Any, key: str = "targets") -> ND
             out[row, names.index(name)] = labels.index(level)
     if len(np.unique(out, axis=0)) < len(out):
         raise ValueError(f"{key}: a target is listed twice; list each once")
+    return out
+
+
+def target_values(model: "CausalModel", targets: Any, key: str = "targets") -> NDArray[np.float64]:
+    """Turn targets of a linear network into numbers: (targets, variables), NaN where nothing is touched."""
+    names = list(model.variables)
+    out = np.full((len(targets), len(names)), np.nan)
+    for row, target in enumerate(targets):
+        if not isinstance(target, dict):
+            raise ValueError(f"{key}: a target is a table such as {{a = 1.5}}, got {target!r}")
+        for name, value in target.items():
+            if name not in model.variables:
+                raise ValueError(f"{key}: {name!r} is not a variable of this model")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+                raise ValueError(f"{key}: {name!r} needs a finite number, got {value!r}")
+            out[row, names.index(name)] = value
+    if len(np.unique(np.nan_to_num(out, nan=np.inf), axis=0)) < len(out):
+        raise ValueError(f"{key}: a target is listed twice; list each once")
+    return out
+
+
+def touched_array(model: "CausalModel", targets: Any, key: str = "targets") -> NDArray[np.bool_]:
+    """Turn lists of touched variables into flags: (targets, variables)."""
+    names = list(model.variables)
+    out = np.zeros((len(targets), len(names)), dtype=bool)
+    for row, target in enumerate(targets):
+        if isinstance(target, dict):
+            raise ValueError(f"{key}: list the variables that are touched, such as ['a'], got {target!r}")
+        for name in target:
+            if name not in model.variables:
+                raise ValueError(f"{key}: {name!r} is not a variable of this model")
+            out[row, names.index(name)] = True
+    if (~out.any(axis=1)).sum() > 1:
+        raise ValueError(f"{key}: the empty target is listed twice; list it once")
+    return out
+
+
+def value_labels(model: "CausalModel", values: NDArray[np.float64]) -> list[str]:
+    """Write targets of a linear network in words, all different: ``{}``, ``a+1.5`` (shift), ``a=0`` (do)."""
+    assert model.interventions is not None
+    form = "{}{:+.3g}" if model.interventions.kind == "shift" else "{}={:.3g}"
+    out: list[str] = []
+    for row in values:
+        pairs = zip(model.variables, row, strict=True)
+        label = ", ".join(form.format(name, value) for name, value in pairs if not np.isnan(value)) or "{}"
+        same = sum(known.split(" (")[0] == label for known in out)
+        out.append(f"{label} ({same + 1})" if same else label)
     return out
 
 
@@ -161,6 +241,14 @@ def base_model(model: "CausalModel") -> "CausalModel":
 
     stated = stated_parameters(model)
     parameters = {name: entry for name, entry in stated.items() if name not in ("class_weight", "targets")}
+    if model.linear:  # only a model with interventions may have continuous parents
+        assert model.interventions is not None
+        return CausalModel(
+            name=model.name,
+            variables=dict(model.variables),
+            interventions={"kind": model.interventions.kind},
+            truth=parameters | {"targets": [{}]} if parameters else None,
+        )
     return CausalModel(
         name=model.name,
         classes=1,

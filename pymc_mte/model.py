@@ -14,11 +14,14 @@ from pydantic import (
     model_validator,
 )
 
+from pymc_mte.coefficients import coefficient_axes, column_names, why_unbuilt
 from pymc_mte.errors import ModelError
-from pymc_mte.families import LINKS, TABLE, Parameter
+from pymc_mte.families import TABLE, Parameter
 from pymc_mte.interventions import (
+    PARENT_AXIS,
     Interventions,
     check_interventions,
+    linear_dims,
     stated_parameters,
     tie_mechanisms,
 )
@@ -195,50 +198,27 @@ class CausalModel(Part):
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of every parameter, by its name in results."""
         out: dict[str, tuple[str, ...]] = {"class_weight": ("class",)}
+        if self.linear:
+            return out | linear_dims(self)
         for name, var in self.variables.items():
-            lead = ("class",) if var.latent else ()
-            for parameter, kind in var.spec.parameters.items():
-                axes: dict[str, tuple[str, ...]] = {
-                    "table": (*lead, *var.parents, name),
-                    "location": (*lead, *var.parents),
-                    "scale": (*lead, *var.parents) if var.scale_parents else lead,
-                    "shared": (),
-                }
-                out[f"{parameter}_{name}"] = axes[kind.scope]
+            out |= {f"{parameter}_{name}": axes for parameter, axes in var.axes(name).items()}
         return out
 
     @cached_property
     def covariate_columns(self) -> tuple[str, ...]:
         """Names of the covariates as numbers: a text covariate gives an indicator of each later level."""
-        return tuple(
-            column
-            for name in self.covariates
-            for column in (
-                [f"{name} = {level}" for level in self.covariate_levels[name][1:]]
-                if name in self.covariate_levels
-                else [name]
-            )
-        )
+        return column_names(self.covariates, self.covariate_levels)
 
     @cached_property
     def coefficient_dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of the coefficients of the covariates, by name; empty without covariates."""
-        if not self.covariates:
-            return {}
-        out: dict[str, tuple[str, ...]] = {}
-        if self.classes > 1:
-            out["coef_class"] = ("class", "covariate")
-        for name in self.regressed:
-            by_level = self.variables[name].family in ("categorical", "ordinal")
-            out[f"coef_{name}"] = (name, "covariate") if by_level else ("covariate",)
-        return out
+        return coefficient_axes(self)
 
     @cached_property
     def posterior_dims(self) -> dict[str, tuple[str, ...]]:
         """Axes of every parameter of the posterior: those of `dims` and what covariates add."""
-        if not self.covariates:
-            return self.dims
-        return {**self.dims, "baseline_weight": ("class",), **self.coefficient_dims}
+        baseline = {"baseline_weight": ("class",)} if self.covariates else {}
+        return {**self.dims, **baseline, **self.coefficient_dims}
 
     @property
     def regressed(self) -> tuple[str, ...]:
@@ -254,6 +234,8 @@ class CausalModel(Part):
     @cached_property
     def owners(self) -> dict[str, tuple[str, str]]:
         """Variable and parameter behind every parameter name except ``class_weight``."""
+        if self.linear:
+            return {key: (v, p) for key in linear_dims(self) for p, _, v in [key.partition("_")]}
         return {
             f"{parameter}_{name}": (name, parameter)
             for name, var in self.variables.items()
@@ -265,7 +247,8 @@ class CausalModel(Part):
         if name == "class_weight":
             return TABLE
         variable, parameter = self.owners[name]
-        return self.variables[variable].spec.parameters[parameter]
+        own = self.variables[variable].spec.parameters
+        return own["mean"] if self.linear and parameter != "sd" else own[parameter]
 
     def free_shape(self, name: str) -> tuple[int, ...]:
         """Shape of a parameter without what is fixed: tables lose their first level."""
@@ -274,6 +257,8 @@ class CausalModel(Part):
 
     def size(self, dim: str) -> int:
         """Length of an axis: the number of classes, or of a variable's levels."""
+        if self.linear and dim.startswith(PARENT_AXIS):
+            return len(self.variables[dim.removeprefix(PARENT_AXIS)].parents)
         if dim == "covariate":
             return len(self.covariate_columns)
         return self.classes if dim == "class" else len(self.variables[dim].labels)
@@ -283,6 +268,10 @@ class CausalModel(Part):
         """Coordinate values of every axis that a parameter or functional may have."""
         coords: dict[str, list[Level]] = {"class": list(range(self.classes))}
         coords |= {name: list(v.labels) for name, v in self.variables.items() if v.discrete}
+        if self.linear:
+            coords |= {
+                f"{PARENT_AXIS}{name}": list(v.parents) for name, v in self.variables.items() if v.parents
+            }
         if self.treatment is not None:
             coords["treatment"] = list(self.arms)
             coords["contrast"] = [f"{self.arms[b]} - {self.arms[a]}" for b, a in self.contrasts]
@@ -306,6 +295,11 @@ class CausalModel(Part):
         return self.outcome is not None and self.variables[self.outcome].event is not None
 
     @property
+    def linear(self) -> bool:
+        """Whether this is a linear Gaussian network under interventions: parents may be continuous."""
+        return self.interventions is not None and bool(self.continuous_variables)
+
+    @property
     def n_cells(self) -> int:
         """Number of cells of the table of all discrete variables."""
         return int(np.prod([float(self.size(v)) for v in self.discrete_variables]))
@@ -325,11 +319,7 @@ class CausalModel(Part):
             name: var.model_copy(update={"levels": missing[name]}) if name in missing else var
             for name, var in self.variables.items()
         }
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        fields |= {"variables": variables, "covariate_levels": known_text}
-        resolved = CausalModel(**fields)
-        resolved._folder = self._folder
-        return resolved
+        return self.with_fields(variables=variables, covariate_levels=known_text)
 
     def with_classes(self, classes: int) -> "CausalModel":
         """Return the same graph with another number of classes; a stated truth does not carry over."""
@@ -338,8 +328,11 @@ class CausalModel(Part):
                 "the classes of a mixture of interventions are its targets; list the possible ones in "
                 "interventions.targets, or leave the key out and `estimate` finds them"
             )
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        other = CausalModel(**fields | {"classes": classes, "truth": None})
+        return self.with_fields(classes=classes, truth=None)
+
+    def with_fields(self, **changed: Any) -> "CausalModel":
+        """Return the model with some fields changed; its data file stays where it is."""
+        other = CausalModel(**{name: getattr(self, name) for name in type(self).model_fields} | changed)
         other._folder = self._folder
         return other
 
@@ -370,17 +363,7 @@ class CausalModel(Part):
     @property
     def unbuilt(self) -> str | None:
         """Sentence that says why no posterior can be built for such a model yet; None if one can."""
-        if self.strata:
-            return (
-                "The posterior takes no strata; list them as covariates, whose levels then become indicators."
-            )
-        for name in self.regressed:
-            if self.variables[name].family not in LINKS:
-                return (
-                    f"Covariates shift {', '.join(LINKS)} variables only, and {name!r} is "
-                    f"{self.variables[name].family}."
-                )
-        return None
+        return why_unbuilt(self)
 
     @property
     def why_no_posterior(self) -> str | None:
@@ -399,6 +382,11 @@ class CausalModel(Part):
         from pymc_mte.modelfile import format_toml
 
         return format_toml(self)
+
+    def _repr_html_(self) -> str:
+        from pymc_mte.richtext import model_html
+
+        return model_html(self)
 
     @property
     def data_path(self) -> Path | None:

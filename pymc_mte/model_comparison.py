@@ -13,7 +13,7 @@ from pymc_mte.bayes.groups import pattern_log_likelihood, total_log_likelihood
 from pymc_mte.data import canonical_order, columns_of, effective_weights
 from pymc_mte.errors import DataError
 from pymc_mte.moments.class_number import n_free
-from pymc_mte.moments.em import em
+from pymc_mte.moments.em import EMResult, em
 from pymc_mte.results import model_of
 
 EVIDENCE = "log_evidence"
@@ -47,7 +47,7 @@ def loo(posterior: xr.DataTree) -> Any:
     log_p, count = log_p.isel(pattern=count > 0), count[count > 0]
     small = xr.DataTree.from_dict(
         {
-            "posterior": draws[["class_weight"]],
+            "posterior": draws[["class_weight" if "class_weight" in draws else "target_weight"]],
             "log_likelihood": xr.Dataset({"row": log_p.astype(float)}),
         }
     )
@@ -117,13 +117,17 @@ def _criteria(posteriors: Mapping[str, xr.DataTree]) -> dict[str, dict[str, floa
 
 def maximum_likelihood(posterior: xr.DataTree) -> tuple[float, int]:
     """Climb the likelihood from the best draw: its maximum, and the number of free parameters."""
-    model, table = model_of(posterior), posterior["observed_data"].to_dataset()
-    draws = posterior["posterior"].to_dataset()
+    model, draws = model_of(posterior), posterior["posterior"].to_dataset()
     if not set(model.dims) <= set(draws.data_vars) or model.interventions is not None or model.covariates:
         return np.nan, 0  # EM climbs the likelihood of the graph alone
+    return float(best_fit(posterior).log_likelihood[0]), n_free(model)
+
+
+def best_fit(posterior: xr.DataTree) -> EMResult:
+    """Maximum likelihood by EM from the best draw; a batch of one."""
+    model, table = model_of(posterior), posterior["observed_data"].to_dataset()
+    draws = posterior["posterior"].to_dataset()
     total = total_log_likelihood(posterior, model, table)
     chain, draw = np.unravel_index(int(total.argmax()), total.shape)
     start = {name: draws[name].values[chain, draw][None] for name in model.dims}
-    counts = effective_weights(table)[None]
-    found = em(model, columns_of(table, model), counts, start, tolerance=TOLERANCE)
-    return max(float(found.log_likelihood[0]), float(total.max())), n_free(model)
+    return em(model, columns_of(table, model), effective_weights(table)[None], start, tolerance=TOLERANCE)

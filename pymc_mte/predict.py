@@ -63,6 +63,7 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
     ----------
     post : DataTree
         From `sample`, or from an `estimate` whose method gives the tables of the network (``polished``).
+        Where class weights were pooled over groups, their average is used.
     new_rows : dataframe, mapping of arrays, xarray.Dataset, str or Path
         One person per row. Columns may be absent and values missing, the outcome's and the treatment's
         too: what is missing is summed out (exactly; it is taken to be missing at random). What is there

@@ -65,6 +65,8 @@ def class_order(model: CausalModel, values: Mapping[str, Array]) -> NDArray[np.i
     name, at, first = "effect", 0, next(iter(model.variables))
     if name not in values:
         name, at = f"{next(iter(model.variables[first].spec.parameters))}_{first}", -1
+    if model.linear:  # classes differ by targets, which keep their order
+        return np.arange(model.classes)
     key, dims = np.asarray(values[name]), dims_of(model)[name]
     lead = key.shape[: key.ndim - len(dims)]
     if "class" not in dims:

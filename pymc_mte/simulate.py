@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
 from pymc_mte.functionals import functional_dims, functionals
-from pymc_mte.interventions import target_array, target_label
+from pymc_mte.interventions import target_array, target_label, target_values, value_labels
 from pymc_mte.model import CausalModel
 from pymc_mte.network import cell_columns, draw_rows, log_density, log_joint
 from pymc_mte.results import sorted_classes
@@ -44,7 +44,10 @@ def simulate(model: CausalModel, n: int, *, rng: int | np.random.Generator = 0) 
     if n < 1:
         raise ModelError(f"n must be at least 1, got {n}")
     generator = np.random.default_rng(rng)
-    latent, columns = draw_rows(model, model.true_parameters(), int(n), generator, true_targets(model))
+    if model.linear:
+        latent, columns = draw_linear(model, int(n), generator)
+    else:
+        latent, columns = draw_rows(model, model.true_parameters(), int(n), generator, true_targets(model))
     out: dict[str, Any] = {"latent_class": ("row", latent)}
     for name, var in model.variables.items():
         values = np.asarray(var.labels)[columns[name]] if var.discrete else columns[name]
@@ -57,9 +60,30 @@ def simulate(model: CausalModel, n: int, *, rng: int | np.random.Generator = 0) 
 
 def true_targets(model: CausalModel) -> NDArray[np.int64] | None:
     """Level numbers that each class of the truth forces; None without interventions."""
-    if model.interventions is None or model.truth is None:
+    if model.interventions is None or model.truth is None or model.linear:
         return None
     return target_array(model, model.truth["targets"])
+
+
+def draw_linear(
+    model: CausalModel, n: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+    """Draw classes and rows of a linear Gaussian network whose classes shift or force some variables."""
+    assert model.interventions is not None
+    assert model.truth is not None
+    parameters, values = model.true_parameters(), target_values(model, model.truth["targets"])
+    weight = parameters["class_weight"]
+    latent = rng.choice(len(values), size=n, p=weight / weight.sum())
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name in model.order:
+        mean = np.full(n, parameters[f"intercept_{name}"])
+        for place, parent in enumerate(model.variables[name].parents):
+            mean += parameters[f"coefficient_{name}"][place] * columns[parent]
+        column = mean + parameters[f"sd_{name}"] * rng.normal(size=n)
+        own = values[latent, list(model.variables).index(name)]
+        changed = column + own if model.interventions.kind == "shift" else own
+        columns[name] = np.where(np.isnan(own), column, changed)
+    return latent, columns
 
 
 def population(model: CausalModel) -> xr.Dataset:
@@ -119,7 +143,10 @@ def truth(model: CausalModel) -> xr.Dataset:
         dims |= functional_dims(model)
     coords = {d: c for d, c in model.coords.items() if any(d in dims[v] for v in values)}
     known = sorted_classes(xr.Dataset({v: (dims[v], values[v]) for v in values}, coords=coords), model)
-    if (targets := true_targets(model)) is None:
+    if model.linear and model.truth is not None:
+        labels = value_labels(model, target_values(model, model.truth["targets"]))
+    elif (targets := true_targets(model)) is None:
         return known
-    labels = [target_label(model, target) for target in targets]
+    else:
+        labels = [target_label(model, target) for target in targets]
     return known.assign(target_weight=("target", values["class_weight"])).assign_coords(target=labels)

@@ -121,6 +121,8 @@ def _entries(tree: xr.DataTree, answer: xr.Dataset, name: str) -> list[tuple[str
 
 def _bounded(point: xr.Dataset, index: "pd.Index[str]") -> pd.DataFrame:
     """Whether each target is selected, and the bounds of its share without excluded values."""
+    if "weight_lower" not in point:
+        return pd.DataFrame({"selected": point["selected"].values.astype(bool)}, index=index)
     bounds = point[["weight_lower", "weight_upper"]].reindex(candidate=point["target"].values)
     columns = {
         "selected": point["selected"].values.astype(bool),

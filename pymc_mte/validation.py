@@ -103,7 +103,7 @@ def check_variables(model: "CausalModel") -> None:
                 raise ValueError(f"variables.{name}.parents: {parent!r} is not a variable of this model")
             if not model.variables[parent].discrete and parent == model.treatment:
                 raise ValueError(CONTINUOUS_TREATMENT.format(parent))
-            if not model.variables[parent].discrete:
+            if not model.variables[parent].discrete and not model.linear:
                 raise ValueError(
                     f"variables.{name}.parents: {parent!r} is continuous; continuous parents are not "
                     "supported, so cut it into levels or remove the edge"
@@ -111,7 +111,7 @@ def check_variables(model: "CausalModel") -> None:
         if len(set(var.parents)) != len(var.parents):
             raise ValueError(f"variables.{name}.parents: a parent is listed twice")
         cells = np.prod([float(len(model.variables[p].labels)) for p in (*var.parents, name)])
-        if cells > MAX_TABLE:
+        if cells > MAX_TABLE and not model.linear:
             raise ValueError(
                 f"variables.{name}: its table would have {cells:.0f} cells per class, more than {MAX_TABLE}; "
                 "use fewer parents or levels"
@@ -127,6 +127,8 @@ def _check_names(model: "CausalModel") -> None:
     for name, var in model.variables.items():
         if name in taken or not name:
             raise ValueError(f"variables.{name}: this name is used for results; rename the variable")
+        if "/" in name:
+            raise ValueError(f"variables.{name}: a slash separates groups in results; rename the variable")
         if var.event is not None:
             _check_event(model, name, var.event)
     if len(model.owners) < sum(len(var.spec.parameters) for var in model.variables.values()):
@@ -241,7 +243,7 @@ def check_truth(model: "CausalModel") -> None:
             raise ModelError(
                 f"truth.{variable}.{parameter}: missing; it needs the shape {model.shapes[name]}"
             )
-        allowed = set(model.variables[variable].spec.parameters)
+        allowed = {own for owner, own in model.owners.values() if owner == variable}
         if extra := set(entry) - allowed:
             raise ModelError(f"truth.{variable}: unknown keys {sorted(extra)}; allowed are {sorted(allowed)}")
     _check_truth_values(model)

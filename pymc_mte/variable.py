@@ -71,6 +71,17 @@ class Variable(Part):
             return tuple(range(self.trials + 1))
         return self.levels if self.levels is not None else (0, 1)
 
+    def axes(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Axes of every parameter of a variable of that name."""
+        lead = ("class",) if self.latent else ()
+        by_scope: dict[str, tuple[str, ...]] = {
+            "table": (*lead, *self.parents, name),
+            "location": (*lead, *self.parents),
+            "scale": (*lead, *self.parents) if self.scale_parents else lead,
+            "shared": (),
+        }
+        return {parameter: by_scope[kind.scope] for parameter, kind in self.spec.parameters.items()}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.family not in FAMILIES:

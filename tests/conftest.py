@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
-from pymc_mte import CausalModel, load_model
+from pymc_mte import CausalModel, load_model, tabulate
+from pymc_mte.data import fingerprint
+from pymc_mte.functionals import functionals
+from pymc_mte.results import dataset, provenance
 
 Array = NDArray[np.float64]
 
@@ -57,6 +61,7 @@ def tools() -> types.SimpleNamespace:
         natural_probability=natural_probability,
         interventional=interventional,
         potential=potential,
+        made_posterior=made_posterior,
     )
 
 
@@ -151,6 +156,37 @@ def with_truth(model: CausalModel, parameters: Mapping[str, Array]) -> CausalMod
         truth.setdefault(variable, {})[parameter] = value.tolist()
     fields = {name: getattr(model, name) for name in type(model).model_fields}
     return CausalModel(**{**fields, "truth": truth})
+
+
+def made_posterior(model: CausalModel, rows: xr.Dataset, *, draws: int = 20) -> xr.DataTree:
+    """Tree with the groups of `sample`, its draws made up around the truth: no sampler is run."""
+    rng = np.random.default_rng(7)
+    parameters = {}
+    for name, value in model.true_parameters().items():
+        noise = np.exp(rng.normal(0.0, 0.03, size=(2, draws, *value.shape)))
+        parameters[name] = value * noise
+        if model.kind(name).scope == "table":
+            parameters[name] /= parameters[name].sum(axis=-1, keepdims=True)
+    if model.treatment is not None:
+        parameters |= functionals(model, parameters)
+    table = tabulate(rows, model)
+    total = int(table["count"].sum())
+    groups = {"posterior": dataset(model, parameters), "observed_data": table}
+    for group in ("prior_predictive", "posterior_predictive"):
+        drawn = {}
+        if model.discrete_variables:
+            shares = rng.dirichlet(np.ones(model.n_cells), size=(1, 10))
+            drawn["counts"] = (("chain", "draw", "cell"), np.floor(total * shares))
+        if model.continuous_variables:
+            size = (1, 10, table.sizes["pattern"], len(model.continuous_variables))
+            drawn["rows"] = (("chain", "draw", "row", "continuous"), rng.normal(size=size))
+        groups[group] = xr.Dataset(drawn)
+    flat = xr.DataArray(np.zeros((2, draws, table.sizes["pattern"])), dims=("chain", "draw", "pattern"))
+    groups["log_likelihood_pattern"] = flat.to_dataset(name="log_p")
+    tree = xr.DataTree.from_dict(groups)
+    more = {"sampler": "nutpie", "tune": 100, "random_seed": 0, "n": float(total), "notes": "[]"}
+    tree.attrs = provenance(model, method="posterior", fingerprint=fingerprint(model, table), **more)
+    return tree
 
 
 # Brute force: loops over every class and every cell, one factor at a time.

@@ -69,6 +69,7 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
         fingerprint=fingerprint(model, table),
         tune=tune,
         switching_share=settled.switching,
+        **settled.evidence,
         notes=dump_notes(_with_known(notes, table, found)),
     )
     return tree
@@ -84,8 +85,7 @@ def judged(model: CausalModel, table: xr.Dataset) -> Identification:
     found = identify(model, complete if complete.sizes["pattern"] else None)
     if not model.covariates:
         return found
-    fields = {name: getattr(model, name) for name in type(model).model_fields}
-    plain = identify(CausalModel(**fields | {"covariates": (), "covariate_levels": {}})).identified
+    plain = identify(model.with_fields(covariates=(), covariate_levels={})).identified
     lost = {n for n, good in found.identified.items() if not good and n not in CLASS_LEVEL}
     return replace(found, identified={n: good and n not in lost for n, good in plain.items()})
 

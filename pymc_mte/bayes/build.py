@@ -8,6 +8,7 @@ import pymc as pm
 from pymc_mte.bayes.attach import checked
 from pymc_mte.bayes.compose import compose
 from pymc_mte.bayes.grid import Grid
+from pymc_mte.bayes.linear_targets import build_linear
 from pymc_mte.bayes.priors import Prior, merge_priors
 from pymc_mte.bayes.targets import build_targets
 from pymc_mte.errors import ModelError, RefusedError
@@ -27,7 +28,10 @@ def build_model(
     """Build (do not sample) the Bayesian latent-class causal model.
 
     The discrete variables enter as one multinomial over cells, the continuous ones as a mixture
-    given the cell; together that is the exact joint likelihood with the class summed out.
+    given the cell; together that is the exact joint likelihood with the class summed out. With covariates,
+    missing values or sampling weights every row is its own term: covariates shift the log-odds of class
+    membership and, additively on the scale of its link, treatment and outcome; missing values are summed
+    out; sampling weights are powers of a row's likelihood, scaled to the effective number of rows.
 
     Parameters
     ----------
@@ -66,6 +70,11 @@ def build_model(
         bernoulli variable is the probability of its second level, without a level axis, that of a
         binomial one the probability of success in one trial. Observed
         variables: ``counts`` and, with continuous variables, ``rows``. All data are `pymc.Data`.
+        Row by row, ``rows`` holds all variables. With covariates ``baseline_weight`` is P(class) at their
+        means and ``raw_coef_...`` are coefficients along uncorrelated directions; ``coef_class``,
+        ``coef_<treatment>`` and ``coef_<outcome>`` (per unit of a covariate) and ``class_weight`` (average
+        over the rows) follow from them. Their prior, ``priors={"coef_y": 2.5}``, is the standard deviation
+        of the covariates' joint contribution, in log-odds, logs or pooled standard deviations.
         With interventions: ``target_weight`` (Dirichlet, concentration 0.5) and the tables of a learnt
         base; observed are ``counts`` and, per learnt table, ``base_a``, ...
 
@@ -73,6 +82,15 @@ def build_model(
     ------
     DataError
         If counts are not whole numbers or an arm is empty of meaning.
+
+    Notes
+    -----
+    Default priors are alike for all classes and arms. With m and s the mean and standard deviation of all
+    rows (censored times as if they had ended; without zeros that have a probability of their own): class
+    weights and tables Dirichlet(2), single probabilities (``p_zero`` too) Beta(2, 2); means that may be
+    negative Normal(m, 2.5 s); positive means, rates and scales of times LogNormal with median m and, on
+    the log scale, variance log(1 + (2.5 s / m)^2); standard deviations HalfNormal(2.5 s); without units:
+    ``dispersion`` Gamma(2, rate 2), ``shape`` Gamma(2, rate 1), ``nu`` Gamma(2, rate 0.1).
 
     Examples
     --------
@@ -85,8 +103,9 @@ def build_model(
         raise RefusedError(f"no posterior for {model.name!r}: {model.unbuilt}")
     if model.interventions is not None:
         if grid is not None:
-            raise ModelError("grid: a model with interventions has no continuous variable; leave it out")
-        return build_targets(model, data, base=base, start=start, priors=priors)
+            raise ModelError("grid: a model with interventions takes none; leave it out")
+        build = build_linear if model.linear else build_targets
+        return build(model, data, base=base, start=start, priors=priors)
     if base is not None or start is not None:
         raise ModelError("base and start: only a model with interventions takes them here; leave them out")
     model, table = checked(model, data, grid, group)

@@ -58,8 +58,9 @@ class PosteriorDensity:
             for end, size, shape in zip(ends, sizes, self.shapes, strict=True)
         ]
         at = dict(zip(values, parts, strict=True))
-        density, *points = clone_replace([built.logp(), *built.replace_rvs_by_values(built.free_RVs)], at)
-        self._density = _batched([flat], [density])
+        parts = [built.varlogp, built.datalogp]
+        prior, likelihood, *points = clone_replace([*parts, *built.replace_rvs_by_values(built.free_RVs)], at)
+        self._density = _batched([flat], [prior, likelihood], "FAST_COMPILE")
         self._backward = _batched([flat], points)
         self._forward = _forward(built, values)
 
@@ -68,16 +69,26 @@ class PosteriorDensity:
 
         The rows count as ordered: the multinomial coefficient of their table is left out.
         """
+        prior, likelihood = self.parts(flat)
+        return prior + likelihood
+
+    def parts(self, flat: Array) -> tuple[Array, Array]:
+        """Log prior (with the Jacobian of the scale) and log-likelihood of ordered rows: two of (points,)."""
         blocks = np.array_split(flat, max(1, -(-len(flat) // self._block)))
         with np.errstate(all="ignore"):
-            found = np.concatenate([self._density(block)[0] for block in blocks])
-        return np.asarray(np.where(np.isnan(found), -np.inf, found) - self.coefficient)
+            found = np.concatenate([np.stack(self._density(block)) for block in blocks], axis=1)
+        prior, likelihood = np.where(np.isnan(found), -np.inf, found)
+        return prior, likelihood - self.coefficient
 
     def to_flat(self, parameters: Parameters) -> Array:
         """Map parameters with one leading axis to unconstrained points: (points, n_free)."""
         values = without_first_levels(self.model, parameters)
         parts = self._forward(*(np.asarray(values[name], dtype=float) for name in self.names))
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+    def free_values(self, parameters: Parameters) -> Parameters:
+        """Values of the model's random variables."""
+        return without_first_levels(self.model, {name: parameters[name] for name in self.names})
 
     def from_flat(self, flat: Array) -> Parameters:
         """Invert `to_flat`."""
@@ -112,11 +123,13 @@ def _shapes(built: pm.Model, values: list[Tensor]) -> list[Any]:
     return [np.shape(point[value.name]) for value in values]
 
 
-def _batched(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[..., list[Array]]:
+def _batched(
+    inputs: list[Tensor], outputs: list[Tensor], mode: Mode | str = PLAIN
+) -> Callable[..., list[Array]]:
     """Compile outputs for inputs with one more leading axis."""
     batch = {v: v.type.clone(shape=(None, *v.type.shape))(v.name) for v in inputs}
     vectorised = vectorize_graph(outputs, batch)
-    compiled = pm.compile(list(batch.values()), vectorised, mode=PLAIN, on_unused_input="ignore")
+    compiled = pm.compile(list(batch.values()), vectorised, mode=mode, on_unused_input="ignore")
     return lambda *given: [np.asarray(value) for value in compiled(*given)]
 
 

@@ -1,6 +1,5 @@
 """The evidence (marginal likelihood) of a model: by SMC, or by bridge sampling from a posterior."""
 
-import os
 from collections.abc import Mapping
 from math import lgamma
 from typing import Any, Protocol
@@ -9,17 +8,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.alignment import match_classes
 from pymc_mte.bayes.bridge import Normal, bridge
 from pymc_mte.bayes.build import build_model
 from pymc_mte.bayes.density import PosteriorDensity, multinomial_coefficient
+from pymc_mte.bayes.labels import LabelRegion
+from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior
-from pymc_mte.bayes.smc import pooled_evidence, run_smc
+from pymc_mte.bayes.smc import run_smc
 from pymc_mte.data import columns_of, fingerprint, resolve
 from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile, pooled_scales
-from pymc_mte.moments.optima import relabelled
 
 Array = NDArray[np.float64]
 
@@ -34,9 +33,7 @@ def log_evidence(
     priors: Mapping[str, Prior] | None = None,
     draws: int = 2_000,
     chains: int = 4,
-    cores: int | None = None,
     random_seed: int = 0,
-    progressbar: bool = True,
 ) -> xr.Dataset:
     """Compute the log evidence: the log probability of the rows, all parameters averaged over the prior.
 
@@ -54,12 +51,8 @@ def log_evidence(
         See `build_model`; those of the posterior, if one is given.
     draws, chains : int
         Particles per run and independent runs of SMC.
-    cores : int, optional
-        Processes of SMC; all of the machine, at most one per run, by default.
     random_seed : int
         Seed.
-    progressbar : bool
-        Whether SMC shows its progress.
 
     Returns
     -------
@@ -89,8 +82,7 @@ def log_evidence(
 
     >>> from pymc_mte import CausalModel
     >>> coin = CausalModel(classes=1, variables={"heads": {"family": "bernoulli"}})
-    >>> quiet = {"priors": {"p_heads": 1.0}, "chains": 2, "cores": 1, "progressbar": False}
-    >>> found = log_evidence(coin, {"heads": [0, 0, 1]}, **quiet)
+    >>> found = log_evidence(coin, {"heads": [0, 0, 1]}, priors={"p_heads": 1.0}, draws=1_000)
     >>> bool(abs(found["log_evidence"] + np.log(12)) < 0.2)
     True
     """
@@ -102,20 +94,11 @@ def log_evidence(
         value, error = _by_bridge(model, built, table, posterior, random_seed)
         found = xr.Dataset({"log_evidence": value, "error": error}, attrs={"method": "bridge"})
     else:
-        options = {"draws": draws, "cores": min(chains, cores or os.cpu_count() or 1)}
-        tree = run_smc(built, [{}] * chains, random_seed, options | {"progressbar": progressbar})
-        by_run = tree["evidence"].to_dataset()["log_evidence"].values
-        found = evidence_dataset(by_run, multinomial_coefficient(built))
+        ready = prepare(model, table, start=None, priors=priors, chains=chains, seed=random_seed)
+        tree = run_smc(model, built, ready.pivot, ready.scales, chains, random_seed, {"draws": draws})
+        found = tree["evidence"].to_dataset()
     found.attrs["log_multinomial_coefficient"] = multinomial_coefficient(built)
     return found
-
-
-def evidence_dataset(by_run: Array, coefficient: float) -> xr.Dataset:
-    """Lay the evidence of SMC runs out, of ordered rows: value, error, every run."""
-    rows = by_run - coefficient
-    value, error = pooled_evidence(rows)
-    found = {"log_evidence": value, "error": error, "log_evidence_run": ("run", rows)}
-    return xr.Dataset(found, attrs={"method": "smc"})
 
 
 def _by_bridge(
@@ -127,10 +110,13 @@ def _by_bridge(
         return float(kept["log_evidence"]), float(kept["log_evidence_error"])
     density = PosteriorDensity(model, built)
     drawn = posterior["posterior"].to_dataset()
-    values = {name: drawn[name].values for name in model.dims}
+    if lacking := [rv.name for rv in built.free_RVs if rv.name not in drawn]:
+        raise RefusedError(f"the posterior does not hold {lacking}; leave it out and SMC gives the evidence")
+    values = {rv.name: drawn[rv.name].values for rv in built.free_RVs}
     scales = pooled_scales(model, columns_of(table, model), table["count"].values.astype(float))
-    region = LabelRegion(model, values, scales)
-    flat = density.to_flat(region.aligned(values))
+    region = LabelRegion(model, class_profile(model, values, scales).mean(axis=(0, 1)), scales)
+    joined = {name: value.reshape(-1, *value.shape[2:]) for name, value in values.items()}
+    flat = density.to_flat(region.aligned(joined))
     if not density.exchangeable(flat[:3]):
         raise RefusedError(
             "the prior treats the classes differently, so draws relabelled to one order do not stand for "
@@ -140,38 +126,6 @@ def _by_bridge(
     half = max(1, series.shape[1] // 2)
     fit = series[:, :half].reshape(-1, flat.shape[-1])
     return region_integral(density, region, Normal.fitted(fit), series[:, half:], seed)
-
-
-class LabelRegion:
-    """Parameters whose nearest order of classes, seen from a pivot, is the one they have.
-
-    Parameters
-    ----------
-    model : CausalModel
-        The graph.
-    values : mapping of str to ndarray
-        Draws (chain, draw, ...) whose mean is the pivot.
-    scales : mapping of str to float
-        Pooled standard deviation of every continuous variable.
-    """
-
-    def __init__(self, model: CausalModel, values: Parameters, scales: Mapping[str, float]) -> None:
-        self.model, self.scales = model, scales
-        self.pivot = class_profile(model, values, scales).mean(axis=(0, 1))
-
-    def order(self, parameters: Parameters) -> NDArray[np.int64]:
-        """Return the nearest order of the classes of every set of parameters: (sets, classes)."""
-        return match_classes(class_profile(self.model, parameters, self.scales), self.pivot)[0]
-
-    def aligned(self, values: Parameters) -> Parameters:
-        """Join chains and move every draw into the region by relabelling its classes."""
-        flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in values.items()}
-        return relabelled(self.model, flat, self.order(flat))
-
-    def holds(self, parameters: Parameters) -> NDArray[np.bool_]:
-        """Whether each set of parameters lies in the region: (sets,)."""
-        inside: NDArray[np.bool_] = (self.order(parameters) == np.arange(self.model.classes)).all(axis=1)
-        return inside
 
 
 class Region(Protocol):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile
+from pymc_mte.moments.optima import relabelled
 
 Array = NDArray[np.float64]
 
@@ -74,3 +75,33 @@ def align_draws(
     return {name: value.reshape(*lead, *value.shape[1:]) for name, value in out.items()}, float(
         ambiguous.mean()
     )
+
+
+class LabelRegion:
+    """Parameters whose nearest order of classes, seen from a pivot, is the one they have.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    pivot : ndarray of shape (classes, features)
+        Class profile from which the order is judged.
+    scales : mapping of str to float
+        Pooled standard deviation of every continuous variable.
+    """
+
+    def __init__(self, model: CausalModel, pivot: Array, scales: Mapping[str, float]) -> None:
+        self.model, self.pivot, self.scales = model, pivot, scales
+
+    def order(self, parameters: Parameters) -> NDArray[np.int64]:
+        """Return the nearest order of the classes of every set of parameters: (sets, classes)."""
+        return match_classes(class_profile(self.model, parameters, self.scales), self.pivot)[0]
+
+    def aligned(self, parameters: Parameters) -> Parameters:
+        """Move every set of parameters into the region by relabelling its classes."""
+        return relabelled(self.model, parameters, self.order(parameters))
+
+    def holds(self, parameters: Parameters) -> NDArray[np.bool_]:
+        """Whether each set of parameters lies in the region: (sets,)."""
+        inside: NDArray[np.bool_] = (self.order(parameters) == np.arange(self.model.classes)).all(axis=1)
+        return inside

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import xarray as xr
+from numpy.typing import NDArray
 
 from pymc_mte.bayes.priors import Tensor
 from pymc_mte.data import GROUP, columns_of
+from pymc_mte.families import Family
 from pymc_mte.model import CausalModel
 from pymc_mte.network import cell_columns
 
@@ -76,17 +78,18 @@ def level_numbers(model: CausalModel, layout: xr.Dataset) -> Code:
     return {name: code[:, i] for i, name in enumerate(model.discrete_variables)}
 
 
-def pooled_moments(model: CausalModel, table: xr.Dataset, variable: str) -> tuple[float, float]:
-    """Pooled mean and standard deviation of a variable.
+def pooled_moments(
+    family: Family, value: NDArray[np.float64], count: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Pooled mean and standard deviation of a variable's values.
 
     Censored times count as if they had ended; zeros with a probability of their own are left out.
     """
-    spec, value, count = model.variables[variable].spec, table[variable].values, table["count"].values
-    if spec.values == "real":
+    if family.values == "real":
         mean = float(np.average(value, weights=count))
     else:
         value = np.abs(value)
-        if spec.zeros_apart and (value > 0).any():
+        if family.zeros_apart and (value > 0).any():
             value, count = value[value > 0], count[value > 0]
         mean = float(np.average(value, weights=count)) or 1.0
     return mean, float(np.sqrt(np.average((value - mean) ** 2, weights=count))) or 1.0
@@ -94,5 +97,6 @@ def pooled_moments(model: CausalModel, table: xr.Dataset, variable: str) -> tupl
 
 def pooled_scale(model: CausalModel, table: xr.Dataset, variable: str) -> tuple[Tensor, Tensor]:
     """Pooled mean and standard deviation as data, so that a new data set needs no new compilation."""
-    mean, sd = pooled_moments(model, table, variable)
+    value, count = table[variable].values, table["count"].values
+    mean, sd = pooled_moments(model.variables[variable].spec, value, count)
     return pm.Data(f"pooled_mean_{variable}", mean), pm.Data(f"pooled_sd_{variable}", sd)

@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.data import fingerprint
-from pymc_mte.errors import ModelError
+from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import log_joint
@@ -76,6 +76,10 @@ def without_outcome(model: CausalModel, table: xr.Dataset) -> tuple[CausalModel,
     y = model.outcome
     if y is None:
         raise ModelError("measurement_first: this model names no outcome; add the roles")
+    if model.censored:
+        raise RefusedError(
+            f"measurement_first: it averages {y!r}, and censored times have no averages to see"
+        )
     if children := [name for name, var in model.variables.items() if y in var.parents]:
         raise ModelError(f"measurement_first: {children} follow the outcome, so its family matters to them")
     if model.variables[y].event is not None:
@@ -116,9 +120,8 @@ def _described_by_its_mean(model: CausalModel) -> tuple[CausalModel, str]:
     y = str(model.outcome)
     own = model.variables[y]
     changed = Variable(family="poisson", parents=own.parents, latent=own.latent)
-    fields = {name: getattr(model, name) for name in type(model).model_fields}
     variables = {**model.variables, y: changed}
-    return CausalModel(**fields | {"variables": variables, "truth": None, "priors": {}}), f"rate_{y}"
+    return model.with_fields(variables=variables, truth=None, priors={}), f"rate_{y}"
 
 
 def outcome_means_given_classes(

@@ -42,7 +42,7 @@ def continuous_mixture(
     stops = np.cumsum([0, *(len(column) for column in parameters)])
 
     def logp(value: Tensor, log_u: Tensor, w: Tensor, *rest: Tensor) -> Tensor:
-        log_u, w, arguments = _unbatch(log_u, 2), _unbatch(w, 1), [_unbatch(r, 2) for r in rest]
+        log_u, w, arguments = unbatch(log_u, 2), unbatch(w, 1), [unbatch(r, 2) for r in rest]
         total = log_u
         for i, family in enumerate(families):
             total = total + LOG_DENSITY[family](value[:, i, None], *arguments[stops[i] : stops[i + 1]])
@@ -84,7 +84,7 @@ def continuous_mixture(
     )
 
 
-def _unbatch(tensor: Tensor, ndim: int) -> Tensor:
+def unbatch(tensor: Tensor, ndim: int) -> Tensor:
     """Drop the length-1 batch axes that a distribution puts in front of its parameters."""
     while tensor.ndim > ndim:
         tensor = tensor[0]

@@ -8,7 +8,6 @@ import pymc as pm
 import pytensor.tensor as pt
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import special
 
 from pymc_mte.bayes.priors import (
     TABLE_CONCENTRATION,
@@ -168,10 +167,12 @@ def _around(model: CausalModel, name: str, value: Array, scales: dict[str, float
         shared = value.mean(axis=0)
         away = (value - shared) / scales[model.owners[name][0]]
     elif support == "simplex" and not is_bernoulli(model, name):
-        shared = special.softmax(np.log(value).mean(axis=0), axis=-1)
+        shared = np.exp(np.log(value).mean(axis=0))
+        shared /= shared.sum(axis=-1, keepdims=True)
         away = np.log(value) - np.log(shared)
     else:
-        shared = special.expit(special.logit(value).mean(axis=0))
-        away = special.logit(value) - special.logit(shared)
+        odds = np.log(value) - np.log1p(-value)
+        away = odds - odds.mean(axis=0)
+        shared = 1 / (1 + np.exp(-odds.mean(axis=0)))
     tau = max(float(np.sqrt((away**2).mean())), START_SPREAD)
     return {f"{name}_shared": shared, f"{name}_spread": np.asarray(tau), f"{name}_offset": away / tau}

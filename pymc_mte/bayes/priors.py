@@ -115,6 +115,32 @@ def concentration(model: CausalModel, name: str, prior: object) -> NDArray[np.fl
     return value
 
 
+def prior_record(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[str, Any]:
+    """Say every parameter's prior, for a result's attributes: given ones as given, defaults in words."""
+    chosen = merge_priors(model, given)
+    return {name: _default(model, name) if name not in chosen else _told(chosen[name]) for name in model.dims}
+
+
+def _told(prior: Prior) -> Any:
+    return "a function of the caller" if callable(prior) else prior
+
+
+def _default(model: CausalModel, name: str) -> str:
+    kind = model.kind(name)
+    if kind.support == "simplex" and not is_bernoulli(model, name):
+        return f"Dirichlet({TABLE_CONCENTRATION:g})"
+    if kind.support in ("simplex", "unit"):
+        return f"Beta({TABLE_CONCENTRATION:g}, {TABLE_CONCENTRATION:g})"
+    if kind.support == "real":
+        return f"Normal(pooled mean, {WIDTH:g} pooled SD)"
+    if kind.scope == "location":
+        return f"LogNormal(log pooled mean, as wide as {WIDTH:g} pooled SD)"
+    if kind.in_units:
+        return f"HalfNormal({WIDTH:g} pooled SD)"
+    alpha, beta = SHAPES[model.owners[name][1]]
+    return f"Gamma({alpha:g}, {beta:g})"
+
+
 def add_parameter(
     model: CausalModel,
     name: str,

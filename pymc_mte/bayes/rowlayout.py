@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.bayes.layout import pooled_moments
 from pymc_mte.data import effective_weights, is_missing
 from pymc_mte.model import CausalModel
 from pymc_mte.regression import centred_covariates
@@ -115,7 +116,10 @@ def row_layout(model: CausalModel, table: xr.Dataset) -> RowLayout:
     weight = effective_weights(table)
     columns = {name: table[name].values for name in model.variables}
     seen = {name: ~is_missing(column) for name, column in columns.items()}
-    pooled = {v: _moments(columns[v][seen[v]], weight[seen[v]]) for v in model.continuous_variables}
+    pooled = {
+        v: pooled_moments(model.variables[v].spec, columns[v][seen[v]], weight[seen[v]])
+        for v in model.continuous_variables
+    }
     of_tables: list[Array] = []
     of_normals: list[Array] = []
     tables: dict[str, bool] = {}
@@ -167,8 +171,3 @@ def _cell(model: CausalModel, columns: dict[str, Array], names: tuple[str, ...])
     for name in names:
         cell = cell * model.size(name) + columns[name].astype(np.int64)
     return cell
-
-
-def _moments(value: Array, weight: Array) -> tuple[float, float]:
-    mean = float(np.average(value, weights=weight))
-    return mean, float(np.sqrt(np.average((value - mean) ** 2, weights=weight))) or 1.0

@@ -10,13 +10,15 @@ import xarray as xr
 
 from pymc_mte.bayes.assemble import assemble
 from pymc_mte.bayes.grid import Grid, on_grid, widths_of
+from pymc_mte.bayes.linear_draws import sample_linear
 from pymc_mte.bayes.measurement import sample_outcome_last
 from pymc_mte.bayes.prepare import prepare
-from pymc_mte.bayes.priors import Prior
+from pymc_mte.bayes.priors import Prior, prior_record
+from pymc_mte.bayes.rowwise import needs_rows
 from pymc_mte.bayes.samplers import SAMPLERS, run_sampler
 from pymc_mte.bayes.store import sample_stored
 from pymc_mte.bayes.target_draws import sample_targets
-from pymc_mte.data import fingerprint, resolve
+from pymc_mte.data import GROUP, fingerprint, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.model import CausalModel
 
@@ -103,6 +105,7 @@ def sample(
         holds ``target_weight`` and the tables of a learnt base, and ``targets`` per target
         ``inclusion_probability`` (posterior probability of a share above 0.01) and ``identified``.
         Where the data leave the excluded values open, the draws average over the plausible choices.
+        The attribute ``priors`` says every parameter's prior (JSON).
 
     Raises
     ------
@@ -116,15 +119,20 @@ def sample(
         if store is not None:
             raise ModelError("store: a mixture of interventions is sampled in short runs; leave it out")
         mixture: dict[str, Any] = {"base": base, "start": start, "run": SAMPLERS[sampler], "chains": chains}
-        return sample_targets(model, data, priors=priors, seed=random_seed, options=options, **mixture)
+        draw = sample_linear if model.linear else sample_targets
+        return draw(model, data, priors=priors, seed=random_seed, options=options, **mixture)
     if base is not None:
         raise ModelError("base: only a model with interventions has base rows; leave it out")
     if store is not None and sampler != "nutpie":
         raise ModelError(f"store: only sampler='nutpie' stores draws while it runs, not {sampler!r}")
     model, table = resolve(model, data, group)
     if measurement_first:
-        if grid is not None or start is not None or store is not None:
-            raise ModelError("measurement_first: it takes neither grid, start nor store; leave them out")
+        asked = grid is not None or start is not None or store is not None
+        if asked or GROUP in table or needs_rows(model, table):
+            raise ModelError(
+                "measurement_first: it takes no grid, start, store, groups, covariates, missing values or "
+                "weights; leave them out"
+            )
         options |= {"chains": chains, "sampler": sampler, "priors": priors, "random_seed": random_seed}
         return sample_outcome_last(model, table, lambda p, rows: sample(p, rows, **options), random_seed)
     if store is not None and grid is not None:
@@ -135,6 +143,7 @@ def sample(
         return sample_stored(store, ready, options, priors=priors, seed=random_seed)
     raw = run_sampler(ready, sampler, random_seed, options)
     tree = assemble(ready, raw, sampler=sampler, seed=random_seed, tune=tune)
+    tree.attrs["priors"] = json.dumps(prior_record(model, priors))
     if grid is not None:
         tree.attrs |= {
             "grid": json.dumps(widths_of(model, rounded)),
@@ -147,8 +156,8 @@ def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:
     """Refuse what cannot be sampled."""
     if model.why_no_posterior is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
-    if sampler not in SAMPLERS:
-        raise ModelError(f"sampler {sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    if sampler not in (known := (*SAMPLERS, "smc")):
+        raise ModelError(f"sampler {sampler!r} is unknown; choose {' or '.join(known)}")
     if sampler in ("smc", "laplace") and model.interventions is not None:
         raise ModelError(f"sampler {sampler!r} is not for interventions; choose nutpie or pymc")
     for name, value in sizes.items():

@@ -214,15 +214,13 @@ SAMPLERS: dict[str, Run] = {
     "nutpie": run_nutpie,
     "pymc": _run_pymc("pymc", init="adapt_diag"),
     "numpyro": run_numpyro,
-    "smc": run_smc,
     "laplace": run_laplace,
 }
-"""What ``sampler`` may name."""
-
-APPROXIMATE = ("laplace",)
-"""Samplers whose draws are independent but not from the posterior itself: R-hat says nothing of them."""
+"""NUTS, by the name of who runs it, and Laplace's approximation; ``sampler`` may also name ``smc``."""
 
 
 def run_sampler(ready: Prepared, sampler: str, seed: int, options: dict[str, Any]) -> xr.DataTree:
-    """Run one of `SAMPLERS` on a prepared posterior."""
+    """Run NUTS, an approximation or SMC on a prepared posterior."""
+    if sampler == "smc":
+        return run_smc(ready.model, ready.built, ready.pivot, ready.scales, ready.chains, seed, options)
     return SAMPLERS[sampler](ready.built, ready.starts, seed, options)

@@ -8,8 +8,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.checks import convergence
-from pymc_mte.bayes.density import multinomial_coefficient
-from pymc_mte.bayes.evidence import evidence_dataset
 from pymc_mte.bayes.labels import align_chains, align_draws
 from pymc_mte.bayes.modes import Modes, basin_shares, optima_notes
 from pymc_mte.bayes.pooling import BY_GROUP, group_labels
@@ -57,6 +55,16 @@ class Settled:
     notes: list[Note]
     kind: str
     library: str
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """Log evidence of ordered rows and its error, where the draws gave them: attributes of a result."""
+        names = ("log_evidence", "log_evidence_error")
+        if "evidence" in self.groups:
+            found = self.groups["evidence"]
+            return dict(zip(names, (float(found["log_evidence"]), float(found["error"])), strict=True))
+        kept = self.groups["modes"].attrs if "modes" in self.groups else {}
+        return {name: float(kept[name]) for name in names if name in kept}
 
 
 def settle(
@@ -108,8 +116,7 @@ def settle(
         groups["modes"] = _group(ready.problem, modes, ready.started, posterior, runs, weighing)
         notes = [*_mode_notes(modes, weighing), *notes, *optima_notes(modes)]
     if smc:
-        by_run = raw["evidence"].to_dataset()["log_evidence"].values
-        groups["evidence"] = evidence_dataset(by_run, multinomial_coefficient(ready.built))
+        groups["evidence"] = raw["evidence"].to_dataset()
     return Settled(
         posterior=posterior,
         kept=kept,
@@ -118,7 +125,7 @@ def settle(
         switching=switching,
         notes=notes,
         kind="approximation" if about else "smc" if smc else "mcmc",
-        library="pymc" if smc else sampler,
+        library="pymc_mte" if smc else sampler,
     )
 
 

@@ -100,7 +100,7 @@ def build_shares(
     with pm.Model(coords={**coords, "target": problem.labels(targets)}) as built:
         weight = pm.Dirichlet(
             "target_weight",
-            a=_concentration(chosen.get("target_weight", CONCENTRATION), len(targets)),
+            a=concentration(chosen.get("target_weight", CONCENTRATION), len(targets)),
             dims="target",
             **({"default_transform": LogRatio()} if len(targets) > 1 else {}),
         )
@@ -116,7 +116,8 @@ def build_shares(
     return built
 
 
-def _concentration(prior: object, size: int) -> Array:
+def concentration(prior: object, size: int) -> Array:
+    """Dirichlet concentration of the shares: one number for all targets, or one for each."""
     try:
         value = np.broadcast_to(np.asarray(prior, dtype=float), (size,)).copy()
     except (TypeError, ValueError):

@@ -14,6 +14,7 @@ from pymc_mte.hierarchy import MEANING, Hierarchy, hierarchy
 from pymc_mte.identify.findings import Findings, SplitForm, judge_data
 from pymc_mte.identify.jacobian import Jacobian, jacobian, n_free
 from pymc_mte.identify.likelihood import CLASS_LEVEL, answer_lines, answerable, few_features, likelihood_lines
+from pymc_mte.identify.linear_targets import judge_linear
 from pymc_mte.identify.mixtures import judge_mixture, moment_route
 from pymc_mte.identify.planning import helpful_proxies, plan_lines
 from pymc_mte.identify.ranges import range_lines
@@ -21,7 +22,8 @@ from pymc_mte.identify.splits import moves_far, split_lines
 from pymc_mte.identify.targets import judge_targets
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.classes import lacks_proxies
-from pymc_mte.moments.interventions.rows import target_problem
+from pymc_mte.moments.interventions.linear_rows import LinearProblem, linear_problem
+from pymc_mte.moments.interventions.rows import TargetProblem, target_problem
 from pymc_mte.moments.problem import problem_of
 from pymc_mte.moments.strata import split
 from pymc_mte.status import Note, Status
@@ -262,12 +264,16 @@ def identify(
 
 def _identify_targets(model: CausalModel, data: Any, base: Any) -> Identification:
     """Report on a mixture of interventions, whose classes share every mechanism."""
-    problem = None
     notes = []
-    if data is not None:
-        problem = target_problem(model, data, base)
+    if model.linear:
+        linear = None if data is None else linear_problem(model, data, base)
+        found = judge_linear(model, linear)
+        problem: TargetProblem | LinearProblem | None = linear
+    else:
+        discrete = None if data is None else target_problem(model, data, base)
+        found, problem = judge_targets(discrete.model if discrete else model, discrete), discrete
+    if problem is not None:
         model, notes = problem.model, data_notes(problem.table)
-    found = judge_targets(model, problem)
     return Identification(
         model=model,
         level="targets",

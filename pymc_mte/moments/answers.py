@@ -145,7 +145,9 @@ def _tied(model: CausalModel, values: Values, draws: Values) -> list[Note]:
     if not draws or model.classes == 1:
         return []
     first = next(iter(model.variables))
-    name = "effect" if "effect" in values else f"p_{first}" if f"p_{first}" in values else f"mean_{first}"
+    name = "effect"
+    if name not in values:
+        name = f"{next(iter(model.variables[first].spec.parameters))}_{first}"
     if "class" not in dims_of(model)[name]:
         return []
     last = 0 if name == "effect" else -1

@@ -22,6 +22,7 @@ from pymc_mte.moments.choice import choose_method
 from pymc_mte.moments.classes import choose_class_method, lacks_proxies
 from pymc_mte.moments.groups import LEVEL, causal_groups, equal_effects
 from pymc_mte.moments.interventions.estimate import estimate_targets
+from pymc_mte.moments.interventions.linear_estimate import estimate_linear
 from pymc_mte.moments.joint import Proxies, with_proxies
 from pymc_mte.moments.methods import METHODS, QUANTILES, Values
 from pymc_mte.moments.problem import Problem, problem_of
@@ -55,7 +56,8 @@ def estimate(
     """Estimate the mixture of treatment effects, average effects, or a mixture without treatment.
 
     For a model with interventions: the targets and their shares, see
-    `pymc_mte.moments.interventions.estimate.estimate_targets`.
+    `pymc_mte.moments.interventions.estimate.estimate_targets` and, for linear Gaussian networks,
+    `pymc_mte.moments.interventions.linear_estimate.estimate_linear`.
 
     Parameters
     ----------
@@ -126,7 +128,8 @@ def estimate(
     given = {"bridge": bridge != "outcome", "interactions": interactions, "proxies": proxies != "independent"}
     if model.interventions is not None:
         _refuse_options("a model with interventions", given | {"resample": resample != "multinomial"})
-        return estimate_targets(model, data, base=base, method=method, n_boot=n_boot, rng=rng)
+        fitted = estimate_linear if model.linear else estimate_targets
+        return fitted(model, data, base=base, method=method, n_boot=n_boot, rng=rng)
     if base is not None:
         raise ModelError("base: only a model with interventions has base rows; leave it out")
     (choose_class_method if lacks_proxies(model) else choose_method)(model, method)

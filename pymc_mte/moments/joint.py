@@ -72,12 +72,8 @@ def joint_proxies(model: CausalModel) -> CausalModel:
         name: var.model_copy(update={"parents": (*var.parents, *added.get(name, ()))})
         for name, var in model.variables.items()
     }
-    fields = {name: getattr(model, name) for name in type(model).model_fields}
-    if model.truth is not None:
-        fields["truth"] = {**model.truth, **_spread_truth(model, added)}
-    joined = CausalModel(**fields | {"variables": variables})
-    joined._folder = model._folder
-    return joined
+    truth = None if model.truth is None else {**model.truth, **_spread_truth(model, added)}
+    return model.with_fields(variables=variables, truth=truth)
 
 
 def _check_side(model: CausalModel, side: list[str]) -> None:

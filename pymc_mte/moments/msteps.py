@@ -39,8 +39,11 @@ class Sums(Protocol):
     """What a step needs of the patterns."""
 
     model: CausalModel
-    columns: Mapping[str, NDArray[Any]]
     penalty: float
+
+    @property
+    def columns(self) -> Mapping[str, NDArray[Any]]:
+        """Pattern columns."""
 
     def sums(self, part: Array, name: str) -> Array:
         """Add mass up over the cells of a variable's parents: (batch, class, cells)."""

@@ -24,7 +24,11 @@ MAY_IMPORT = {  # layer -> third-party roots it may import, at any depth
     "identify": NUMBERS | {"pandas"},
     "plots": {"numpy", "pandas", "xarray", "matplotlib"},
 }
-ALSO = {"moments/estimate.py": {"xarray"}, "moments/interventions/estimate.py": {"xarray"}}
+ALSO = {
+    "moments/estimate.py": {"xarray"},
+    "moments/interventions/estimate.py": {"xarray"},
+    "moments/interventions/linear_estimate.py": {"xarray"},
+}
 BELOW = {  # may not import from these layers of the package, at any depth
     "moments": {"bayes", "identify", "plots", "compare", "fit", "cli", "summary"},
     "identify": {"bayes", "plots", "compare", "fit", "cli"},
@@ -40,6 +44,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "modelfile.py",
     "network.py",
     "regression.py",
+    "coefficients.py",
     "data.py",
     "functionals.py",
     "interventions.py",
@@ -48,6 +53,8 @@ LIGHT = (  # never load PyMC, whatever is called
     "status.py",
     "hierarchy.py",
     "alignment.py",
+    "richtext.py",
+    "sharing.py",
 )
 
 

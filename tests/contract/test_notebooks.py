@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -72,6 +73,34 @@ def test_mixtures_run_with_few_draws(monkeypatch, tmp_path):
     assert (table["upper"] < 0).all()
     assert abs(table.loc["posterior", "mean"] - space["exact"]) < 0.06
     assert space["observed"] > 3 * max(space["null"])
+
+
+LEVELS = ["HTE", "mixture", "MTE", "ATE"]
+SHORTENED = ("identifiability_first", "average_misleads", "real_data", "your_own_data")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # other packages', on their import
+@pytest.mark.parametrize("name", SHORTENED)
+def test_notebooks_say_what_their_text_says(name, monkeypatch, tmp_path):
+    space = run_source(name, monkeypatch, tmp_path)
+    if name == "identifiability_first":
+        assert list(space["levels"]["level by moments"]) == LEVELS
+        assert not space["levels"].loc["level4", "effect"]
+        assert space["few"].notes
+    elif name == "average_misleads":
+        assert abs(space["naive"]) < 0.05
+        assert space["table"].loc["effect[class 0]", "upper"] < -0.5 < 0.5
+        assert space["table"].loc["effect[class 1]", "lower"] > 0.5
+        assert (space["seen"]["effect in the group"].abs() < 0.7).all()
+    elif name == "real_data":
+        assert 2 < space["table"].loc["ate", "mean"] < 4
+        assert np.isnan(space["point"]["ate"])
+        assert space["moments"].attrs["equal_effects_p"] > 0.05
+    else:
+        assert abs(space["adjusted"] - space["true_average"]) < 3 * space["error"]
+        assert abs(float(space["bad"]["ate"]) - space["true_average"]) > 0.1
+        assert len(space["objections"])
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ from rich.console import Console
 from pymc_mte import (
     CausalModel,
     Fit,
-    cli,
     estimate,
     gallery_names,
     identify,
@@ -19,10 +18,12 @@ from pymc_mte import (
     load_model,
     simulate,
     tabulate,
+    terminal,
 )
 from pymc_mte.bayes.groups import identification_dataset
 from pymc_mte.cli import main
 from pymc_mte.errors import RefusedError
+from pymc_mte.plainly import equal_effects, in_words
 from pymc_mte.results import dataset
 from pymc_mte.status import Note, Status, dump_notes
 from pymc_mte.summary import moment_summary, posterior_summary
@@ -60,7 +61,7 @@ def test_run_of_moments_only(lalonde):
     folder, code = lalonde
     assert code == 0
     written = {path.name for path in (folder / "new").iterdir()}
-    assert {"result.nc", "summary.csv"} <= written
+    assert {"result.nc", "summary.csv", "report.html"} <= written
     assert "comparison.csv" not in written
     summary = pd.read_csv(folder / "new" / "summary.csv", index_col=0)
     assert summary.loc["att", "value"] == pytest.approx(1443, abs=5)
@@ -214,11 +215,11 @@ def flagged(tree, **flags):
 @pytest.fixture
 def shown(monkeypatch, capsys):
     """What a terminal of 80 columns shows of tables or of what a function prints."""
-    monkeypatch.setattr(cli, "console", Console(width=80))
+    monkeypatch.setattr(terminal, "console", Console(width=80))
 
     def show(*tables):
         for table in tables:
-            cli.console.print(table)
+            terminal.console.print(table)
         said = capsys.readouterr().out
         assert max(map(len, said.splitlines())) <= 80
         assert "…" not in said
@@ -264,9 +265,9 @@ def test_weight_harmed_is_in_results_only(drawn, level3):
 
 
 def test_what_is_not_identified_looks_like_no_estimate(drawn, shown):
-    said = shown(cli._answers(posterior_summary(flagged(drawn, ate=True, effect=False)), "title"))
+    said = shown(terminal.answers_table(posterior_summary(flagged(drawn, ate=True, effect=False)), "title"))
     assert said.count("prior-driven") == 2
-    plain = shown(cli._answers(posterior_summary(flagged(drawn, ate=True, effect=True)), "title"))
+    plain = shown(terminal.answers_table(posterior_summary(flagged(drawn, ate=True, effect=True)), "title"))
     assert "prior-driven" not in plain
 
 
@@ -282,13 +283,13 @@ def compared(**columns):
 
 def test_comparison_shows_likelihood_test_and_pull(drawn, shown):
     summary = posterior_summary(drawn)
-    cli._compared(compared(), summary)
+    terminal.print_comparison(compared(), summary)
     said = " ".join(shown().split())
     for words in ("ml", "moments - ml, z", "-0.0111", "-1.25", "0.2 agree", "maximum likelihood"):
         assert words in said
     assert "prior pulls" not in said
     assert "prior-driven" not in said
-    cli._compared(compared(prior_pull=[0.5, -1.4, np.nan, 3.0]), summary)
+    terminal.print_comparison(compared(prior_pull=[0.5, -1.4, np.nan, 3.0]), summary)
     said = " ".join(shown().split())
     assert "The prior pulls these by more than one posterior SD: effect, class 0." in said
 
@@ -298,7 +299,7 @@ def test_comparison_marks_what_is_not_identified(drawn, shown, where):
     summary, table = posterior_summary(flagged(drawn, effect=where == "table")), compared()
     if where == "table":
         table["identified"] = [True, False, False, False]
-    cli._compared(table, summary)
+    terminal.print_comparison(table, summary)
     assert shown().count("(0.046) prior-driven") == 2
 
 
@@ -307,31 +308,30 @@ def test_refused_and_no_answer_differ(shown):
     few, rare = Note(Status.TOO_FEW_FEATURES, "proxies"), Note(Status.POSITIVITY, "t = 1")
     for notes, word in (([few], "no answer"), ([few, rare], "refused"), ([], "no answer")):
         tree.attrs = {"notes": dump_notes(notes)}
-        assert cli._absent(tree) == word
+        assert terminal.absent_word(tree) == word
     table = pd.DataFrame({"value": [np.nan], "se": [np.nan]}, index=["ate"])
-    assert "no answer" in shown(cli._answers(table, "title"))
-    assert "refused" in shown(cli._answers(table, "title", "refused"))
+    assert "no answer" in shown(terminal.answers_table(table, "title"))
+    assert "refused" in shown(terminal.answers_table(table, "title", "refused"))
 
 
 def test_tiny_p_values(shown):
     columns = ["check", "where", "value", "se", "p", "verdict"]
     rows = [["strength", "t = 0", 0.3, 0.1, 0.0, "ok"], ["share", "t = 0", 0.3, np.nan, np.nan, "ok"]]
-    said = shown(cli._checks(pd.DataFrame(rows, columns=columns)))
+    said = shown(terminal.checks_table(pd.DataFrame(rows, columns=columns)))
     assert said.count("<1e-16") == 1
     assert "nan" not in said
     tree = xr.DataTree.from_dict({"estimate": xr.Dataset({"causal_groups": ("class", [0, 1])})})
     tree.attrs = {"equal_effects_p": 0.0}
-    cli._same_effects(tree)
-    assert "p < 1e-16, so the classes differ" in shown()
+    assert "p < 1e-16, so the classes differ" in equal_effects(tree)[0]
 
 
 def test_functionals_in_words():
-    assert cli._in_words("Can be answered: ate, att, class_weight.") == (
+    assert in_words("Can be answered: ate, att, class_weight.") == (
         "Can be answered: average effect, effect on treated, class weights."
     )
-    assert cli._in_words("Can be answered: nothing.") == "Can be answered: nothing."
+    assert in_words("Can be answered: nothing.") == "Can be answered: nothing."
     other = "This rests on: x independent of t given latent class."
-    assert cli._in_words(other) == other
+    assert in_words(other) == other
 
 
 def test_a_fit_prints_as_a_report(drawn, level3):
@@ -350,3 +350,89 @@ def test_a_fit_prints_as_a_report(drawn, level3):
         page = answer._repr_html_()
         assert "classes &lt;0&gt; and 1" in page
         assert "<0>" not in page
+
+
+def test_identify_and_estimate_alone(tmp_path, capsys):
+    assert main(["identify", "gallery:level4"]) == 0
+    assert "Average effects only" in capsys.readouterr().out.replace(
+        "average effects only", "Average effects only"
+    )
+    rows = str(tmp_path / "rows.csv")
+    assert main(["simulate", "gallery:level3", "--out", rows, "--rows", "400"]) == 0
+    assert main(["identify", "gallery:level3", "--data", rows]) == 0
+    assert "canonical correlation" in capsys.readouterr().out
+    for name in ("answer.nc", "answer.csv"):
+        out = tmp_path / "new" / name
+        command = ["estimate", "gallery:level3", "--data", rows, "--method", "bridge", "--out", str(out)]
+        assert main(command) == 0
+        assert "method bridge" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "new" / "answer.csv", index_col=0)
+    found = load(tmp_path / "new" / "answer.nc")["estimate"]
+    assert table.loc["ate", "value"] == pytest.approx(float(found["ate"]))
+    assert main(["estimate", "gallery:level3", "--data", rows, "--out", "answer.txt"]) == 1
+    assert main(["estimate", "gallery:level3", "--data", rows, "--method", "magic"]) == 1
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A table of all kinds of columns, with names and values that need quoting."""
+    rng = np.random.default_rng(1)
+    n = 300
+    frame = pd.DataFrame(
+        {
+            'the "z"': rng.choice(["a", "b c", 'd"'], size=n),
+            "x": rng.integers(0, 4, size=n),
+            "t": rng.integers(0, 2, size=n),
+            "y": rng.normal(size=n),
+            "half": rng.choice([0.5, 1.5], size=n),
+            "same": 1,
+            "id": [f"person {i}" for i in range(n)],
+            "day": pd.Timestamp("2026-01-01"),
+        }
+    )
+    frame.loc[:2, "x"] = np.nan
+    path = tmp_path / "rows.parquet"
+    frame.to_parquet(path)
+    return path
+
+
+def test_init_writes_a_model_that_runs(mixed, capsys):
+    proxies = ["--treatment-proxy", 'the "z"', "--outcome-proxy", "x"]
+    command = ["init", str(mixed), "--treatment", "t", "--outcome", "y", *proxies]
+    assert main(command) == 0
+    target = mixed.with_suffix(".toml")
+    model = load_model(target)
+    families = {name: var.family for name, var in model.variables.items()}
+    assert families == {
+        'the "z"': "categorical",
+        "x": "ordinal",
+        "t": "bernoulli",
+        "y": "normal",
+        "half": "normal",
+    }
+    assert model.variables["x"].levels == (0, 1, 2, 3)
+    assert model.data.missing == "drop"
+    assert model.variables["t"].parents == ('the "z"',)
+    assert "levels = [0, 1, 2, 3]\n" in target.read_text()
+    text = target.read_text()
+    for name in ("same", "id", "day"):
+        assert f"# left out: {name} (" in text
+    assert main(["estimate", str(target), "--method", "bridge"]) == 0
+    assert main(command) == 1
+    assert "exists already" in " ".join(capsys.readouterr().err.split())
+
+
+def test_init_without_roles_leaves_them_to_the_reader(mixed, tmp_path, capsys):
+    target = tmp_path / "models" / "mine.toml"
+    assert main(["init", str(mixed), "--out", str(target), "--classes", "3"]) == 0
+    model = load_model(target)
+    assert (model.treatment, model.classes, model.data) == (None, 3, None)
+    assert "# treatment = " in target.read_text()
+    assert "pass them with --data" in target.read_text()
+    for more, said in (
+        (["--treatment", "drug"], "no usable column"),
+        (["--out", str(tmp_path / "m.txt")], "end the name with .toml"),
+    ):
+        assert main(["init", str(mixed), *more]) == 1
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert main(["init", str(tmp_path / "none.csv")]) == 1

@@ -144,3 +144,8 @@ def test_a_huge_model_file_is_refused(tmp_path):
     path.write_text("# " + "x" * 2_000_001)
     with pytest.raises(ModelError, match="larger than"):
         load_model(path)
+
+
+def test_names_with_a_slash_are_refused_at_once():
+    with pytest.raises(ModelError, match=r"a/b: a slash separates groups"):
+        CausalModel(classes=1, variables={"a/b": {"family": "bernoulli"}})

@@ -1,292 +1,308 @@
-"""Linear Gaussian networks under shift interventions: targets, shifts and shares by EM."""
+"""Mixtures of shifts or forced values in linear Gaussian networks: likelihood and accelerated EM."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+
+from pymc_mte.moments.interventions.linear import LinearNetwork, Moments, regress
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Kind = Literal["shift", "do"]
 
-MAX_STEPS, TOLERANCE = 300, 1e-4
+MAX_STEPS, TOLERANCE = 500, 1e-4
 """EM stops after this many steps, or when a step gains fewer nats."""
 
-STARTS, START_ROWS, START_STEPS = 12, 4_000, 60
-"""Random starts per number of components, each tried on some of the rows for some steps."""
+NARROWEST = 1e-3
+"""Smallest standard deviation of a forced value, in error standard deviations of its node: a value
+that never varies has no density."""
 
-CLEARLY_ZERO = 2.0
-"""Shifts below this many standard errors are set to 0 together before the others are tried singly."""
-
-PATIENCE = 2
-"""The search stops when this many more components have not lowered the criterion."""
+DEAD = 2.0
+"""A component of fewer rows is held at its values."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearNetwork:
-    """Linear structural equations with independent normal errors.
+class LinearRows:
+    """The mixture's rows and, where the equations are learnt, sums over the untouched rows.
 
     Attributes
     ----------
-    parents : tuple of tuple of int
-        Parents of every node, all smaller than the node.
-    intercept : ndarray of shape (nodes,)
-        In the units of the node.
-    coefficient : ndarray of shape (nodes, nodes)
-        Entry (i, j): change of node i per unit of its parent j; 0 where there is no edge.
-    sd : ndarray of shape (nodes,)
-        Standard deviation of the errors.
-    base_rows : float
-        Rows that the equations were learnt from; infinite where they are known.
+    kind : {"shift", "do"}
+        What interventions do: add a constant to an equation, or replace the equation.
+    rows : ndarray of shape (rows, nodes)
+        In the nodes' units, nodes in topological order.
+    counts : ndarray of shape (rows,)
+        How often each row occurred.
+    base : Moments, optional
+        Of the untouched rows; none where the equations are known.
     """
 
-    parents: tuple[tuple[int, ...], ...]
-    intercept: Array
-    coefficient: Array
-    sd: Array
-    base_rows: float = np.inf
+    kind: Kind
+    rows: Array
+    counts: Array
+    base: Moments | None = None
 
-    def residuals(self, rows: Array) -> Array:
-        """Errors in standard deviations: independent standard normals in the untouched system."""
-        return np.asarray((rows - self.intercept - rows @ self.coefficient.T) / self.sd)
+    @cached_property
+    def products(self) -> tuple[Array, Array]:
+        """Columns of the rows about their mean, and their products: (rows, pairs); and that mean."""
+        centre = self.counts @ self.rows / self.n
+        apart = self.rows - centre
+        first, second = np.triu_indices(apart.shape[1])
+        return np.column_stack([apart, apart[:, first] * apart[:, second]]), centre
 
-
-@dataclass(frozen=True, kw_only=True)
-class ShiftMixture:
-    """Components that shift the equations of some nodes by a constant.
-
-    Attributes
-    ----------
-    weight : ndarray of shape (components,)
-        Sum 1, descending.
-    shift : ndarray of shape (components, nodes)
-        Shifts in error standard deviations; exactly 0 at nodes that are left alone.
-    log_likelihood : float
-        Of the standardised errors, in nats.
-    criterion : float
-        BIC: lower is better; every shift that is not 0 counts as a parameter.
-    price : float
-        What a parameter costs in it: log(rows), times 1 + rows / base rows, since errors of the learnt
-        equations look like shifts.
-    """
-
-    weight: Array
-    shift: Array
-    log_likelihood: float
-    criterion: float
-    price: float
+    def sums(self, share: Array) -> list[Moments]:
+        """Moments of the rows under each column of weights: (rows, components)."""
+        columns, centre = self.products
+        mass = share.sum(axis=0)
+        found = share.T @ columns / np.maximum(mass, 1e-300)[:, None]
+        nodes = len(centre)
+        first, second = np.triu_indices(nodes)
+        out = []
+        for n, row in zip(mass, found, strict=True):
+            scatter = np.empty((nodes, nodes))
+            scatter[first, second] = scatter[second, first] = row[nodes:]
+            scatter -= np.outer(row[:nodes], row[:nodes])
+            out.append(Moments(n=float(n), mean=centre + row[:nodes], scatter=n * scatter))
+        return out
 
     @property
-    def targets(self) -> Flags:
-        """Which nodes each component shifts: (components, nodes)."""
-        return np.asarray(self.shift != 0)
+    def n(self) -> float:
+        """Number of the mixture's rows."""
+        return float(self.counts.sum())
 
+    @property
+    def price(self) -> float:
+        """What a parameter costs in BIC: the logarithm of the number of the mixture's rows."""
+        return float(np.log(self.n))
 
-def learn_linear(parents: Sequence[tuple[int, ...]], rows: Array) -> LinearNetwork:
-    """Learn the equations from rows of the untouched system, by least squares.
-
-    Parameters
-    ----------
-    parents : sequence of tuple of int
-        The known graph, nodes in topological order.
-    rows : ndarray of shape (rows, nodes)
-        Values in the nodes' units.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(1)
-    >>> a = rng.normal(size=1_000)
-    >>> found = learn_linear([(), (0,)], np.column_stack([a, 2 * a + rng.normal(size=1_000)]))
-    >>> found.coefficient.round(1).tolist()
-    [[0.0, 0.0], [2.0, 0.0]]
-    """
-    nodes = len(parents)
-    intercept, sd, coefficient = np.zeros(nodes), np.ones(nodes), np.zeros((nodes, nodes))
-    for node, above in enumerate(parents):
-        design = np.column_stack([np.ones(len(rows)), rows[:, list(above)]])
-        found = np.linalg.lstsq(design, rows[:, node])[0]
-        error = rows[:, node] - design @ found
-        intercept[node], coefficient[node, list(above)] = found[0], found[1:]
-        sd[node] = np.sqrt(error @ error / (len(rows) - design.shape[1]))
-    return LinearNetwork(
-        parents=tuple(parents), intercept=intercept, coefficient=coefficient, sd=sd, base_rows=len(rows)
-    )
-
-
-def unmix_shifts(
-    network: LinearNetwork, rows: Array, rng: np.random.Generator, max_components: int = 12
-) -> ShiftMixture:
-    """Find the components of a mixture of shift interventions.
-
-    Standardised errors are a mixture of normals with unit covariance and sparse means. For each
-    number of components EM runs from several starts; shifts are then set to 0 one by one as long as
-    BIC falls, and the number of components with the lowest BIC is returned.
-
-    Parameters
-    ----------
-    network : LinearNetwork
-        The untouched network.
-    rows : ndarray of shape (rows, nodes)
-        The mixture's rows.
-    rng : numpy.random.Generator
-        Source of the starts.
-    max_components : int
-        Most components tried.
-    """
-    z = network.residuals(rows)
-    price = float(np.log(len(rows)) * (1 + len(rows) / network.base_rows))
-    best: ShiftMixture | None = None
-    for components in range(1, max_components + 1):
-        found = _sparse(z, _best_start(z, components, price, rng))
-        if best is None or found.criterion < best.criterion:
-            best, last = found, components
-        elif components - last >= PATIENCE:
-            break
-    assert best is not None
-    order = np.argsort(-best.weight, kind="stable")
-    return replace(best, weight=best.weight[order], shift=best.shift[order])
-
-
-def refit_shifts(z: Array, start: ShiftMixture, steps: int = MAX_STEPS) -> ShiftMixture:
-    """Run accelerated EM on standardised errors from a given mixture; shifts that are 0 stay 0."""
-    free = start.targets
-    state = _step(z, start.weight, start.shift, free)
-    for _ in range(steps):
-        one = _step(z, state.weight, state.shift, free)
-        two = _step(z, one.weight, one.shift, free)
-        if two.value - one.value < TOLERANCE:
-            state = two
-            break
-        state = _extrapolate(z, state, one, two, free)
-    value = _step(z, state.weight, state.shift, free).value
-    criterion = float((len(state.weight) - 1 + free.sum()) * start.price - 2 * value)
-    return replace(start, weight=state.weight, shift=state.shift, log_likelihood=value, criterion=criterion)
+    def some(self, most: int, rng: np.random.Generator) -> "LinearRows":
+        """Part of the rows, drawn by their counts; what is known of the untouched rows stays."""
+        if len(self.rows) <= most:
+            return self
+        keep = rng.choice(len(self.rows), size=most, replace=False, p=self.counts / self.n)
+        return replace(self, rows=self.rows[keep], counts=np.ones(most))
 
 
 @dataclass(frozen=True, kw_only=True)
-class _State:
-    """Parameters after an EM step, and the log-likelihood of those before it."""
+class LinearMixture:
+    """Components that change the equations of some nodes.
 
+    Attributes
+    ----------
+    network : LinearNetwork
+        The untouched equations: known, or learnt from untouched rows and mixture together.
+    weight : ndarray of shape (components,)
+        Sum 1.
+    touched : ndarray of bool, shape (components, nodes)
+        The targets.
+    value : ndarray of shape (components, nodes)
+        Shift of the equation, or mean of the forced values, in the node's units; 0 where untouched.
+    spread : ndarray of shape (components, nodes)
+        Standard deviation of forced values, in the node's units; unused by shifts.
+    log_likelihood : float
+        Of mixture and untouched rows, in nats.
+    """
+
+    network: LinearNetwork
     weight: Array
-    shift: Array
-    value: float
+    touched: Flags
+    value: Array
+    spread: Array
+    log_likelihood: float = -np.inf
+
+    def n_parameters(self, kind: Kind) -> int:
+        """Free parameters of the components; those of the equations are the same in all mixtures."""
+        return len(self.weight) - 1 + int(self.touched.sum()) * (1 if kind == "shift" else 2)
+
+    def criterion(self, data: LinearRows) -> float:
+        """BIC: lower is better."""
+        return self.n_parameters(data.kind) * data.price - 2 * self.log_likelihood
+
+    def only(self, keep: Flags) -> "LinearMixture":
+        """Leave components out."""
+        weight = self.weight[keep] / self.weight[keep].sum()
+        return replace(
+            self, weight=weight, touched=self.touched[keep], value=self.value[keep], spread=self.spread[keep]
+        )
 
 
-def _step(z: Array, weight: Array, shift: Array, free: Flags) -> _State:
-    log_p = z @ shift.T + (np.log(np.maximum(weight, 1e-300)) - 0.5 * (shift**2).sum(axis=1))
+def component_density(data: LinearRows, mixture: LinearMixture) -> tuple[Array, Array]:
+    """Log-density of every row if untouched (rows,), and log ratios to it (rows, components)."""
+    network = mixture.network
+    z = network.residuals(data.rows)
+    nodes = z.shape[1]
+    plain = -0.5 * (z**2).sum(axis=1) - np.log(network.sd).sum() - 0.5 * nodes * np.log(2 * np.pi)
+    if data.kind == "shift":
+        shift = np.where(mixture.touched, mixture.value / network.sd, 0.0)
+        return plain, z @ shift.T - 0.5 * (shift**2).sum(axis=1)
+    ratio = np.zeros((len(z), len(mixture.weight)))
+    for k, i in np.argwhere(mixture.touched):
+        away = (data.rows[:, i] - mixture.value[k, i]) / mixture.spread[k, i]
+        ratio[:, k] += 0.5 * (z[:, i] ** 2 - away**2) - np.log(mixture.spread[k, i] / network.sd[i])
+    return plain, ratio
+
+
+def memberships(data: LinearRows, mixture: LinearMixture) -> tuple[Array, float]:
+    """Probability of each component given each row, and the log-likelihood of all rows."""
+    plain, ratio = component_density(data, mixture)
+    log_p = ratio + np.log(np.maximum(mixture.weight, 1e-300))
     top = log_p.max(axis=1)
     member = np.exp(log_p - top[:, None])
     total = member.sum(axis=1)
     member /= total[:, None]
-    constant = -0.5 * float((z**2).sum()) - 0.5 * z.size * np.log(2 * np.pi)
-    mass = member.sum(axis=0)
-    found = np.where(free, member.T @ z / np.maximum(mass, 1e-9)[:, None], 0.0)
-    return _State(weight=mass / len(z), shift=found, value=float((np.log(total) + top).sum()) + constant)
+    value = float(data.counts @ (np.log(total) + top + plain))
+    return member, value + base_log_likelihood(data.base, mixture.network)
 
 
-def _extrapolate(z: Array, state: _State, one: _State, two: _State, free: Flags) -> _State:
-    """Leap along the last two EM steps (SQUAREM); the second step itself if the leap is worse."""
-    points = [np.concatenate([s.weight, s.shift.ravel()]) for s in (state, one, two)]
+def base_log_likelihood(base: Moments | None, network: LinearNetwork) -> float:
+    """Log-likelihood of the untouched rows; 0 where there are none."""
+    if base is None:
+        return 0.0
+    total = 0.0
+    for i, sd in enumerate(network.sd):
+        side = -network.coefficient[i].copy()
+        side[i] += 1.0
+        away = float(base.mean @ side) - network.intercept[i]
+        squares = float(side @ base.scatter @ side) + base.n * away**2
+        total -= 0.5 * squares / sd**2 + base.n * (np.log(sd) + 0.5 * np.log(2 * np.pi))
+    return float(total)
+
+
+def em_step(data: LinearRows, mixture: LinearMixture) -> LinearMixture:
+    """One EM step; its ``log_likelihood`` is that of the mixture it was given."""
+    member, value = memberships(data, mixture)
+    return replace(maximise(data, mixture, member), log_likelihood=value)
+
+
+def maximise(data: LinearRows, mixture: LinearMixture, member: Array) -> LinearMixture:
+    """Fit everything to rows whose components are known up to probabilities."""
+    share = member * data.counts[:, None]
+    mass = share.sum(axis=0)
+    weight = mass / mass.sum()
+    if data.base is None:
+        changed = _values(data, mixture, share, mass)
+    else:
+        changed = _relearn(data, mixture, data.sums(share))
+    dead = (mass < DEAD)[:, None]
+    return replace(
+        changed,
+        weight=weight,
+        value=np.where(dead, mixture.value, changed.value),
+        spread=np.where(dead, mixture.spread, changed.spread),
+    )
+
+
+def _values(data: LinearRows, mixture: LinearMixture, share: Array, mass: Array) -> LinearMixture:
+    """Fit shifts or forced values under known equations."""
+    network, safe = mixture.network, np.maximum(mass, 1e-9)[:, None]
+    if data.kind == "shift":
+        mean = share.T @ network.residuals(data.rows) / safe * network.sd
+        return replace(mixture, value=np.where(mixture.touched, mean, 0.0))
+    mean = share.T @ data.rows / safe
+    spread = np.zeros_like(mean)
+    for k, i in np.argwhere(mixture.touched):
+        spread[k, i] = np.sqrt(share[:, k] @ (data.rows[:, i] - mean[k, i]) ** 2 / safe[k, 0])
+    return _forced(mixture, mean, spread)
+
+
+def _forced(mixture: LinearMixture, mean: Array, spread: Array) -> LinearMixture:
+    touched = mixture.touched
+    return replace(
+        mixture,
+        value=np.where(touched, mean, 0.0),
+        spread=np.where(touched, np.maximum(spread, NARROWEST * mixture.network.sd), 1.0),
+    )
+
+
+def _relearn(data: LinearRows, mixture: LinearMixture, seen: list[Moments]) -> LinearMixture:
+    """Fit the equations too: rows that left a node alone share its intercept, shifted ones its slopes."""
+    assert data.base is not None
+    network, touched = mixture.network, mixture.touched
+    intercept, coefficient, sd = (
+        np.empty_like(network.sd),
+        np.zeros_like(network.coefficient),
+        network.sd.copy(),
+    )
+    value = np.zeros_like(mixture.value)
+    for i, above in enumerate(network.parents):
+        pooled = data.base
+        for k in np.flatnonzero(~touched[:, i]):
+            pooled = pooled + seen[k]
+        scatter, n = pooled.scatter, pooled.n
+        if data.kind == "shift":
+            for k in np.flatnonzero(touched[:, i]):
+                scatter, n = scatter + seen[k].scatter, n + seen[k].n
+        slope, left = regress(scatter, i, above)
+        coefficient[i, list(above)] = slope
+        sd[i] = np.sqrt(left / n)
+        intercept[i] = pooled.mean[i] - pooled.mean @ coefficient[i]
+        for k in np.flatnonzero(touched[:, i]):
+            value[k, i] = seen[k].mean[i] - seen[k].mean @ coefficient[i] - intercept[i]
+    learnt = replace(network, intercept=intercept, coefficient=coefficient, sd=sd)
+    changed = replace(mixture, network=learnt)
+    if data.kind == "shift":
+        return replace(changed, value=value)
+    mean = np.array([m.mean for m in seen])
+    spread = np.array([np.sqrt(np.maximum(np.diag(m.scatter), 0.0) / max(m.n, 1e-9)) for m in seen])
+    return _forced(changed, mean, spread)
+
+
+def refit(
+    data: LinearRows, start: LinearMixture, steps: int = MAX_STEPS, tolerance: float = TOLERANCE
+) -> LinearMixture:
+    """Climb the likelihood by accelerated EM (SQUAREM); the targets stay as they are."""
+    state = start
+    for _ in range(steps // 3 + 1):
+        one = em_step(data, state)
+        two = em_step(data, one)
+        if two.log_likelihood - one.log_likelihood < tolerance:
+            state = two
+            break
+        state = _leap(data, state, one, two)
+    return replace(state, log_likelihood=memberships(data, state)[1])
+
+
+def _vector(mixture: LinearMixture) -> Array:
+    network = mixture.network
+    edges = np.concatenate([network.coefficient[i, list(p)] for i, p in enumerate(network.parents)])
+    spread = np.log(mixture.spread[mixture.touched])
+    parts = [np.log(np.maximum(mixture.weight, 1e-12)), mixture.value[mixture.touched], spread]
+    return np.concatenate([*parts, network.intercept, np.log(network.sd), edges])
+
+
+def _from_vector(mixture: LinearMixture, vector: Array) -> LinearMixture:
+    network, at = mixture.network, 0
+    sizes = [len(mixture.weight), *([int(mixture.touched.sum())] * 2), *([len(network.sd)] * 2)]
+    parts = []
+    for size in sizes:
+        parts.append(vector[at : at + size])
+        at += size
+    coefficient = np.zeros_like(network.coefficient)
+    for i, above in enumerate(network.parents):
+        coefficient[i, list(above)] = vector[at : at + len(above)]
+        at += len(above)
+    weight = np.exp(parts[0] - parts[0].max())
+    value, spread = np.zeros_like(mixture.value), np.ones_like(mixture.spread)
+    value[mixture.touched] = parts[1]
+    sd = np.exp(parts[4])
+    spread[mixture.touched] = np.exp(parts[2])
+    spread = np.where(mixture.touched, np.maximum(spread, NARROWEST * sd), 1.0)
+    learnt = replace(network, intercept=parts[3], coefficient=coefficient, sd=sd)
+    return replace(mixture, network=learnt, weight=weight / weight.sum(), value=value, spread=spread)
+
+
+def _leap(data: LinearRows, state: LinearMixture, one: LinearMixture, two: LinearMixture) -> LinearMixture:
+    """Leap along the last two EM steps; the second step itself if the leap is worse."""
+    points = [_vector(m) for m in (state, one, two)]
     r = points[1] - points[0]
     v = points[2] - points[1] - r
     length = float(np.linalg.norm(v))
     leap = -float(np.linalg.norm(r)) / length if length > 0 else -1.0
     if leap > -1.0:
         return two
-    point = points[0] - 2 * leap * r + leap**2 * v
-    weight = np.maximum(point[: len(state.weight)], 1e-6)
-    shift = point[len(weight) :].reshape(state.shift.shape)
-    tried = _step(z, weight / weight.sum(), shift, free)
-    return tried if tried.value >= two.value else two
-
-
-def _best_start(z: Array, components: int, price: float, rng: np.random.Generator) -> ShiftMixture:
-    """Fit unrestricted shifts; starts are rows far from each other, one component starts untouched."""
-    best: ShiftMixture | None = None
-    some = z[rng.permutation(len(z))[:START_ROWS]]
-    for _ in range(STARTS if components > 1 else 1):
-        centres = [np.zeros(z.shape[1])]
-        for _ in range(components - 1):
-            near = np.min([((some - c) ** 2).sum(axis=1) for c in centres], axis=0)
-            centres.append(some[rng.choice(len(some), p=near / near.sum())])
-        shift = np.array(centres) + 1e-6  # not exactly 0: all shifts are free
-        weight = np.full(components, 1 / components)
-        start = ShiftMixture(
-            weight=weight, shift=shift, log_likelihood=-np.inf, criterion=np.inf, price=price
-        )
-        found = refit_shifts(some, start, START_STEPS)
-        if best is None or found.log_likelihood > best.log_likelihood:
-            best = found
-    assert best is not None
-    return refit_shifts(z, best)
-
-
-def _sparse(z: Array, mixture: ShiftMixture) -> ShiftMixture:
-    """Set shifts to 0, smallest in standard errors first, as long as the criterion falls."""
-    size = np.abs(mixture.shift) * np.sqrt(mixture.weight * len(z))[:, None]
-    tried = refit_shifts(z, replace(mixture, shift=np.where(size < CLEARLY_ZERO, 0.0, mixture.shift)))
-    mixture = tried if tried.criterion < mixture.criterion else mixture
-    while mixture.targets.any():
-        size = np.abs(mixture.shift) * np.sqrt(mixture.weight * len(z))[:, None]
-        place = np.unravel_index(np.argmin(np.where(mixture.targets, size, np.inf)), size.shape)
-        shift = mixture.shift.copy()
-        shift[place] = 0.0
-        tried = refit_shifts(z, replace(mixture, shift=shift))
-        if tried.criterion >= mixture.criterion:
-            return mixture
-        mixture = tried
-    return mixture
-
-
-def bootstrap_shifts(
-    base_rows: Array,
-    parents: Sequence[tuple[int, ...]],
-    rows: Array,
-    mixture: ShiftMixture,
-    n_boot: int,
-    rng: np.random.Generator,
-) -> tuple[Array, Array]:
-    """Resample base and mixture rows; the targets stay as found.
-
-    Returns
-    -------
-    weight : ndarray of shape (n_boot, components)
-    shift : ndarray of shape (n_boot, components, nodes)
-    """
-    weights, shifts = [], []
-    for _ in range(n_boot):
-        learnt = learn_linear(parents, base_rows[rng.integers(len(base_rows), size=len(base_rows))])
-        z = learnt.residuals(rows[rng.integers(len(rows), size=len(rows))])
-        found = refit_shifts(z, mixture)
-        weights.append(found.weight)
-        shifts.append(found.shift)
-    return np.array(weights), np.array(shifts)
-
-
-def missing_edge(network: LinearNetwork, rows: Array) -> tuple[int, int, float]:
-    """Test the graph on rows of the untouched system: errors must not depend on earlier nodes.
-
-    Parameters
-    ----------
-    network : LinearNetwork
-        Learnt from these rows.
-    rows : ndarray of shape (rows, nodes)
-        Values in the nodes' units.
-
-    Returns
-    -------
-    tuple of (int, int, float)
-        The pair of nodes (earlier, later) without an edge that is most correlated, and its p-value,
-        corrected for all pairs (Bonferroni); (-1, -1, 1.0) if every pair has an edge.
-    """
-    z = network.residuals(rows)
-    worst, pairs = (-1, -1, 1.0), 0
-    for later, above in enumerate(network.parents):
-        for earlier in (j for j in range(later) if j not in above):
-            pairs += 1
-            r = float(np.corrcoef(z[:, earlier], z[:, later])[0, 1])
-            p = 2 * float(stats.norm.sf(abs(np.arctanh(r)) * np.sqrt(len(z) - 3)))
-            if p < worst[2]:
-                worst = (earlier, later, p)
-    return (*worst[:2], min(1.0, worst[2] * max(pairs, 1)))
+    leap = max(leap, -64.0)
+    tried = em_step(data, _from_vector(two, points[0] - 2 * leap * r + leap**2 * v))
+    return tried if tried.log_likelihood >= two.log_likelihood else two

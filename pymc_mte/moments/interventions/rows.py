@@ -15,6 +15,11 @@ from pymc_mte.moments.interventions.network import Network, learn
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+NO_BASE = (
+    "the untouched network is not known: pass rows of it as `base`, name their file in "
+    "interventions.base_file, or state its parameters in interventions.base"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TargetProblem:
@@ -122,21 +127,24 @@ def _parents(model: CausalModel) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(order.index(p) for p in model.variables[v].parents) for v in order)
 
 
-def _base_network(model: CausalModel, base: Any) -> tuple[Network, tuple[Ints, Array] | None]:
-    """Return the untouched network, and the rows that it was learnt from if it was."""
+def base_source(model: CausalModel, base: Any) -> Any:
+    """Rows of the untouched network: those passed, else the file that the model names; None without."""
     stated = model.interventions
     assert stated is not None
-    if base is None and (known := known_network(model)) is not None:
-        return known, None
-    if base is None and stated.base_file is not None:
-        from pymc_mte.modelfile import resolve_beside
+    if base is not None or stated.base_file is None:
+        return base
+    from pymc_mte.modelfile import resolve_beside
 
-        base = resolve_beside(stated.base_file, model._folder)
+    return resolve_beside(stated.base_file, model._folder)
+
+
+def _base_network(model: CausalModel, base: Any) -> tuple[Network, tuple[Ints, Array] | None]:
+    """Return the untouched network, and the rows that it was learnt from if it was."""
+    base = base_source(model, base)
     if base is None:
-        raise RefusedError(
-            "the untouched network is not known: pass rows of it as `base`, name their file in "
-            "interventions.base_file, or state its parameters in interventions.base"
-        )
+        if (known := known_network(model)) is None:
+            raise RefusedError(NO_BASE)
+        return known, None
     _, table = resolve(model, base)
     rows, counts = _columns(table, model.order)
     empty = tuple(np.ones(model.shapes[f"p_{v}"]) for v in model.order)

@@ -1,5 +1,7 @@
 """Partial pooling: log-densities against brute force; a fit with sites has one set of classes."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pymc as pm
@@ -10,6 +12,7 @@ from scipy import special, stats
 from pymc_mte import CausalModel, DataError, ModelError, build_model, load_model, sample, simulate, tabulate
 from pymc_mte.bayes.groups import pattern_log_likelihood
 from pymc_mte.bayes.pooling import pooled_values
+from pymc_mte.bayes.priors import prior_record
 from pymc_mte.bayes.start import with_first_levels, without_first_levels
 from pymc_mte.functionals import functionals
 
@@ -179,3 +182,16 @@ def test_sites_share_their_classes():
 
 def level3_effects(model):
     return functionals(model, model.true_parameters())["effect"]
+
+
+def test_the_record_of_priors_covers_every_parameter():
+    found = prior_record(POOLED, {"p_x": {"pooled": 0.5}, "mean_y": lambda name, dims: None, "p_t": 3.0})
+    assert json.loads(json.dumps(found)) == {
+        "class_weight": "Dirichlet(2)",
+        "p_z": "Dirichlet(2)",
+        "p_x": {"pooled": 0.5},
+        "p_s": "Beta(2, 2)",
+        "p_t": 3.0,
+        "mean_y": "a function of the caller",
+        "sd_y": "HalfNormal(2.5 pooled SD)",
+    }

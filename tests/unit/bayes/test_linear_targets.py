@@ -1,0 +1,99 @@
+"""The posterior of linear Gaussian interventions: its density by hand, its start, what draws are named."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from pymc_mte import CausalModel, ModelError, base_model, build_model, estimate, simulate
+from pymc_mte.bayes.linear_draws import _named, _pointwise
+from pymc_mte.bayes.linear_targets import build_changes, starting_mixture
+from pymc_mte.moments.interventions.gaussian import memberships
+from pymc_mte.moments.interventions.linear_rows import linear_problem
+
+TEXT = """
+[variables.b]
+family = "normal"
+parents = ["a"]
+[variables.a]
+family = "normal"
+[interventions]
+kind = "KIND"
+targets = [[], ["a"], ["b"]]
+base.a = { intercept = 1.0, sd = 1.0 }
+base.b = { intercept = 0.0, coefficient = [2.0], sd = 0.5 }
+[truth]
+class_weight = [0.5, 0.3, 0.2]
+targets = [{}, { a = -3.0 }, { b = 4.0 }]
+"""
+
+
+def problem_of(kind, known=True):
+    model = CausalModel.from_toml(TEXT.replace("KIND", kind))
+    rows = simulate(model, 60, rng=1)
+    base = None if known else simulate(base_model(model), 50, rng=2)
+    return linear_problem(model, rows, base)
+
+
+def untransformed(built, name, point):
+    transform = built.rvs_to_transforms[built[name]]
+    value = point[built.rvs_to_values[built[name]].name]
+    return value if transform is None else transform.backward(value, *built[name].owner.inputs).eval()
+
+
+@pytest.mark.parametrize(("kind", "known"), [("shift", True), ("shift", False), ("do", True)])
+def test_density_of_rows_by_hand(kind, known):
+    problem = problem_of(kind, known)
+    mixture = starting_mixture(problem, None, 0)
+    built = build_changes(problem, mixture)
+    point = built.initial_point()
+    point["change"] = point["change"] + np.arange(2) - 0.5
+    names = [rv.name for rv in built.free_RVs]
+    assert names[:2] == ["target_weight", "change"] if known else "coefficient_b" in names
+    values = {name: untransformed(built, name, point) for name in names}
+    draws = xr.Dataset(
+        {
+            name: (("chain", "draw", *(f"{name}_{i}" for i in range(np.ndim(v)))), np.asarray(v)[None, None])
+            for name, v in values.items()
+        }
+    ).rename({"target_weight_0": "target"})
+    labels = problem.labels(mixture.touched, mixture.value)
+    posterior = _named(problem, mixture, draws.assign_coords(target=labels))
+    each = _pointwise(problem, mixture, posterior)["log_p"].values[0, 0]
+    rows = built.compile_logp(vars=[built["rows"]], jacobian=False, mode="FAST_COMPILE")(point)
+    assert float(rows) == pytest.approx(each @ problem.data.counts, rel=1e-8)
+    if not known:
+        slope, sd = values["coefficient_b"][0], values["sd_b"]
+        base = problem.base[0]
+        by_hand = stats.norm.logpdf(base[:, 1], values["intercept_b"] + slope * base[:, 0], sd).sum()
+        found = built.compile_logp(vars=[built["base_b"]], jacobian=False, mode="FAST_COMPILE")(point)
+        assert float(found) == pytest.approx(by_hand, rel=1e-8)
+
+
+def test_pointwise_density_at_the_fit_is_the_estimators():
+    problem = problem_of("shift")
+    mixture = starting_mixture(problem, None, 0)
+    change = (mixture.value / problem.network.sd)[mixture.touched]
+    draws = xr.Dataset(
+        {
+            "target_weight": (("chain", "draw", "target"), mixture.weight[None, None]),
+            "change": (("chain", "draw", "c"), change[None, None]),
+        },
+        coords={"target": problem.labels(mixture.touched, mixture.value)},
+    )
+    posterior = _named(problem, mixture, draws)
+    assert posterior["shift"].sel(variable="a").values.ravel() == pytest.approx(mixture.value[:, 0])
+    each = _pointwise(problem, mixture, posterior)["log_p"].values[0, 0]
+    assert each @ problem.data.counts == pytest.approx(memberships(problem.data, mixture)[1])
+
+
+def test_start_is_an_answer_of_estimate():
+    problem = problem_of("do")
+    found = estimate(problem.model, problem.table, n_boot=0)
+    mixture = starting_mixture(problem, found, 0)
+    assert mixture.touched.tolist() == found["estimate"]["touched"].sel(variable=["a", "b"]).values.tolist()
+    built = build_model(problem.model, problem.table, start=found)
+    assert list(built.coords["target"]) == found["estimate"]["target"].values.tolist()
+    assert "change_sd" not in built.named_vars  # forced to constants
+    with pytest.raises(ModelError, match="holds no targets"):
+        starting_mixture(problem, xr.DataTree.from_dict({"estimate": xr.Dataset()}), 0)
