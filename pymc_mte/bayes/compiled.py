@@ -1,5 +1,6 @@
 """`compile`: one compilation of a posterior serves every data set of the same form."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import xarray as xr
 from pymc_mte.bayes.assemble import assemble
 from pymc_mte.bayes.gradient import Density, compile_density
 from pymc_mte.bayes.prepare import Prepared, prepare
-from pymc_mte.bayes.priors import Prior
+from pymc_mte.bayes.priors import Prior, prior_record
 from pymc_mte.bayes.samplers import sample_density
 from pymc_mte.bayes.settle import settle
 from pymc_mte.data import resolve
@@ -54,7 +55,9 @@ class CompiledPosterior:
         ready, density = self.prepare(data, start=start, chains=chains, random_seed=random_seed)
         options = _options(draws, tune, chains, cores, target_accept, progressbar)
         raw = sample_density(density, _vectors(ready, density), random_seed, options)
-        return assemble(ready, raw, sampler="nutpie", seed=random_seed, tune=tune)
+        tree = assemble(ready, raw, sampler="nutpie", seed=random_seed, tune=tune)
+        tree.attrs["priors"] = json.dumps(prior_record(self.model, self.priors))
+        return tree
 
     def draws(
         self,

@@ -127,11 +127,11 @@ def sample(
         raise ModelError(f"store: only sampler='nutpie' stores draws while it runs, not {sampler!r}")
     model, table = resolve(model, data, group)
     if measurement_first:
-        if grid is not None or start is not None or store is not None:
-            raise ModelError("measurement_first: it takes neither grid, start nor store; leave them out")
-        if GROUP in table or needs_rows(model, table):
+        asked = grid is not None or start is not None or store is not None
+        if asked or GROUP in table or needs_rows(model, table):
             raise ModelError(
-                "measurement_first: it takes no groups, covariates, missing values or weights; leave them out"
+                "measurement_first: it takes no grid, start, store, groups, covariates, missing values or "
+                "weights; leave them out"
             )
         options |= {"chains": chains, "sampler": sampler, "priors": priors, "random_seed": random_seed}
         return sample_outcome_last(model, table, lambda p, rows: sample(p, rows, **options), random_seed)

@@ -216,14 +216,11 @@ SAMPLERS: dict[str, Run] = {
     "numpyro": run_numpyro,
     "laplace": run_laplace,
 }
-"""By public name, all from given starts; ``sampler`` may also name ``smc``."""
-
-APPROXIMATE = ("laplace",)
-"""Samplers whose draws are independent but not from the posterior itself: R-hat says nothing of them."""
+"""NUTS, by the name of who runs it, and Laplace's approximation; ``sampler`` may also name ``smc``."""
 
 
 def run_sampler(ready: Prepared, sampler: str, seed: int, options: dict[str, Any]) -> xr.DataTree:
-    """Run NUTS or SMC on a prepared posterior."""
+    """Run NUTS, an approximation or SMC on a prepared posterior."""
     if sampler == "smc":
         return run_smc(ready.model, ready.built, ready.pivot, ready.scales, ready.chains, seed, options)
     return SAMPLERS[sampler](ready.built, ready.starts, seed, options)

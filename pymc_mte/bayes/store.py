@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pymc_mte.bayes.assemble import assemble
 from pymc_mte.bayes.gradient import Density, compile_density, compile_maps
 from pymc_mte.bayes.prepare import Prepared, prepare
-from pymc_mte.bayes.priors import Prior
+from pymc_mte.bayes.priors import Prior, prior_record
 from pymc_mte.bayes.samplers import VECTOR, draw_vectors, with_values
 from pymc_mte.data import resolve
 from pymc_mte.errors import DataError, ModelError
@@ -44,11 +44,14 @@ class Run:
         Problem, starts and model, computed again from the stored request.
     options : mapping
         Options of the sampler and ``seed``.
+    priors : mapping or None
+        As given to `sample`.
     """
 
     path: Path
     ready: Prepared
     options: dict[str, Any]
+    priors: Mapping[str, Prior] | None
 
     @property
     def draws(self) -> int:
@@ -125,6 +128,7 @@ class Run:
         raw["sample_stats"] = xr.DataTree(kept.assign(diverging=kept["diverging"].astype(bool)))
         seed, tune = self.options["seed"], self.options["tune"]
         tree = assemble(self.ready, raw, sampler="nutpie", seed=seed, tune=tune)
+        tree.attrs["priors"] = json.dumps(prior_record(self.ready.model, self.priors))
         if later := self.pieces()[1:]:
             told = [f"chains {piece['chains']} after {piece['tune']} warm-up draws" for piece in later]
             tree.attrs["resumed"] = "; ".join(told)
@@ -164,7 +168,7 @@ def create_run(
         tree["estimate"] = xr.DataTree(ready.start["estimate"].to_dataset())
     tree.attrs = provenance(ready.model, options=json.dumps(kept), priors=plain)
     save(tree, folder / REQUEST)
-    return Run(path=folder, ready=ready, options=kept)
+    return Run(path=folder, ready=ready, options=kept, priors=priors)
 
 
 def open_run(path: str | Path) -> Run:
@@ -179,7 +183,7 @@ def open_run(path: str | Path) -> Run:
     start = request if "estimate" in request else None
     chains, seed = options["chains"], options["seed"]
     ready = prepare(model, table, start=start, priors=priors, chains=chains, seed=seed)
-    return Run(path=folder, ready=ready, options=options)
+    return Run(path=folder, ready=ready, options=options, priors=priors)
 
 
 def finish(run: Run, density: Density, progressbar: bool) -> xr.DataTree:

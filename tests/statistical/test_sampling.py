@@ -345,7 +345,7 @@ def test_sampling_is_refused_where_the_model_says_so():
 
 
 def test_unknown_sampler(level3, rows):
-    with pytest.raises(ModelError, match="choose nutpie or pymc"):
+    with pytest.raises(ModelError, match="choose one of nutpie, pymc"):
         sample(level3, rows, sampler="stan")
 
 

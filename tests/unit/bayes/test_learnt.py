@@ -29,6 +29,9 @@ from pymc_mte.results import class_order, dataset
 from pymc_mte.status import Status
 
 B = {"family": "bernoulli"}
+NOTHING = (None, np.ones(1))
+"""Given rows of a model without covariates."""
+
 TREATED, CONTROLS, N_DRAWS = (30, 10), (24, 36), 4 * 2_000  # outcomes 1 and 0 in each arm
 
 
@@ -76,7 +79,7 @@ def learnt_of(model, rng, a):
     density = sum(stats.beta(a, a).logpdf(p).reshape(*p.shape[:2], -1).sum(-1) for p in tables.values())
     found = log_prior_density(built, dataset_of_rvs(model, posterior))
     np.testing.assert_allclose(found - found.mean(), density - density.mean(), atol=1e-9)
-    learnt = what_was_learnt(model, built, posterior, found, log_likelihood, 1)
+    learnt = what_was_learnt(model, built, posterior, found, log_likelihood, 1, NOTHING)
     return learnt, posterior, density, log_likelihood
 
 
@@ -183,7 +186,9 @@ def test_level_4_averages_are_learnt_and_classes_are_the_priors(rng):
     tree = xr.DataTree.from_dict({"posterior": posterior})
     built = build_model(model, table)
     log_prior = log_prior_density(built, dataset_of_rvs(model, drawn))
-    learnt = what_was_learnt(model, built, posterior, log_prior, total_log_likelihood(tree, model, table), 1)
+    learnt = what_was_learnt(
+        model, built, posterior, log_prior, total_log_likelihood(tree, model, table), 1, NOTHING
+    )
     said = dict(zip(learnt["entry"].values.tolist(), learnt["diagnosis"].values.tolist(), strict=True))
     kept = dict(
         zip(learnt["entry"].values.tolist(), (1 - learnt["contraction"].values).tolist(), strict=True)
@@ -201,7 +206,7 @@ def test_level_4_averages_are_learnt_and_classes_are_the_priors(rng):
 
 
 def test_prior_of_classes_is_sorted_by_effect(level3):
-    values = prior_draws(level3, build_model(level3, simulate(level3, 50, rng=1)), 3_000, 1)
+    values = prior_draws(level3, build_model(level3, simulate(level3, 50, rng=1)), 3_000, 1, NOTHING)
     assert (np.diff(values["effect"], axis=1) >= 0).all()
     outcome = values["potential_outcome"]
     np.testing.assert_allclose(outcome[..., 1] - outcome[..., 0], values["effect"], atol=1e-12)
@@ -225,7 +230,7 @@ def test_hierarchical_priors(rng):
         return pm.Normal(name, pm.Normal("centre", 0.0, 3.0), 0.1, dims=dims)
 
     built = build_model(model, {"t": [0, 1] * 6, "y": np.arange(12.0)}, priors={"mean_y": tied})
-    mean = prior_draws(model, built, 4_000, 2)["mean_y"].reshape(4_000, 4)
+    mean = prior_draws(model, built, 4_000, 2, NOTHING)["mean_y"].reshape(4_000, 4)
     assert np.corrcoef(mean.T).min() > 0.99  # 9 / 9.01
     assert mean.var() == pytest.approx(9.01, rel=5 * np.sqrt(2 / 4_000))
     value = {"centre": rng.normal(size=(2, 3)), "mean_y": rng.normal(size=(2, 3, 2, 2))}

@@ -76,7 +76,7 @@ def test_the_second_step_has_the_error_of_a_regression(tools, rng):
 
 
 def test_what_cannot_be_taken_apart(level3):
-    with pytest.raises(ModelError, match="no grid, start, groups"):
+    with pytest.raises(ModelError, match="no grid, start, store, groups"):
         sample(level3, simulate(level3, 50), measurement_first=True, grid=0.1)
     after = CausalModel(
         classes=2,

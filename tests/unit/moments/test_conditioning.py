@@ -14,7 +14,6 @@ from pymc_mte import (
     RefusedError,
     build_model,
     estimate,
-    fit,
     identify,
     population,
     tabulate,
@@ -240,10 +239,8 @@ def test_what_covariates_do_not_allow_is_refused_in_words(rng):
     model = described(covariates=["site"])
     with pytest.raises(RefusedError, match="classes given covariates cannot be told apart by moments"):
         estimate(model, frame, method="spectral")
-    with pytest.raises(RefusedError, match="does not take covariates or strata yet; `estimate` does"):
-        build_model(model, frame)
-    answer = fit(model, frame, n_boot=8)
-    assert answer.posterior is None
+    with pytest.raises(RefusedError, match="takes no strata"):
+        build_model(described(strata=["site"]), frame)
     report = identify(model, frame)
     assert report.identified["ate"]
     assert not report.identified["effect"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pymc_mte import DataError, ModelError, RefusedError, build_model, estimate, simulate, tabulate
+from pymc_mte import DataError, ModelError, estimate, simulate, tabulate
 from pymc_mte.moments.bootstrap import Sampling
 from pymc_mte.moments.problem import problem_of
 
@@ -64,13 +64,11 @@ def test_no_delta_errors_where_rows_are_not_alike(level3, frame):
     assert problem_of(level3, table).counts.sum() == pytest.approx(3_000)
 
 
-def test_weights_must_be_positive_and_the_posterior_refuses_them(level3, frame):
+def test_weights_must_be_positive(level3, frame):
     with pytest.raises(DataError, match="must be positive"):
         tabulate(frame.assign(w=0.0), level3, weight="w")
     with pytest.raises(DataError, match="missing values in cluster"):
         tabulate(frame.assign(g=np.nan), level3, cluster="g")
-    with pytest.raises(RefusedError, match="sampling weights are for `estimate`"):
-        build_model(level3, tabulate(frame.assign(w=1.5), level3, weight="w"))
 
 
 def bayesian(**fields):
