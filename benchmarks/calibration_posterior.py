@@ -19,9 +19,9 @@ SAID = {"ate": (), "effect[class 0]": (0,), "effect[class 1]": (1,)}
 
 
 def designs() -> dict[str, mte.CausalModel]:
-    """Three fixed truths: the paper's level 3, a normal outcome, unequal classes with three-level proxies."""
-    normal = mte.CausalModel(
-        name="normal_outcome",
+    """Three fixed truths: the paper's level 3, a Poisson outcome, unequal classes with three-level proxies."""
+    counts = mte.CausalModel(
+        name="poisson_outcome",
         classes=2,
         variables={
             "z": {"family": "bernoulli"},
@@ -65,7 +65,7 @@ def designs() -> dict[str, mte.CausalModel]:
     )
     return {
         "level3": mte.load_model("gallery:level3"),
-        "poisson outcome": normal,
+        "poisson outcome": counts,
         "three-level proxies": unequal,
     }
 
