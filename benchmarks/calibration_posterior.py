@@ -19,7 +19,7 @@ SAID = {"ate": (), "effect[class 0]": (0,), "effect[class 1]": (1,)}
 
 
 def designs() -> dict[str, mte.CausalModel]:
-    """Fixed truths: the paper's level 3, a Poisson outcome, unequal classes with three-level proxies."""
+    """List fixed truths: the paper's level 3, a Poisson outcome, unequal classes, three-level proxies."""
     counts = mte.CausalModel(
         name="poisson_outcome",
         classes=2,
