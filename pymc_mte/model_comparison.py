@@ -87,7 +87,8 @@ def compare_models(posteriors: Mapping[str, xr.DataTree]) -> pd.DataFrame:
         As from `arviz.compare`: rank, elpd, differences with standard errors, stacking weights. Beside
         them ``log_likelihood`` (its maximum, climbed to from the best draw), ``parameters`` and ``bic``
         (lower is better; parameters that the rows do not identify count too, against the larger model), and
-        ``log_evidence`` where a result carries it in its attributes.
+        ``log_evidence`` where a result carries it in its attributes (left out where grids differ: bins of
+        another width have other probabilities).
 
     Raises
     ------
@@ -117,7 +118,7 @@ def _criteria(posteriors: Mapping[str, xr.DataTree]) -> dict[str, dict[str, floa
     evidence = {
         n: float(tree.attrs["log_evidence"]) for n, tree in posteriors.items() if EVIDENCE in tree.attrs
     }
-    if evidence:
+    if evidence and len({str(tree.attrs.get("grid")) for tree in posteriors.values()}) == 1:
         columns[EVIDENCE] = {name: evidence.get(name, np.nan) for name in posteriors}
     return columns
 

@@ -11,6 +11,7 @@ from pymc_mte import CausalModel, tabulate
 from pymc_mte.bayes.build import build_model
 from pymc_mte.bayes.compiled import _form
 from pymc_mte.bayes.density import multinomial_coefficient
+from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import prior_record
 from pymc_mte.calibration import _unit_scale
 from pymc_mte.data import fingerprint, resolve
@@ -147,3 +148,17 @@ def test_smc_refuses_pooled_priors():
     few = {"draws": 20, "tune": 10, "chains": 1, "progressbar": False}
     with pytest.raises(RefusedError, match="pooled"):
         mte.sample(model_of(), rows_of(), sampler="smc", priors={"p_x": {"pooled": 0.5}}, **few)
+
+
+def test_chains_of_groups_start_in_all_modes():
+    model = CausalModel(classes=2, variables=dict.fromkeys("abcd", B))
+    rng = np.random.default_rng(4)
+    rows = pd.DataFrame({name: rng.integers(0, 2, 60) for name in "abcd"}).assign(site=np.arange(60) % 3)
+    resolved = resolve(model, rows, "site")
+    ready = prepare(*resolved, start=None, priors=None, chains=4, seed=0)
+    assert len(ready.modes) > 1
+    tops = np.stack([ready.modes.posterior.parameters[f"p_{v}"][..., 1] for v in "abcd"], axis=-1)
+    starts = np.array([np.stack([start[f"p_{v}"] for v in "abcd"], axis=-1) for start in ready.starts])
+    far = np.abs(starts[:, None] - tops[None]).sum(axis=(-2, -1))
+    assert far.argmin(axis=1).tolist() == [0, 1, 0, 1]
+    assert (ready.started == 0).all()  # their modes are not weighed
