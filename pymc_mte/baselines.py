@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.data import columns_of, resolve
+from pymc_mte.data import columns_of, effective_weights, has_missing, resolve
 from pymc_mte.errors import RefusedError
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.class_number import fit_classes
@@ -53,7 +53,8 @@ def baselines(model: CausalModel, data: Any = None, *, rng: int | np.random.Gene
     Raises
     ------
     RefusedError
-        If the model has no treatment or no proxies, or has covariates, strata or interventions.
+        If the model has no treatment or no proxies, or has covariates, strata, interventions or
+        censored times, or values are missing.
 
     Notes
     -----
@@ -74,8 +75,14 @@ def baselines(model: CausalModel, data: Any = None, *, rng: int | np.random.Gene
         raise RefusedError("baselines need a treatment, an outcome and proxies to group by")
     if model.covariates or model.strata or model.interventions is not None:
         raise RefusedError("baselines take no covariates, strata or interventions")
+    if model.censored:
+        raise RefusedError(
+            f"baselines compare means of {model.outcome!r}, and censored times have none to see"
+        )
+    if has_missing(model, table):
+        raise RefusedError("baselines need whole rows, and these have missing values; leave such rows out")
     generator = np.random.default_rng(rng)
-    columns, counts = columns_of(table, model), table["count"].values.astype(float)
+    columns, counts = columns_of(table, model), effective_weights(table)
     outcome = np.asarray(columns[str(model.outcome)], dtype=float)
     arm, pair = np.asarray(columns[model.treatment]), model.contrasts[0]
     points = _points(model, proxies, columns, counts)

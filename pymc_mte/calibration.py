@@ -42,6 +42,9 @@ BAND = 0.99
 POINTS = 100
 """Points at which the empirical distribution function is held against its band."""
 
+UNIT_SCALE = {"real": [-1.0, 1.0], "counts": [0.0, 2.0], "positive": [0.5, 1.5], "nonnegative": [0.5, 1.5]}
+"""Values that set the scale of the default priors where there are no data."""
+
 FIT = "log_likelihood"
 """A quantity of every model: it sees errors that no single parameter shows."""
 
@@ -75,7 +78,8 @@ def calibrate(
         Rows per round.
     data : tabulated Dataset, dataframe, mapping or path, optional
         Gives levels and the scale of the default priors, which stays the same in all rounds; the
-        model's own data file by default, else mean 0 and standard deviation 1.
+        model's own data file by default, else mean 0 and standard deviation 1 (counts and positive
+        numbers: mean 1).
     priors : mapping, optional
         See `build_model`.
     draws, tune, chains : int
@@ -171,13 +175,16 @@ def rows_of(model: CausalModel, truth: Parameters, n: int, rng: np.random.Genera
 
 
 def _unit_scale(model: CausalModel) -> dict[str, list[Any]]:
-    """Rows that show every level, and mean 0 and standard deviation 1 of what is continuous."""
+    """Rows that show every level, and `UNIT_SCALE` of what has none."""
     discrete = {name: _levels(var) for name, var in model.variables.items() if var.discrete}
     rows = 2 * max([len(levels) for levels in discrete.values()], default=1)
     out: dict[str, list[Any]] = {}
     for name in model.variables:
-        levels = discrete.get(name, [-1.0, 1.0])
+        var = model.variables[name]
+        levels = discrete.get(name) or UNIT_SCALE[var.spec.values]
         out[name] = [levels[i % len(levels)] for i in range(rows)]
+        if var.event is not None:
+            out[var.event] = [1] * rows
     return out
 
 

@@ -71,7 +71,7 @@ def compare(
     DataError
         If the two results come from different models or data.
     RefusedError
-        With covariates, or where missing values were summed out.
+        Where missing values were summed out, or times are censored.
     """
     model = model_of(posterior)
     _check_same(posterior, estimate)
@@ -111,6 +111,8 @@ def why_not_comparable(model: CausalModel, table: xr.Dataset) -> str | None:
     """Sentence that says why posterior and moments cannot be set side by side; None if they can."""
     if has_missing(model, table):
         return "compare needs whole rows: moments cannot use the rows whose missing values were summed out"
+    if model.censored:
+        return f"compare needs means of {model.outcome!r}, and moments cannot see those of censored times"
     return None
 
 

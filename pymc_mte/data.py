@@ -171,7 +171,8 @@ def _in_model_levels(
             )
         lookup = np.array([place[level_key(level)] for level in levels])
         attrs = {"levels": json.dumps(list(own))}
-        changed[name] = ("pattern", lookup[table[name].values], attrs)
+        code = table[name].values
+        changed[name] = ("pattern", np.where(code < 0, -1, lookup[code]), attrs)
     return table.assign(changed) if changed else table
 
 
@@ -182,7 +183,7 @@ def canonical_order(model: CausalModel, table: xr.Dataset) -> NDArray[np.int64]:
         column = table[name].values
         if model.variables[name].discrete:
             labels = np.array([str(level_key(v)) for v in model.variables[name].labels])
-            column = np.unique(labels, return_inverse=True)[1][column]
+            column = np.where(column < 0, -1, np.unique(labels, return_inverse=True)[1][column])
         keys.append(column)
     keys += conditioned_columns(table).values()
     return np.lexsort(keys[::-1])
@@ -196,7 +197,7 @@ def fingerprint(model: CausalModel, table: xr.Dataset) -> str:
         column = table[name].values[order]
         var = model.variables[name]
         text = (
-            [str(level_key(var.labels[v])) for v in column]
+            [str(level_key(var.labels[v])) if v >= 0 else "" for v in column]
             if var.discrete
             else column.astype(float).tobytes()
         )

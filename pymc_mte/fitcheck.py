@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from pymc_mte.data import columns_of, resolve
+from pymc_mte.data import SAMPLING_WEIGHT, has_missing, resolve
 from pymc_mte.errors import RefusedError
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.class_number import fit_classes
@@ -51,7 +51,8 @@ def pattern_residuals(
     Raises
     ------
     RefusedError
-        If a variable is continuous, or the model has covariates, strata or interventions.
+        If a variable is continuous, values are missing, rows have sampling weights, or the model has
+        covariates, strata or interventions.
 
     Examples
     --------
@@ -62,7 +63,7 @@ def pattern_residuals(
     (2000, 2000)
     """
     model, table = _discrete(model, data, posterior)
-    columns, observed = columns_of(table, model), table["count"].values.astype(float)
+    columns, observed = _patterns(model, table)
     n, generator = observed.sum(), np.random.default_rng(rng)
     out = pd.DataFrame({"observed": observed})
     if posterior is None:
@@ -157,6 +158,14 @@ def _holm(p: "np.ndarray[Any, np.dtype[np.float64]]") -> "np.ndarray[Any, np.dty
     return out
 
 
+def _patterns(model: CausalModel, table: xr.Dataset) -> tuple[dict[str, Any], Any]:
+    """Levels and counts of the patterns; those that differ by group or cluster only are added up."""
+    matrix = np.column_stack([table[name].values for name in model.variables])
+    distinct, where = np.unique(matrix, axis=0, return_inverse=True)
+    columns = {name: distinct[:, i] for i, name in enumerate(model.variables)}
+    return columns, np.bincount(where.ravel(), table["count"].values.astype(float))
+
+
 def _upper(
     count: "np.ndarray[Any, np.dtype[np.float64]]", n: float, share: Any, below: bool = False
 ) -> "np.ndarray[Any, np.dtype[np.float64]]":
@@ -187,4 +196,8 @@ def _discrete(model: CausalModel, data: Any, posterior: xr.DataTree | None) -> t
             f"{model.continuous_variables[0]!r} is continuous: its rows have no counts to predict; see "
             "`bivariate_residuals`"
         )
+    if has_missing(model, table):
+        raise RefusedError("counts of patterns need whole rows, and these have missing values")
+    if SAMPLING_WEIGHT in table:
+        raise RefusedError("counts of patterns are those of the sample, and sampling weights fit another law")
     return model, table

@@ -48,7 +48,7 @@ def ladder(
     Raises
     ------
     RefusedError
-        If the model has no treatment, or has covariates, strata or interventions.
+        If the model has no treatment, or has covariates, strata, interventions or censored times.
 
     Examples
     --------
@@ -61,6 +61,11 @@ def ladder(
     model, table = resolve(model, data)
     if model.treatment is None or model.covariates or model.strata or model.interventions is not None:
         raise RefusedError("the ladder needs a treatment, and takes no covariates, strata or interventions")
+    if model.censored:
+        raise RefusedError(
+            f"the ladder needs means of {model.outcome!r}, and censored times have none to see; "
+            "fit the likelihood: estimate(method='polished') or sample"
+        )
     problem = problem_of(model, table)
     found = climb_ladder(problem, n_boot, np.random.default_rng(rng), errors=False)
     rows = []

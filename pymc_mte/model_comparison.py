@@ -10,8 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from pymc_mte.bayes.groups import pattern_log_likelihood, total_log_likelihood
-from pymc_mte.data import canonical_order, columns_of, effective_weights
-from pymc_mte.errors import DataError
+from pymc_mte.data import GROUP, canonical_order, columns_of, effective_weights
+from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.moments.class_number import n_free
 from pymc_mte.moments.em import EMResult, em
 from pymc_mte.results import model_of
@@ -35,7 +35,14 @@ def loo(posterior: xr.DataTree) -> Any:
     -------
     arviz ELPDData
         Equal to row-wise PSIS-LOO, at the memory of patterns.
+
+    Raises
+    ------
+    RefusedError
+        If the posterior is one of ``measurement_first``.
     """
+    if "measurement" in posterior:
+        raise RefusedError("measurement first has no likelihood of the outcome, so rows cannot be left out")
     model, table = model_of(posterior), posterior["observed_data"].to_dataset()
     draws = posterior["posterior"].to_dataset()
     if "log_likelihood_pattern" in posterior:
@@ -80,7 +87,8 @@ def compare_models(posteriors: Mapping[str, xr.DataTree]) -> pd.DataFrame:
         As from `arviz.compare`: rank, elpd, differences with standard errors, stacking weights. Beside
         them ``log_likelihood`` (its maximum, climbed to from the best draw), ``parameters`` and ``bic``
         (lower is better; parameters that the rows do not identify count too, against the larger model), and
-        ``log_evidence`` where a result carries it in its attributes.
+        ``log_evidence`` where a result carries it in its attributes (left out where grids differ: bins of
+        another width have other probabilities).
 
     Raises
     ------
@@ -110,7 +118,7 @@ def _criteria(posteriors: Mapping[str, xr.DataTree]) -> dict[str, dict[str, floa
     evidence = {
         n: float(tree.attrs["log_evidence"]) for n, tree in posteriors.items() if EVIDENCE in tree.attrs
     }
-    if evidence:
+    if evidence and len({str(tree.attrs.get("grid")) for tree in posteriors.values()}) == 1:
         columns[EVIDENCE] = {name: evidence.get(name, np.nan) for name in posteriors}
     return columns
 
@@ -118,7 +126,8 @@ def _criteria(posteriors: Mapping[str, xr.DataTree]) -> dict[str, dict[str, floa
 def maximum_likelihood(posterior: xr.DataTree) -> tuple[float, int]:
     """Climb the likelihood from the best draw: its maximum, and the number of free parameters."""
     model, draws = model_of(posterior), posterior["posterior"].to_dataset()
-    if not set(model.dims) <= set(draws.data_vars) or model.interventions is not None or model.covariates:
+    own = model.interventions is not None or model.covariates or GROUP in posterior["observed_data"]
+    if own or not set(model.dims) <= set(draws.data_vars):
         return np.nan, 0  # EM climbs the likelihood of the graph alone
     return float(best_fit(posterior).log_likelihood[0]), n_free(model)
 

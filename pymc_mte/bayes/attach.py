@@ -101,6 +101,8 @@ def add_to_model(
     if pm.Model.get_context(error_if_none=False) is None:
         raise ModelError("add_to_model: no PyMC model is open; call it inside `with pm.Model():`")
     model, table = checked(model, data, grid, group)
+    if outcome is not None and grid is not None:
+        raise ModelError("grid: an own density of the outcome is not that of bins; leave one of them out")
     if outcome is not None:
         _check_own_outcome(model, table)
     chosen = merge_priors(model, priors)

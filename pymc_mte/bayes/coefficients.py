@@ -35,7 +35,10 @@ def prior_width(name: str, prior: Prior | None) -> float:
 
 
 def add_coefficients(
-    model: CausalModel, layout: RowLayout, priors: Mapping[str, Prior]
+    model: CausalModel,
+    layout: RowLayout,
+    priors: Mapping[str, Prior],
+    pooled: Mapping[str, tuple[Tensor, Tensor]],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Create the coefficients as random variables of the current PyMC model.
 
@@ -52,6 +55,8 @@ def add_coefficients(
         Gives the directions.
     priors : mapping
         Widths by name.
+    pooled : mapping of str to (tensor, tensor)
+        Pooled mean and standard deviation of the continuous variables.
 
     Returns
     -------
@@ -74,7 +79,7 @@ def add_coefficients(
             value = pt.concatenate([pt.zeros((r, 1)), raw], axis=1)
         else:
             link = LINKS[model.variables[what].family][1]
-            scale = layout.pooled[what][1] if link == "identity" else 1.0
+            scale = pooled[what][1] if link == "identity" else 1.0
             value = pm.Normal(f"raw_{name}", 0.0, sigma * scale, shape=r)
         along[what] = value
         coefficients[name] = pm.Deterministic(name, (back @ value).T, dims=dims)

@@ -10,11 +10,12 @@ import xarray as xr
 
 from pymc_mte.bayes.assemble import assemble
 from pymc_mte.bayes.gradient import Density, compile_density
+from pymc_mte.bayes.pooling import group_labels
 from pymc_mte.bayes.prepare import Prepared, prepare
 from pymc_mte.bayes.priors import Prior, prior_record
 from pymc_mte.bayes.samplers import sample_density
 from pymc_mte.bayes.settle import settle
-from pymc_mte.data import resolve
+from pymc_mte.data import GROUP, SAMPLING_WEIGHT, is_missing, resolve
 from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.model import CausalModel
 from pymc_mte.regression import given_rows
@@ -32,11 +33,14 @@ class CompiledPosterior:
         The compiled log-density.
     priors : mapping or None
         As given to `compile`.
+    form : mapping of str to list of str
+        What the data that it was compiled with have beside the model's columns, and what they lack.
     """
 
     model: CausalModel
     density: Density
     priors: Mapping[str, Prior] | None
+    form: Mapping[str, list[str]]
 
     def sample(
         self,
@@ -104,6 +108,11 @@ class CompiledPosterior:
                 "the data have other levels than the compiled model's: compile the model again, or list "
                 "the levels in the model"
             )
+        if (found := _form(model, table)) != self.form:
+            raise DataError(
+                f"the compiled model takes data with {_told(self.form)}, and these have {_told(found)}: "
+                "the likelihood has another form, so compile the model again"
+            )
         ready = prepare(self.model, table, start=start, priors=self.priors, chains=chains, seed=random_seed)
         return ready, self.density.with_data(ready.built)
 
@@ -159,7 +168,19 @@ def compile(  # the public name of the house plan, used as mte.compile
     model, table = resolve(model, data)
     ready = prepare(model, table, start=None, priors=priors, chains=1, seed=0)
     density = compile_density(ready.built, ready.starts[0])
-    return CompiledPosterior(model=model, density=density, priors=priors)
+    return CompiledPosterior(model=model, density=density, priors=priors, form=_form(model, table))
+
+
+def _form(model: CausalModel, table: xr.Dataset) -> dict[str, list[str]]:
+    """Say what decides the form of the likelihood: where values are missing, weights, groups."""
+    missing = [name for name in model.variables if is_missing(table[name].values).any()]
+    weighted = [SAMPLING_WEIGHT] if SAMPLING_WEIGHT in table else []
+    groups = group_labels(table) if GROUP in table else []
+    return {"missing values": missing, "weights": weighted, "groups": groups}
+
+
+def _told(form: Mapping[str, list[str]]) -> str:
+    return ", ".join(f"{what} in {names or 'nothing'}" for what, names in form.items())
 
 
 def _vectors(ready: Prepared, density: Density) -> list[Any]:

@@ -118,7 +118,7 @@ def _observe_counts(log_cells: Tensor, layout: xr.Dataset) -> None:
     p, count = pt.exp(log_cells).sum(axis=-2), layout["count"].values
     if GROUP in layout:
         group = layout[GROUP].values
-        count = np.zeros((group.max() + 1, layout.sizes["cell"]), dtype="int64")
+        count = np.zeros((len(pm.modelcontext(None).coords[GROUP]), layout.sizes["cell"]), dtype="int64")
         np.add.at(count, (group, layout["cell_of_row"].values), layout["row_count"].values)
     if layout.attrs["rest"]:
         p = pt.join(-1, p, pt.maximum(1.0 - p.sum(axis=-1, keepdims=True), 1e-300))

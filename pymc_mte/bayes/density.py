@@ -109,7 +109,7 @@ def multinomial_coefficient(built: pm.Model) -> float:
     if "counts" not in built.named_vars:
         return 0.0
     counts = _values(built, [built["counts"]])[0].astype(float)
-    return float(gammaln(counts.sum() + 1) - gammaln(counts + 1).sum())
+    return float(gammaln(counts.sum(axis=-1) + 1).sum() - gammaln(counts + 1).sum())
 
 
 def _values(built: pm.Model, observed: list[Tensor]) -> list[Any]:

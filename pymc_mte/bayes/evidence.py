@@ -1,5 +1,6 @@
 """The evidence (marginal likelihood) of a model: by SMC, or by bridge sampling from a posterior."""
 
+import json
 from collections.abc import Mapping
 from math import lgamma
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from pymc_mte.bayes.build import build_model
 from pymc_mte.bayes.density import PosteriorDensity, multinomial_coefficient
 from pymc_mte.bayes.labels import LabelRegion
 from pymc_mte.bayes.prepare import prepare
-from pymc_mte.bayes.priors import Prior
+from pymc_mte.bayes.priors import Prior, prior_record
 from pymc_mte.bayes.smc import run_smc
 from pymc_mte.data import columns_of, fingerprint, resolve
 from pymc_mte.errors import DataError, RefusedError
@@ -63,10 +64,10 @@ def log_evidence(
     Raises
     ------
     DataError
-        If the posterior is one of other rows or of another model.
+        If the posterior is one of other rows, of another model or of other priors.
     RefusedError
-        If the bridge is asked for and the prior treats classes differently: then labels are not
-        exchangeable and the draws, relabelled to one order, do not stand for all of them.
+        If the posterior is an approximation or of rounded values, or the prior treats classes differently:
+        then labels are not exchangeable and the draws, relabelled to one order, do not stand for all.
 
     Notes
     -----
@@ -91,6 +92,7 @@ def log_evidence(
     if posterior is not None:
         if posterior.attrs.get("fingerprint") != fingerprint(model, table):
             raise DataError("the posterior was drawn from other rows; pass the data that it was sampled with")
+        _check_bridgeable(model, posterior, priors)
         value, error = _by_bridge(model, built, table, posterior, random_seed)
         found = xr.Dataset({"log_evidence": value, "error": error}, attrs={"method": "bridge"})
     else:
@@ -99,6 +101,19 @@ def log_evidence(
         found = tree["evidence"].to_dataset()
     found.attrs["log_multinomial_coefficient"] = multinomial_coefficient(built)
     return found
+
+
+def _check_bridgeable(model: CausalModel, posterior: xr.DataTree, priors: Mapping[str, Prior] | None) -> None:
+    """Refuse draws of another density than the one that is integrated."""
+    if posterior["posterior"].attrs.get("kind") == "approximation":
+        raise RefusedError("the draws are of an approximation, not of the posterior; take another sampler")
+    if "grid" in posterior.attrs:
+        raise RefusedError(
+            "the posterior is of rounded values; sample without a grid for the evidence of rows"
+        )
+    own = posterior.attrs.get("priors")
+    if own is not None and json.loads(own) != json.loads(json.dumps(prior_record(model, priors))):
+        raise DataError("the posterior was drawn under other priors; pass the ones that it was sampled with")
 
 
 def _by_bridge(

@@ -43,7 +43,8 @@ def merge(*trees: xr.DataTree) -> xr.DataTree:
     Raises
     ------
     DataError
-        If there are fewer than two, one is an approximation, models or data differ, or a seed repeats.
+        If there are fewer than two, one is an approximation, models, data or priors differ, or a seed
+        repeats.
 
     Examples
     --------
@@ -96,12 +97,14 @@ def _check(trees: tuple[xr.DataTree, ...]) -> None:
     for tree in trees:
         if "posterior" not in tree or tree["posterior"].attrs.get("kind") != "mcmc" or "targets" in tree:
             raise DataError("merge joins posteriors of `sample`, no approximations and no shares of targets")
+        if "measurement" in tree:
+            raise DataError("merge joins no results of measurement_first; sample more chains in one run")
         if BY_GROUP in tree["posterior"]:
             raise DataError("merge does not join class weights by group; sample more chains in one run")
-    for key, what in (("model", "models"), ("fingerprint", "data")):
-        if len({str(tree.attrs[key]) for tree in trees}) > 1:
+    for key, what in (("model", "models"), ("fingerprint", "data"), ("priors", "priors"), ("grid", "grids")):
+        if len({str(tree.attrs.get(key)) for tree in trees}) > 1:
             raise DataError(f"the {what} of these results differ; merge joins runs of one posterior")
-    seeds = [str(tree.attrs["random_seed"]) for tree in trees]
+    seeds = [seed for tree in trees for seed in str(tree.attrs["random_seed"]).split(", ")]
     if len(set(seeds)) < len(seeds):
         raise DataError(f"random_seed {seeds} repeats: equal seeds give equal draws, not more of them")
 

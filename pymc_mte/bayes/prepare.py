@@ -110,10 +110,11 @@ def prepare(
         problem = make_problem(model, columns, counts, seed=seed)
         modes = find_modes(problem, start, priors=priors)
         pivot, share, started = modes.best, at_best(modes), chain_modes(modes, chains)
-        if not set(model.dims) <= {rv.name for rv in built.free_RVs}:
-            # The variables behind pooled parameters have no labels to be matched by: one mode for all.
-            started = np.zeros(chains, dtype=np.int64)
         points = chain_starts(problem, modes, started, rng)
+        if not set(model.dims) <= {rv.name for rv in built.free_RVs}:
+            # The variables behind pooled parameters have no labels to be matched by, so modes cannot be
+            # weighed. Chains start in all of them: where they stay apart, R-hat says so.
+            started = np.zeros_like(started)
         starts = [without_first_levels(model, point) for point in points]
         starts = [pooled_values(built, model, start, scales) for start in starts]
     return Prepared(

@@ -121,8 +121,12 @@ def prior_record(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     return {name: _default(model, name) if name not in chosen else _told(chosen[name]) for name in model.dims}
 
 
-def _told(prior: Prior) -> Any:
-    return "a function of the caller" if callable(prior) else prior
+def _told(prior: Any) -> Any:
+    if callable(prior):
+        return "a function of the caller"
+    if isinstance(prior, Mapping):
+        return {key: _told(value) for key, value in prior.items()}
+    return prior if isinstance(prior, str) else np.asarray(prior).tolist()
 
 
 def _default(model: CausalModel, name: str) -> str:

@@ -67,7 +67,7 @@ def compose_rows(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Pri
         )
     else:
         parameters["baseline_weight"] = _baseline(model, priors.get("class_weight"))
-        along, coefficients = add_coefficients(model, layout, priors)
+        along, coefficients = add_coefficients(model, layout, priors, pooled)
         parameters |= coefficients
     design, weight = pm.Data("design", layout.design), pm.Data("row_weight", layout.weight)
     if layout.covariates is not None:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
+from math import lgamma
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ import pymc as pm
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.bayes.density import multinomial_coefficient
 from pymc_mte.bayes.gradient import Density, Maps, compile_density, quiet_compilation
 from pymc_mte.bayes.laplace import laplace_draws
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.smc import run_smc
-from pymc_mte.errors import ModelError
+from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.model import Parameters
 
 Array = NDArray[np.float64]
@@ -193,7 +195,7 @@ def run_numpyro(built: pm.Model, starts: list[Parameters], seed: int, options: d
 
 
 def run_laplace(built: pm.Model, starts: list[Parameters], seed: int, options: dict[str, Any]) -> xr.DataTree:
-    """Draw from Laplace's approximation at the mode nearest to the first start."""
+    """Draw from Laplace's approximation at the highest mode; its evidence is of ordered rows, all labels."""
     density = compile_density(built, starts[0])
     vectors = [density.maps.unconstrain(start) for start in starts]
     drawn, log_density, attrs = laplace_draws(density, vectors, options["draws"], seed)
@@ -204,6 +206,8 @@ def run_laplace(built: pm.Model, starts: list[Parameters], seed: int, options: d
             "sample_stats": xr.Dataset({n: (("chain", "draw"), v) for n, v in stats.items()}),
         }
     )
+    orders = lgamma(len(built.coords["class"]) + 1)  # the normal covers one order of the classes
+    attrs["log_evidence"] += orders - multinomial_coefficient(built)
     tree.attrs["approximation"] = attrs
     return tree
 
@@ -222,5 +226,11 @@ SAMPLERS: dict[str, Run] = {
 def run_sampler(ready: Prepared, sampler: str, seed: int, options: dict[str, Any]) -> xr.DataTree:
     """Run NUTS, an approximation or SMC on a prepared posterior."""
     if sampler == "smc":
+        if computed := sorted(
+            set(ready.model.dims) - {rv.name for rv in ready.built.free_RVs} - {"class_weight"}
+        ):
+            raise RefusedError(
+                f"sequential Monte Carlo does not take pooled priors ({computed}); take nutpie"
+            )
         return run_smc(ready.model, ready.built, ready.pivot, ready.scales, ready.chains, seed, options)
     return SAMPLERS[sampler](ready.built, ready.starts, seed, options)
