@@ -30,6 +30,7 @@ from pymc_mte.regression import given_rows
 from pymc_mte.results import dims_of, provenance
 from pymc_mte.status import dump_notes
 from pymc_mte.summary import BY_CLASS, LABEL_FREE
+from pymc_mte.variable import Variable
 
 Array = NDArray[np.float64]
 
@@ -171,17 +172,16 @@ def rows_of(model: CausalModel, truth: Parameters, n: int, rng: np.random.Genera
 
 
 def _unit_scale(model: CausalModel) -> dict[str, list[Any]]:
-    """Rows that show every level, and mean 0 and standard deviation 1 of what is continuous."""
-    discrete = {name: _levels(var) for name, var in model.variables.items() if var.discrete}
-    rows = 2 * max([len(levels) for levels in discrete.values()], default=1)
-    out: dict[str, list[Any]] = {}
-    for name in model.variables:
-        levels = discrete.get(name, [-1.0, 1.0])
-        out[name] = [levels[i % len(levels)] for i in range(rows)]
-    return out
+    """Rows that show every level, and standard deviation 1 of numbers (positive where only these may be)."""
+    shown = {name: _levels(var) for name, var in model.variables.items()}
+    rows = 2 * max(len(levels) for levels in shown.values())
+    out = {name: [levels[i % len(levels)] for i in range(rows)] for name, levels in shown.items()}
+    return out | {var.event: [1] * rows for var in model.variables.values() if var.event is not None}
 
 
-def _levels(var: Any) -> list[Any]:
+def _levels(var: Variable) -> list[Any]:
+    if not var.discrete:
+        return [-1.0, 1.0] if var.spec.values == "real" else [1.0, 3.0]
     if var.trials is None and var.levels is None:
         return [0, 1]
     return list(var.labels)

@@ -104,7 +104,13 @@ def tabulate(
         else:
             columns[name] = allowed_values(number_column(raw[name], name), name, var.spec.values)
         if var.event is not None:
-            columns[name] = columns[name] * event_signs(raw[var.event], var.event)
+            signs = event_signs(raw[var.event], var.event)
+            if not (signs > 0).any():
+                raise DataError(
+                    f"column {var.event!r}: no time {name!r} was seen to its end, so rows cannot tell how "
+                    "long times are; follow up longer, or check that 1 means seen and 0 censored"
+                )
+            columns[name] = columns[name] * signs
     columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}
     if group is not None:
         levels[GROUP] = tuple(str(v) for v in pd.factorize(raw[group], sort=True)[1])
