@@ -74,6 +74,8 @@ def baselines(model: CausalModel, data: Any = None, *, rng: int | np.random.Gene
         raise RefusedError("baselines need a treatment, an outcome and proxies to group by")
     if model.covariates or model.strata or model.interventions is not None:
         raise RefusedError("baselines take no covariates, strata or interventions")
+    if timed := [name for name, var in model.variables.items() if var.event is not None]:
+        raise RefusedError(f"baselines compare means, and the censored times {timed[0]!r} have none to see")
     generator = np.random.default_rng(rng)
     columns, counts = columns_of(table, model), table["count"].values.astype(float)
     outcome = np.asarray(columns[str(model.outcome)], dtype=float)

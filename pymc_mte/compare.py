@@ -71,10 +71,12 @@ def compare(
     DataError
         If the two results come from different models or data.
     RefusedError
-        With covariates, or where missing values were summed out.
+        Where missing values were summed out, or the outcome is a censored time.
     """
     model = model_of(posterior)
     _check_same(posterior, estimate)
+    if "observed_data" not in posterior:
+        raise RefusedError("compare needs a posterior with its rows given first; this result has none")
     table = posterior["observed_data"].to_dataset()
     if reason := why_not_comparable(model, table):
         raise RefusedError(reason)
@@ -111,6 +113,8 @@ def why_not_comparable(model: CausalModel, table: xr.Dataset) -> str | None:
     """Sentence that says why posterior and moments cannot be set side by side; None if they can."""
     if has_missing(model, table):
         return "compare needs whole rows: moments cannot use the rows whose missing values were summed out"
+    if model.censored:
+        return "compare needs means of the outcome from the moments, and censored times have none to see"
     return None
 
 

@@ -61,6 +61,8 @@ def ladder(
     model, table = resolve(model, data)
     if model.treatment is None or model.covariates or model.strata or model.interventions is not None:
         raise RefusedError("the ladder needs a treatment, and takes no covariates, strata or interventions")
+    if model.censored:
+        raise RefusedError("the ladder compares means of the outcome, and censored times have none to see")
     problem = problem_of(model, table)
     found = climb_ladder(problem, n_boot, np.random.default_rng(rng), errors=False)
     rows = []

@@ -78,6 +78,7 @@ def loo(posterior: xr.DataTree) -> Any:
 
 def _check_rows(posterior: xr.DataTree) -> None:
     """Refuse results without observed rows, or with too few draws to fit their tails."""
+    model_of(posterior)
     if "observed_data" not in posterior:
         why = "a share-safe file has no rows any more" if SHARED in posterior else "this result has none"
         raise RefusedError(

@@ -8,19 +8,33 @@ import pytest
 import xarray as xr
 
 from pymc_mte import (
+    CausalModel,
+    DataError,
+    ModelError,
     RefusedError,
+    baselines,
     bivariate_residuals,
+    compare,
     do,
     estimate,
+    ladder,
+    load,
     load_model,
     loo,
+    plot_baselines,
+    plot_class_choice,
+    plot_classes,
     plot_predictive,
+    plot_role_splits,
     predict,
+    sample,
     simulate,
+    tabulate,
 )
 from pymc_mte.bayes.linear_draws import sample_linear
 from pymc_mte.bayes.samplers import labelled
 from pymc_mte.bayes.target_draws import sample_targets
+from pymc_mte.compare import why_not_comparable
 from pymc_mte.fit import Fit
 from pymc_mte.identify.identification import identify
 from pymc_mte.sharing import safe_tree
@@ -84,3 +98,81 @@ def test_a_saved_comparison_keeps_its_sentences(tools, level3):
     )
     kept = fitted.to_datatree()["comparison"].attrs
     assert {name: json.loads(value) for name, value in kept.items()} == table.attrs
+
+
+TIMED = CausalModel(
+    classes=2,
+    variables={
+        "z": {"family": "bernoulli"},
+        "x": {"family": "bernoulli"},
+        "t": {"family": "bernoulli"},
+        "y": {"family": "weibull", "event": "seen"},
+    },
+    treatment="t",
+    outcome="y",
+    treatment_proxies=["z"],
+    outcome_proxies=["x"],
+)
+
+
+def timed_rows(rng, n=80):
+    rows = {name: rng.integers(0, 2, n) for name in ("z", "x", "t", "seen")}
+    return rows | {"y": rng.weibull(1.5, n)}
+
+
+def test_means_of_censored_times_are_not_compared(rng):
+    """The sign of a censored time marks it; its means would have even the wrong sign."""
+    rows = timed_rows(rng)
+    with pytest.raises(RefusedError, match="censored times 'y'"):
+        baselines(TIMED, rows)
+    with pytest.raises(RefusedError, match="censored times"):
+        ladder(TIMED, rows)
+    assert "censored" in why_not_comparable(TIMED, tabulate(rows, TIMED))
+    with pytest.raises(DataError, match="was seen to its end"):
+        tabulate(rows | {"seen": np.zeros(80)}, TIMED)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"y": [1e300, 1.0]}, "above 1e[+]100"),
+        ({"y": np.array([1j, 2.0])}, "complex"),
+        (pd.DataFrame([[1.0, 2.0]], columns=["y", "y"]), "two columns of one name"),
+    ],
+)
+def test_values_beyond_arithmetic_are_refused(rows, said):
+    with pytest.raises(DataError, match=said):
+        tabulate(rows, CausalModel(classes=1, variables={"y": {"family": "normal"}}))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"target_accept": 2.0}, "between 0 and 1, got 2.0"),
+        ({"random_seed": -1}, "random_seed"),
+        ({"start": 3}, "what `estimate` gave, got int"),
+        ({"cores": "all"}, "cores"),
+    ],
+)
+def test_options_are_checked_before_anything_is_compiled(level3, options, said):
+    with pytest.raises(ModelError, match=said):
+        sample(level3, {}, **options)
+
+
+def test_things_of_another_kind_are_named(level3, tmp_path):
+    for figure in (plot_baselines, plot_class_choice, plot_role_splits):
+        with pytest.raises(ModelError, match="CausalModel"):
+            figure(level3)
+    for use in (loo, plot_classes, plot_predictive):
+        with pytest.raises(DataError, match="got CausalModel"):
+            use(level3)
+    (tmp_path / "text.nc").write_text("no result")
+    with pytest.raises(DataError, match="NetCDF file from `save`"):
+        load(tmp_path / "text.nc")
+    with pytest.raises(ModelError, match="whole number of at least 1, got 2.5"):
+        simulate(level3, 2.5)
+    with pytest.raises(ModelError, match="got int"):
+        load_model(3)
+    found = estimate(level3, simulate(level3, 100, rng=1), n_boot=0)
+    with pytest.raises(RefusedError, match="given first"):
+        compare(found, found)
