@@ -169,7 +169,7 @@ def test_things_of_another_kind_are_named(level3, tmp_path):
     (tmp_path / "text.nc").write_text("no result")
     with pytest.raises(DataError, match="NetCDF file from `save`"):
         load(tmp_path / "text.nc")
-    with pytest.raises(ModelError, match="whole number of at least 1, got 2.5"):
+    with pytest.raises(ModelError, match=r"whole number of at least 1, got 2\.5"):
         simulate(level3, 2.5)
     with pytest.raises(ModelError, match="got int"):
         load_model(3)
