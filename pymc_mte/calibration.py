@@ -30,6 +30,7 @@ from pymc_mte.regression import given_rows
 from pymc_mte.results import dims_of, provenance
 from pymc_mte.status import dump_notes
 from pymc_mte.summary import BY_CLASS, LABEL_FREE
+from pymc_mte.variable import Variable
 
 Array = NDArray[np.float64]
 
@@ -41,9 +42,6 @@ BAND = 0.99
 
 POINTS = 100
 """Points at which the empirical distribution function is held against its band."""
-
-UNIT_SCALE = {"real": [-1.0, 1.0], "counts": [0.0, 2.0], "positive": [0.5, 1.5], "nonnegative": [0.5, 1.5]}
-"""Values that set the scale of the default priors where there are no data."""
 
 FIT = "log_likelihood"
 """A quantity of every model: it sees errors that no single parameter shows."""
@@ -175,20 +173,16 @@ def rows_of(model: CausalModel, truth: Parameters, n: int, rng: np.random.Genera
 
 
 def _unit_scale(model: CausalModel) -> dict[str, list[Any]]:
-    """Rows that show every level, and `UNIT_SCALE` of what has none."""
-    discrete = {name: _levels(var) for name, var in model.variables.items() if var.discrete}
-    rows = 2 * max([len(levels) for levels in discrete.values()], default=1)
-    out: dict[str, list[Any]] = {}
-    for name in model.variables:
-        var = model.variables[name]
-        levels = discrete.get(name) or UNIT_SCALE[var.spec.values]
-        out[name] = [levels[i % len(levels)] for i in range(rows)]
-        if var.event is not None:
-            out[var.event] = [1] * rows
-    return out
+    """Rows that show every level, and standard deviation 1 of numbers (positive where only these may be)."""
+    shown = {name: _levels(var) for name, var in model.variables.items()}
+    rows = 2 * max(len(levels) for levels in shown.values())
+    out = {name: [levels[i % len(levels)] for i in range(rows)] for name, levels in shown.items()}
+    return out | {var.event: [1] * rows for var in model.variables.values() if var.event is not None}
 
 
-def _levels(var: Any) -> list[Any]:
+def _levels(var: Variable) -> list[Any]:
+    if not var.discrete:
+        return [-1.0, 1.0] if var.spec.values == "real" else [1.0, 3.0]
     if var.trials is None and var.levels is None:
         return [0, 1]
     return list(var.labels)

@@ -51,10 +51,16 @@ def _recognised(found: list[Any], name: str) -> tuple[Level, ...]:
     )
 
 
+LARGEST = 1e100
+"""Squares and products of larger numbers overflow."""
+
+
 def number_column(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
     """Read a numeric column, missing values as NaN; refuse text, dates and infinities."""
     if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         raise DataError(f"column {name!r} holds dates or times; turn them into numbers first")
+    if np.iscomplexobj(column):
+        raise DataError(f"column {name!r} holds complex numbers; give their real parts or sizes")
     try:
         values = pd.to_numeric(column, errors="raise").to_numpy(dtype=float, na_value=np.nan)
     except (ValueError, TypeError):
@@ -66,6 +72,10 @@ def number_column(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
     if np.isinf(values).any():
         raise DataError(
             f"column {name!r} holds {int(np.isinf(values).sum())} infinite values; replace or remove them"
+        )
+    if (values[np.abs(values) > LARGEST]).size:
+        raise DataError(
+            f"column {name!r} holds numbers above {LARGEST:g} in size; measure it in larger units"
         )
     if any(isinstance(value, str) for value in column.iloc[:1000]):
         raise DataError(f"column {name!r} holds numbers written as text; convert it to numbers")

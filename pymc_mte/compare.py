@@ -75,6 +75,8 @@ def compare(
     """
     model = model_of(posterior)
     _check_same(posterior, estimate)
+    if "observed_data" not in posterior:
+        raise RefusedError("compare needs a posterior with its rows given first; this result has none")
     table = posterior["observed_data"].to_dataset()
     if reason := why_not_comparable(model, table):
         raise RefusedError(reason)

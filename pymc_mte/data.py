@@ -104,7 +104,13 @@ def tabulate(
         else:
             columns[name] = allowed_values(number_column(raw[name], name), name, var.spec.values)
         if var.event is not None:
-            columns[name] = columns[name] * event_signs(raw[var.event], var.event)
+            signs = event_signs(raw[var.event], var.event)
+            if not (signs > 0).any():
+                raise DataError(
+                    f"column {var.event!r}: no time {name!r} was seen to its end, so rows cannot tell how "
+                    "long times are; follow up longer, or check that 1 means seen and 0 censored"
+                )
+            columns[name] = columns[name] * signs
     columns |= {name: _extra(raw[column], name, column) for name, column in asked.items()}
     if group is not None:
         levels[GROUP] = tuple(str(v) for v in pd.factorize(raw[group], sort=True)[1])
@@ -186,6 +192,7 @@ def canonical_order(model: CausalModel, table: xr.Dataset) -> NDArray[np.int64]:
             column = np.where(column < 0, -1, np.unique(labels, return_inverse=True)[1][column])
         keys.append(column)
     keys += conditioned_columns(table).values()
+    keys += [table[SAMPLING_WEIGHT].values] if SAMPLING_WEIGHT in table else []
     return np.lexsort(keys[::-1])
 
 
@@ -204,7 +211,9 @@ def fingerprint(model: CausalModel, table: xr.Dataset) -> str:
         digest.update(f"{name}:".encode() + (text if isinstance(text, bytes) else "|".join(text).encode()))
     for name, column in conditioned_columns(table).items():
         digest.update(f"{name}:".encode() + column[order].astype(float).tobytes())
-    digest.update(table["count"].values[order].astype(float).tobytes())
+    for name in ("count", SAMPLING_WEIGHT):
+        if name in table:
+            digest.update(table[name].values[order].astype(float).tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -1,6 +1,7 @@
 """`fit`: the whole way of the data in one call."""
 
 import html
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,8 @@ class Fit:
         if self.comparison is not None:
             table = self.comparison.reset_index()
             columns = {str(c): ("entry", table[c].to_numpy(dtype=_kind(table[c]))) for c in table.columns}
-            tree["comparison"] = xr.DataTree(xr.Dataset(columns))
+            said = {name: json.dumps(value) for name, value in self.comparison.attrs.items()}
+            tree["comparison"] = xr.DataTree(xr.Dataset(columns, attrs=said))
         tree.attrs = {**tree.attrs, "notes": dump_notes(self.notes)}
         return tree
 

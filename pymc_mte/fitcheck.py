@@ -180,7 +180,13 @@ def _problem(model: CausalModel, table: xr.Dataset, rng: np.random.Generator) ->
 
 def _plain(model: CausalModel, data: Any, posterior: xr.DataTree | None) -> tuple[CausalModel, xr.Dataset]:
     """Resolve model and rows; those of the posterior if it is given without rows."""
+    if posterior is not None and "posterior" not in posterior:
+        raise RefusedError("posterior: this result holds no draws; pass what `sample` gave")
     if posterior is not None and data is None:
+        if "observed_data" not in posterior:
+            raise RefusedError(
+                "the posterior holds no observed rows (a share-safe file has none); pass the data"
+            )
         model, table = model_of(posterior), posterior["observed_data"].to_dataset()
     else:
         model, table = resolve(model, data)

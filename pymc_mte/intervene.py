@@ -75,6 +75,10 @@ def do(
         raise RefusedError(
             "do takes no covariates: read potential_outcome and effect of the result, which average over them"
         )
+    if model.interventions is not None:
+        raise RefusedError(
+            "`do` takes no mixture of interventions; use `base_model` for the untouched network"
+        )
     outcome = model.outcome if outcome is None else outcome
     levels = _level_numbers(model, values, outcome)
     assert outcome is not None

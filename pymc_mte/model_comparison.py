@@ -10,14 +10,18 @@ import pandas as pd
 import xarray as xr
 
 from pymc_mte.bayes.groups import pattern_log_likelihood, total_log_likelihood
-from pymc_mte.data import GROUP, canonical_order, columns_of, effective_weights
+from pymc_mte.data import GROUP, SAMPLING_WEIGHT, canonical_order, columns_of, effective_weights
 from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.moments.class_number import n_free
 from pymc_mte.moments.em import EMResult, em
 from pymc_mte.results import model_of
+from pymc_mte.sharing import SHARED
 
 EVIDENCE = "log_evidence"
 """Attribute of a result that holds the logarithm of its marginal likelihood, if it was computed."""
+
+LEAST_DRAWS = 25
+"""Draws with which five lie in the tail that Pareto smoothing fits."""
 
 TOLERANCE = 1e-9
 """Gain per row at which a climb from the best draw stops."""
@@ -39,11 +43,15 @@ def loo(posterior: xr.DataTree) -> Any:
     Raises
     ------
     RefusedError
-        If the posterior is one of ``measurement_first``.
+        If the posterior is one of ``measurement_first``, of sampling weights, or holds fewer than 25 draws or
+        no observed rows: no posterior, or a share-safe file.
     """
     if "measurement" in posterior:
         raise RefusedError("measurement first has no likelihood of the outcome, so rows cannot be left out")
+    _check_rows(posterior)
     model, table = model_of(posterior), posterior["observed_data"].to_dataset()
+    if SAMPLING_WEIGHT in table:
+        raise RefusedError("with sampling weights rows have powers of a likelihood, which predict no row")
     draws = posterior["posterior"].to_dataset()
     if "log_likelihood_pattern" in posterior:
         log_p = posterior["log_likelihood_pattern"].to_dataset()["log_p"]
@@ -71,6 +79,19 @@ def loo(posterior: xr.DataTree) -> Any:
         elpd_i=xr.DataArray(each, dims="row"),
         pareto_k=xr.DataArray(np.repeat(per_pattern.pareto_k.values, count), dims="row"),
     )
+
+
+def _check_rows(posterior: xr.DataTree) -> None:
+    """Refuse results without observed rows, or with too few draws to fit their tails."""
+    model_of(posterior)
+    if "observed_data" not in posterior:
+        why = "a share-safe file has no rows any more" if SHARED in posterior else "this result has none"
+        raise RefusedError(
+            f"leave-one-out needs the rows that a posterior saw, and {why}; use what `sample` gave"
+        )
+    draws = posterior["posterior"].sizes["chain"] * posterior["posterior"].sizes["draw"]
+    if draws < LEAST_DRAWS:
+        raise RefusedError(f"leave-one-out needs at least {LEAST_DRAWS} draws, got {draws}; sample more")
 
 
 def compare_models(posteriors: Mapping[str, xr.DataTree]) -> pd.DataFrame:

@@ -50,6 +50,8 @@ def load_model(source: str | Path) -> CausalModel:
     >>> load_model("gallery:level3").classes
     2
     """
+    if not isinstance(source, (str, Path)):
+        raise ModelError(f"the path of a model file or gallery:NAME is wanted, got {type(source).__name__}")
     text = str(source)
     if text.startswith("gallery:"):
         name = text.removeprefix("gallery:")

@@ -129,6 +129,8 @@ def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int
     posterior = post["posterior"].to_dataset()
     if model.covariates:
         raise RefusedError(f"no predictions for {model.name!r}: they do not take covariates yet")
+    if model.interventions is not None:
+        raise RefusedError("no predictions for a mixture of interventions: it answers with shares of targets")
     if missing := [name for name in model.dims if name not in posterior]:
         raise RefusedError(
             f"this result (method {post.attrs.get('method', 'unknown')!r}) holds no {missing[0]!r}; "

@@ -32,6 +32,8 @@ def open_frame(frame: Any) -> "nw.LazyFrame[Any]":
         frame = pd.DataFrame(dict(frame))
     try:
         lazy: nw.LazyFrame[Any] = nw.from_native(frame).lazy()
+    except nw.exceptions.DuplicateError as err:
+        raise DataError("the data have two columns of one name; rename or remove one") from err
     except TypeError as err:
         raise DataError(
             f"cannot read data of type {type(frame).__name__}; pass a dataframe, a mapping of "

@@ -100,6 +100,8 @@ def provenance(model: CausalModel, **more: str | int | float) -> dict[str, str |
 
 def model_of(tree: xr.DataTree) -> CausalModel:
     """Return the model that a result was computed with."""
+    if not isinstance(tree, xr.DataTree):
+        raise DataError(f"a result of `sample` or `estimate` is wanted, got {type(tree).__name__}")
     if "model" not in tree.attrs:
         raise DataError("this DataTree holds no model text in its attributes; is it a result of pymc_mte?")
     return CausalModel.from_toml(str(tree.attrs["model"]))
@@ -175,5 +177,8 @@ def load(path: str | Path) -> xr.DataTree:
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such result file")
-    with xr.open_datatree(path, engine="netcdf4") as tree:
-        return tree.load()
+    try:
+        with xr.open_datatree(path, engine="netcdf4") as tree:
+            return tree.load()
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read as a result; a NetCDF file from `save` is wanted") from err

@@ -41,8 +41,8 @@ def simulate(model: CausalModel, n: int, *, rng: int | np.random.Generator = 0) 
     >>> sorted(simulate(load_model("gallery:level3"), 5, rng=1).data_vars)
     ['latent_class', 't', 'x', 'y', 'z']
     """
-    if n < 1:
-        raise ModelError(f"n must be at least 1, got {n}")
+    if not isinstance(n, (int, np.integer)) or n < 1:
+        raise ModelError(f"n must be a whole number of at least 1, got {n!r}")
     generator = np.random.default_rng(rng)
     if model.linear:
         latent, columns = draw_linear(model, int(n), generator)

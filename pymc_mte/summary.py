@@ -167,7 +167,8 @@ def posterior_summary(tree: xr.DataTree) -> pd.DataFrame:
     approximate = tree["posterior"].attrs.get("kind") == "approximation"  # chains cannot disagree
     varying = [n for n in names if np.ptp(draws[n].values) > 0 and not approximate]
     learnt, within = _learnt(tree), _within_modes(tree)
-    rhat, ess = (az.rhat(draws[varying]), az.ess(draws[varying])) if varying else ({}, {})
+    with np.errstate(invalid="ignore"):  # entries that never vary have no R-hat
+        rhat, ess = (az.rhat(draws[varying]), az.ess(draws[varying])) if varying else ({}, {})
     rows = []
     for name in names:
         for label, index in _entries(tree, draws, name):

@@ -143,6 +143,8 @@ def print_comparison(comparison: "pd.DataFrame", summary: "pd.DataFrame") -> Non
             f"prior-driven: {PRIOR_DRIVEN}; see 1.",
             markup=False,
         )
+    for line in comparison.attrs.get("says", []):
+        console.print(line, markup=False)
     _pulled(shown)
 
 

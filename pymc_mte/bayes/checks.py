@@ -59,7 +59,8 @@ def worst_mixing(posterior: xr.Dataset) -> tuple[float, float, str]:
     ]
     if posterior.sizes["chain"] < 2 or posterior.sizes["draw"] < 4:
         return np.nan, np.nan, ""
-    rhat, ess = az.rhat(posterior[varying]), az.ess(posterior[varying])
+    with np.errstate(invalid="ignore"):  # entries that never vary have no R-hat
+        rhat, ess = az.rhat(posterior[varying]), az.ess(posterior[varying])
     largest = {n: float(np.nanmax(rhat[n].values)) for n in varying}
     worst = max(largest, key=lambda n: largest[n])
     return largest[worst], min(float(np.nanmin(ess[n].values)) for n in varying), worst

@@ -16,7 +16,7 @@ from pymc_mte.bayes.labels import LabelRegion
 from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior, prior_record
 from pymc_mte.bayes.smc import run_smc
-from pymc_mte.data import columns_of, fingerprint, resolve
+from pymc_mte.data import SAMPLING_WEIGHT, columns_of, fingerprint, resolve
 from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile, pooled_scales
@@ -66,7 +66,8 @@ def log_evidence(
     DataError
         If the posterior is one of other rows, of another model or of other priors.
     RefusedError
-        If the posterior is an approximation or of rounded values, or the prior treats classes differently:
+        If the rows have sampling weights; if the posterior is an approximation or of rounded values, or the
+        prior treats classes differently:
         then labels are not exchangeable and the draws, relabelled to one order, do not stand for all.
 
     Notes
@@ -88,6 +89,8 @@ def log_evidence(
     True
     """
     model, table = resolve(model, data)
+    if SAMPLING_WEIGHT in table:
+        raise RefusedError("rows with sampling weights have powers of a likelihood, which have no evidence")
     built = build_model(model, table, priors=priors)
     if posterior is not None:
         if posterior.attrs.get("fingerprint") != fingerprint(model, table):

@@ -108,7 +108,7 @@ def _named(problem: LinearProblem, mixture: LinearMixture, draws: xr.Dataset) ->
     model, touched = problem.model, mixture.touched
     lead = draws["target_weight"].shape[:2]
     coords: dict[str, Any] = {"chain": np.arange(lead[0]), "draw": np.arange(lead[1])}
-    coords |= {"target": draws["target"].values, "variable": list(model.variables)}
+    coords |= {"target": problem.labels(touched, mixture.value), "variable": list(model.variables)}
     value = np.zeros((*lead, *touched.shape))
     if "change" in draws:
         value[..., touched] = draws["change"].values

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import xarray as xr
 
 from pymc_mte.bayes.assemble import assemble
@@ -112,7 +113,8 @@ def sample(
     RefusedError
         If the model file says that its posterior must not be computed.
     """
-    _check(model, sampler, {"draws": draws, "tune": tune, "chains": chains})
+    _check(model, sampler, {"draws": draws, "tune": tune, "chains": chains, "cores": cores or 1})
+    _check_rest(target_accept, random_seed, start)
     options: dict[str, Any] = {"draws": draws, "tune": tune, "target_accept": target_accept}
     options |= {"cores": min(chains, cores or os.cpu_count() or 1), "progressbar": progressbar}
     if model.interventions is not None:
@@ -163,3 +165,13 @@ def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:
     for name, value in sizes.items():
         if not isinstance(value, int) or value < 1:
             raise ModelError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _check_rest(target_accept: float, random_seed: int, start: Any) -> None:
+    """Refuse values of the wrong kind before anything is compiled."""
+    if not isinstance(target_accept, (int, float)) or not 0 < target_accept < 1:
+        raise ModelError(f"target_accept must be a number between 0 and 1, got {target_accept!r}")
+    if not isinstance(random_seed, (int, np.integer)) or random_seed < 0:
+        raise ModelError(f"random_seed must be a whole number of at least 0, got {random_seed!r}")
+    if start is not None and not (isinstance(start, xr.DataTree) and "estimate" in start):
+        raise ModelError(f"start must be what `estimate` gave, got {type(start).__name__}")

@@ -60,7 +60,7 @@ def sample_targets(
         built = build_shares(problem, targets, priors)
         starts = [_start(problem, targets, rng) for _ in range(chains)]
         raw = run(built, starts, seed + number, options)
-        parts.append(_named(problem, raw["posterior"].to_dataset()))
+        parts.append(_named(problem, targets, raw["posterior"].to_dataset()))
         stats.append(raw["sample_stats"].to_dataset())
     posterior, choice = _mixed([p for _, p in sets], parts, rng)
     every = _union([targets for targets, _ in sets], problem)
@@ -122,12 +122,12 @@ def _start(problem: TargetProblem, targets: Ints, rng: np.random.Generator) -> P
     return without_first_levels(problem.model, values)
 
 
-def _named(problem: TargetProblem, draws: xr.Dataset) -> xr.Dataset:
+def _named(problem: TargetProblem, targets: Ints, draws: xr.Dataset) -> xr.Dataset:
     """Give bernoulli tables both levels, and every axis its name."""
     model = problem.model
     values = with_first_levels(model, {str(name): draws[name].values for name in draws.data_vars})
     dims = {name: model.dims.get(name, ("target",)) for name in values}
-    coords: dict[str, Any] = {"target": draws["target"].values}
+    coords: dict[str, Any] = {"target": problem.labels(targets)}
     coords |= {d: model.coords[d] for axes in dims.values() for d in axes if d != "target"}
     out = xr.Dataset({n: (("chain", "draw", *dims[n]), value) for n, value in values.items()}, coords)
     return out.assign_coords(chain=np.arange(out.sizes["chain"]), draw=np.arange(out.sizes["draw"]))

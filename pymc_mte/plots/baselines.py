@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from pymc_mte.plots.said import need_kind
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -35,9 +37,15 @@ def plot_baselines(
     matplotlib Figure
         One row per method: circles are effects of groups, their area the group's weight; bars are average
         effects. Groups by similar proxies show about one effect where the classes' proxies overlap.
+
+    Raises
+    ------
+    ModelError
+        If the input is of another kind.
     """
     from matplotlib.figure import Figure
 
+    need_kind("plot_baselines", table, pd.DataFrame, "baselines")
     rows = [(str(name), *_groups(row)) for name, row in table.iterrows()]
     if estimate is not None:
         rows.append(("mixture of effects", *_ours(estimate)))

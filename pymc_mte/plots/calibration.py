@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.errors import RefusedError
 from pymc_mte.plots.looks import TAIL
-from pymc_mte.plots.said import plain_text
+from pymc_mte.plots.said import need_kind, plain_text
 from pymc_mte.results import INTERVAL
 from pymc_mte.summary import words
 
@@ -58,6 +58,7 @@ def plot_calibration(calibration: xr.DataTree) -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    need_kind("plot_calibration", calibration, xr.DataTree, "calibrate")
     if "prior_sbc" not in calibration:
         raise RefusedError("plot_calibration: a DataTree with the group prior_sbc is wanted")
     entries = _entries(calibration["prior_sbc"].to_dataset())

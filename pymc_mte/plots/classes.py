@@ -46,7 +46,8 @@ def plot_classes(result: xr.DataTree) -> "Figure":
     Raises
     ------
     RefusedError
-        If the result holds no tables, or its classes are targets of interventions.
+        If the result holds no tables, or its classes are targets of interventions,
+        or the model has covariates.
 
     Examples
     --------
@@ -61,6 +62,8 @@ def plot_classes(result: xr.DataTree) -> "Figure":
     model = model_of(result)
     if model.interventions is not None:
         raise RefusedError("plot_classes: the classes of this model are targets, which have no profile each")
+    if model.covariates:
+        raise RefusedError("plot_classes: given covariates a class has no one profile; see plot_effects")
     rows = [row for name in model.discrete_variables for row in _shares(result, model, name)]
     heights = [0.6 + ROW * len(rows)] * bool(rows) + [0.6 + ROW] * len(model.continuous_variables)
     figure = Figure(figsize=(9.0, HEAD + 0.35 * len(heights) + sum(heights)), layout="constrained")
@@ -73,8 +76,7 @@ def plot_classes(result: xr.DataTree) -> "Figure":
         by_class = do(result, {}, name)["mean_by_class"].values
         _panel(axes, [(name, by_class.reshape(-1, model.classes))])
         axes.set_xlabel(f"mean of {name}")
-    given = ", at average covariates" if model.covariates else ""
-    figure.suptitle(f"Profile of the classes{given}, 90% intervals", fontsize=11)
+    figure.suptitle("Profile of the classes, 90% intervals", fontsize=11)
     _legend(figure, result["posterior"].to_dataset()["class_weight"].values.reshape(-1, model.classes))
     plain_text(figure)
     return figure

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pymc_mte.class_choice import STACKED, ClassChoice
+from pymc_mte.plots.said import need_kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +35,15 @@ def plot_class_choice(choice: ClassChoice) -> "Figure":
         Left: how much worse than the best each number of classes is, as it stands and with the best
         added edge. Right: class effects, the area of a circle being the class's weight, the average
         effect as a bar, and the averages stacked. Without a treatment only the left part is drawn.
+
+    Raises
+    ------
+    ModelError
+        If the input is of another kind.
     """
     from matplotlib.figure import Figure
 
+    need_kind("plot_class_choice", choice, ClassChoice, "choose_classes")
     table = choice.table.drop(index=STACKED)
     with_effects = "ate" in table
     figure = Figure(

@@ -88,7 +88,11 @@ def _figure(
     from matplotlib.figure import Figure
 
     model = model_of(result)
-    if group not in result or "observed_data" not in result or model.interventions is not None:
+    if model.interventions is not None:
+        raise RefusedError(
+            "no data sets are predicted for a mixture of interventions: it answers with shares of targets"
+        )
+    if group not in result or "observed_data" not in result:
         raise RefusedError(
             f"this result holds no {group} data sets beside observed rows; draw a posterior with `sample` "
             "(a share-safe file has no rows any more)"

@@ -32,6 +32,18 @@ def model_in(figure: str, thing: object) -> CausalModel:
     )
 
 
+def need_kind(figure: str, thing: object, kind: type, made_by: str) -> None:
+    """Refuse what a figure cannot draw.
+
+    Raises
+    ------
+    ModelError
+        If the thing is of another kind.
+    """
+    if not isinstance(thing, kind):
+        raise ModelError(f"{figure}: the answer of `{made_by}` is wanted, got {type(thing).__name__}")
+
+
 def several(names: Iterable[str]) -> str:
     """List names, the later ones of a long list as a number."""
     listed = list(names)

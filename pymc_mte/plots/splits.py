@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pymc_mte.plots.said import need_kind
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -39,6 +41,11 @@ def plot_role_splits(table: pd.DataFrame) -> "Figure":
         then the other splits by size of the answer. Hollow points rest on a direction that is noise in some
         arm; arrows stand for intervals or answers that leave the picture.
 
+    Raises
+    ------
+    ModelError
+        If the input is of another kind.
+
     Examples
     --------
     >>> from pymc_mte import load_model, role_splits, simulate
@@ -49,6 +56,7 @@ def plot_role_splits(table: pd.DataFrame) -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    need_kind("plot_role_splits", table, pd.DataFrame, "role_splits")
     contrasts = list(dict.fromkeys(table["contrast"]))
     height = 1.6 + 0.34 * len(table) / max(len(contrasts), 1)
     figure = Figure(figsize=(9.0, max(height, 3.0) * max(len(contrasts), 1)), layout="constrained")

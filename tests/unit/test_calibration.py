@@ -53,6 +53,15 @@ def test_without_data_the_scale_is_one():
     assert (np.mean(rows["y"]), np.std(rows["y"])) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("family", ["gamma", "weibull", "negative_binomial", "hurdle_lognormal"])
+def test_without_data_the_values_are_the_familys(family):
+    event = {"event": "seen"} if family == "weibull" else {}
+    model = CausalModel(classes=2, variables={"a": {"family": "bernoulli"}, "y": {"family": family, **event}})
+    table = resolve(model, _unit_scale(model))[1]
+    assert table["y"].values.min() > 0
+    assert np.std(_unit_scale(model)["y"]) == 1.0
+
+
 def test_what_cannot_be_calibrated_or_sampled_is_refused(level3, monkeypatch):
     with pytest.raises(ModelError, match="at least 1"):
         calibrate(level3, 0)

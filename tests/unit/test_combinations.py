@@ -162,3 +162,17 @@ def test_chains_of_groups_start_in_all_modes():
     far = np.abs(starts[:, None] - tops[None]).sum(axis=(-2, -1))
     assert far.argmin(axis=1).tolist() == [0, 1, 0, 1]
     assert (ready.started == 0).all()  # their modes are not weighed
+
+
+def test_sampling_weights_have_no_evidence_and_make_other_data():
+    model, frame = model_of(), rows_of(60)
+    weight = np.random.default_rng(2).uniform(0.5, 2.0, 60)
+    weighted = frame.assign(w=weight)
+    plain, one = tabulate(frame, model), tabulate(weighted, model, weight="w")
+    shuffled = tabulate(weighted.iloc[::-1], model, weight="w")
+    other = tabulate(frame.assign(w=weight[::-1]), model, weight="w")
+    seen = [fingerprint(model, table) for table in (plain, one, shuffled, other)]
+    assert seen[1] == seen[2]
+    assert len(set(seen)) == 3
+    with pytest.raises(RefusedError, match="no evidence"):
+        mte.log_evidence(model, one)

@@ -56,9 +56,8 @@ def test_density_of_rows_by_hand(kind, known):
             name: (("chain", "draw", *(f"{name}_{i}" for i in range(np.ndim(v)))), np.asarray(v)[None, None])
             for name, v in values.items()
         }
-    ).rename({"target_weight_0": "target"})
-    labels = problem.labels(mixture.touched, mixture.value)
-    posterior = _named(problem, mixture, draws.assign_coords(target=labels))
+    )
+    posterior = _named(problem, mixture, draws)  # samplers name no axes
     each = _pointwise(problem, mixture, posterior)["log_p"].values[0, 0]
     rows = built.compile_logp(vars=[built["rows"]], jacobian=False, mode="FAST_COMPILE")(point)
     assert float(rows) == pytest.approx(each @ problem.data.counts, rel=1e-8)

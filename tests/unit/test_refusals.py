@@ -1,0 +1,178 @@
+"""Parts that meet: samplers that name no axes, share-safe files, results that hold less than others."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from pymc_mte import (
+    CausalModel,
+    DataError,
+    ModelError,
+    RefusedError,
+    baselines,
+    bivariate_residuals,
+    compare,
+    do,
+    estimate,
+    ladder,
+    load,
+    load_model,
+    loo,
+    plot_baselines,
+    plot_class_choice,
+    plot_classes,
+    plot_predictive,
+    plot_role_splits,
+    predict,
+    sample,
+    simulate,
+    tabulate,
+)
+from pymc_mte.bayes.linear_draws import sample_linear
+from pymc_mte.bayes.samplers import labelled
+from pymc_mte.bayes.target_draws import sample_targets
+from pymc_mte.compare import why_not_comparable
+from pymc_mte.fit import Fit
+from pymc_mte.identify.identification import identify
+from pymc_mte.sharing import safe_tree
+
+
+def starts_as_draws(built, starts, seed, options):
+    """What a sampler hands back, without the sampling: each chain stays near its start."""
+    rng = np.random.default_rng(seed)
+    values = {}
+    for name in starts[0]:
+        each = np.stack([np.stack([start[name]] * options["draws"]) for start in starts])
+        values[name] = each * np.exp(0.01 * rng.normal(size=each.shape))
+    stats = xr.Dataset({"diverging": (("chain", "draw"), np.zeros((len(starts), options["draws"])))})
+    return xr.DataTree.from_dict({"posterior": labelled(values), "sample_stats": stats})
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")
+@pytest.mark.parametrize(
+    ("name", "draw"), [("linear_shifts", sample_linear), ("unknown_interventions", sample_targets)]
+)
+def test_draws_of_targets_are_named_and_weighed(name, draw):
+    model = load_model(f"gallery:{name}")
+    rows = simulate(model, 400, rng=1)
+    found = estimate(model, rows, n_boot=0)
+    settings = {"base": None, "start": found, "chains": 2, "priors": None, "seed": 0}
+    tree = draw(model, rows, run=starts_as_draws, options={"draws": 20, "tune": 1}, **settings)
+    weight = tree["posterior"]["target_weight"]
+    assert set(tree["targets"]["target"].values) == set(weight["target"].values)
+    assert loo(tree).n_data_points == 400
+    with pytest.raises(RefusedError, match="at least 25 draws, got 4"):
+        loo(tree.isel(draw=slice(0, 2)))
+    with pytest.raises(RefusedError, match="shares"):
+        predict(tree, rows)
+    with pytest.raises(RefusedError, match="shares"):
+        plot_predictive(tree)
+    with pytest.raises(RefusedError, match="base_model"):
+        do(tree, {"a": 0}, "b")
+
+
+def test_a_share_safe_result_says_that_its_rows_are_missing(tools, level3):
+    posterior = tools.made_posterior(level3, simulate(level3, 300, rng=1))
+    shared = safe_tree(posterior, level3)
+    with pytest.raises(RefusedError, match="share-safe file has no rows"):
+        loo(shared)
+    with pytest.raises(RefusedError, match="share-safe"):
+        bivariate_residuals(level3, posterior=shared)
+    with pytest.raises(RefusedError, match="this result has none"):
+        loo(estimate(level3, simulate(level3, 300, rng=1), n_boot=0))
+
+
+def test_a_saved_comparison_keeps_its_sentences(tools, level3):
+    rows = simulate(level3, 300, rng=1)
+    table = pd.DataFrame({"mean": [0.1]}, index=pd.Index(["ate"], name="functional"))
+    table.attrs = {"says": ["Bridge and spectral agree."], "tests": [{"rungs": "bridge - ml", "p": 0.5}]}
+    fitted = Fit(
+        model=level3,
+        identification=identify(level3),
+        moments=estimate(level3, rows, n_boot=0),
+        posterior=tools.made_posterior(level3, rows),
+        comparison=table,
+    )
+    kept = fitted.to_datatree()["comparison"].attrs
+    assert {name: json.loads(value) for name, value in kept.items()} == table.attrs
+
+
+TIMED = CausalModel(
+    classes=2,
+    variables={
+        "z": {"family": "bernoulli"},
+        "x": {"family": "bernoulli"},
+        "t": {"family": "bernoulli"},
+        "y": {"family": "weibull", "event": "seen"},
+    },
+    treatment="t",
+    outcome="y",
+    treatment_proxies=["z"],
+    outcome_proxies=["x"],
+)
+
+
+def timed_rows(rng, n=80):
+    rows = {name: rng.integers(0, 2, n) for name in ("z", "x", "t", "seen")}
+    return rows | {"y": rng.weibull(1.5, n)}
+
+
+def test_means_of_censored_times_are_not_compared(rng):
+    """The sign of a censored time marks it; its means would have even the wrong sign."""
+    rows = timed_rows(rng)
+    with pytest.raises(RefusedError, match="censored times"):
+        baselines(TIMED, rows)
+    with pytest.raises(RefusedError, match="censored times"):
+        ladder(TIMED, rows)
+    assert "censored" in why_not_comparable(TIMED, tabulate(rows, TIMED))
+    with pytest.raises(DataError, match="was seen to its end"):
+        tabulate(rows | {"seen": np.zeros(80)}, TIMED)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"y": [1e300, 1.0]}, "above 1e[+]100"),
+        ({"y": np.array([1j, 2.0])}, "complex"),
+        (pd.DataFrame([[1.0, 2.0]], columns=["y", "y"]), "two columns of one name"),
+    ],
+)
+def test_values_beyond_arithmetic_are_refused(rows, said):
+    with pytest.raises(DataError, match=said):
+        tabulate(rows, CausalModel(classes=1, variables={"y": {"family": "normal"}}))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"target_accept": 2.0}, "between 0 and 1, got 2.0"),
+        ({"random_seed": -1}, "random_seed"),
+        ({"start": 3}, "what `estimate` gave, got int"),
+        ({"cores": "all"}, "cores"),
+    ],
+)
+def test_options_are_checked_before_anything_is_compiled(level3, options, said):
+    with pytest.raises(ModelError, match=said):
+        sample(level3, {}, **options)
+
+
+def test_things_of_another_kind_are_named(level3, tmp_path):
+    for figure in (plot_baselines, plot_class_choice, plot_role_splits):
+        with pytest.raises(ModelError, match="CausalModel"):
+            figure(level3)
+    for use in (loo, plot_classes, plot_predictive):
+        with pytest.raises(DataError, match="got CausalModel"):
+            use(level3)
+    (tmp_path / "text.nc").write_text("no result")
+    with pytest.raises(DataError, match="NetCDF file from `save`"):
+        load(tmp_path / "text.nc")
+    with pytest.raises(ModelError, match=r"whole number of at least 1, got 2\.5"):
+        simulate(level3, 2.5)
+    with pytest.raises(ModelError, match="got int"):
+        load_model(3)
+    found = estimate(level3, simulate(level3, 100, rng=1), n_boot=0)
+    with pytest.raises(RefusedError, match="given first"):
+        compare(found, found)
