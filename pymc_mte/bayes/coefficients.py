@@ -61,7 +61,8 @@ def add_coefficients(
     Returns
     -------
     along, coefficients : dict of str to tensor
-        Along directions (direction, ...), by ``class`` or variable; and per covariate, by result name.
+        Along directions (direction, ...), by ``class`` (in contrasts) or variable; and per covariate, by
+        result name.
     """
     assert layout.covariates is not None
     r = layout.covariates.values.shape[1]
@@ -73,8 +74,11 @@ def add_coefficients(
         sigma = prior_width(name, priors.get(name)) / np.sqrt(max(r, 1))
         if what == "class":
             raw = pm.Normal(f"raw_{name}", 0.0, sigma / np.sqrt(2), shape=(r, model.classes - 1))
-            value = raw @ class_contrasts(model.classes).T
-        elif len(dims) == 2:
+            along[what] = raw
+            by_class = back @ raw @ class_contrasts(model.classes).T
+            coefficients[name] = pm.Deterministic(name, by_class.T, dims=dims)
+            continue
+        if len(dims) == 2:
             raw = pm.Normal(f"raw_{name}", 0.0, sigma, shape=(r, model.size(what) - 1))
             value = pt.concatenate([pt.zeros((r, 1)), raw], axis=1)
         else:

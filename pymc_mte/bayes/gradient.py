@@ -28,6 +28,9 @@ Key = tuple[str, str]
 SHORT = "FAST_COMPILE"
 """Compilation mode of what is called once on many draws."""
 
+AT_ONCE = 4_000_000
+"""Numbers per class that the values of many draws may take while they are computed."""
+
 
 class _ThreadedLinker(NumbaLinker):
     """PyTensor's Numba linker, letting other chains run meanwhile; cached on disk under its own key.
@@ -61,6 +64,8 @@ class Maps:
         Length of the vector.
     to_values, to_vectors : callable
         The two maps, compiled.
+    rows : int
+        Length of the longest data array: what a computed value may average over.
     """
 
     variables: tuple[str, ...]
@@ -70,11 +75,14 @@ class Maps:
     size: int
     to_values: Any
     to_vectors: Callable[..., list[Array]]
+    rows: int
 
     def constrain(self, x: Array) -> Parameters:
         """Values of free and computed variables: (..., size) to (..., *shape) each."""
         lead, names = x.shape[:-1], self.variables + self.computed
-        drawn = self.to_values(x.reshape(-1, self.size))
+        flat, step = x.reshape(-1, self.size), max(1, AT_ONCE // self.rows)
+        parts = [self.to_values(flat[i : i + step]) for i in range(0, len(flat), step)]
+        drawn = [np.concatenate(part) for part in zip(*parts, strict=True)]
         return {n: np.asarray(v).reshape(*lead, *v.shape[1:]) for n, v in zip(names, drawn, strict=True)}
 
     def unconstrain(self, values: Mapping[str, Array]) -> Array:
@@ -166,6 +174,7 @@ def compile_maps(built: pm.Model, point: Mapping[str, Array]) -> Maps:
         size=sum(part.size for part in at.values()),
         to_values=pm.compile([many], vectorize_graph(values, {joined: many}), mode=SHORT),
         to_vectors=to_vectors,
+        rows=max([1, *(len(np.atleast_1d(v.get_value())) for v in built.data_vars)]),
     )
 
 

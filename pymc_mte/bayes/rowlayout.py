@@ -1,4 +1,4 @@
-"""The data as the row-wise likelihood takes them: one design matrix and what does not fit into it."""
+"""The data as the row-wise likelihood takes them: a matrix of features and what does not fit into it."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,10 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_CELLS = 32
-"""Tables of up to this many cells enter the design as indicators; larger ones are looked up."""
+"""Tables of up to this many cells become features, as indicators; larger ones are looked up."""
 
 MAX_FEATURES = 256
-"""Columns of the design, beside the covariates."""
+"""Largest number of features."""
 
 RANK_TOLERANCE = 1e-8
 """Directions of the covariates below this share of the largest singular value are left out."""
@@ -73,18 +73,18 @@ class RowLayout:
     ----------
     weight : ndarray of shape (row,)
         How often every row counts.
-    design : ndarray of shape (row, feature + direction)
-        Indicators of the cells of small tables, powers of normal values, directions of the covariates.
+    features : ndarray of shape (row, feature)
+        Indicators of the cells of small tables, powers of normal values.
     tables, normals : dict of str to bool
-        Variables in the design, and whether some of their values are missing.
+        Variables among the features, and whether some of their values are missing.
     own_cell : dict of str to ndarray of shape (row,)
         Cell (parents' levels and own) of the discrete variables that are looked up.
     parent_cell : dict of str to ndarray of shape (row,)
-        Cell of the parents' levels, of all variables outside the design.
+        Cell of the parents' levels, of all other variables.
     value : ndarray of shape (row, variable)
         Level numbers and values; 0 or the pooled mean where missing.
     seen : dict of str to ndarray of shape (row,)
-        1 where a variable outside the design has a value, of those with missing values.
+        1 where a variable outside the features has a value, of those with missing values.
     pooled : dict of str to (mean, standard deviation)
         Of the continuous variables.
     covariates : Orthogonal or None
@@ -92,7 +92,7 @@ class RowLayout:
     """
 
     weight: Array
-    design: Array
+    features: Array
     tables: dict[str, bool]
     normals: dict[str, bool]
     own_cell: dict[str, Ints]
@@ -142,14 +142,14 @@ def row_layout(model: CausalModel, table: xr.Dataset) -> RowLayout:
     others = [name for name in model.variables if name not in {*tables, *normals}]
     given = centred_covariates(table)
     covariates = None if given is None else orthogonalise(given, weight / weight.sum())
-    blocks = [f.T for f in of_tables + of_normals] + ([] if covariates is None else [covariates.values])
+    blocks = [f.T for f in of_tables + of_normals]
     filled = [
         np.where(seen[name], column, pooled[name][0] if name in pooled else 0)
         for name, column in columns.items()
     ]
     return RowLayout(
         weight=weight,
-        design=np.column_stack(blocks) if blocks else np.zeros((len(weight), 0)),
+        features=np.column_stack(blocks) if blocks else np.zeros((len(weight), 0)),
         tables=tables,
         normals=normals,
         own_cell={

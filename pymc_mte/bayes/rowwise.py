@@ -1,7 +1,8 @@
 """The likelihood row by row: for covariates, missing values and sampling weights.
 
-One matrix product gives every class's log-density of the parts that are linear in it: tables as
+Matrix products give every class's log-density of the parts that are linear in it: tables as
 indicators of their cells, normal values as powers 0 to 2, covariates as uncorrelated directions.
+Classes are the first axis, so that inner loops run along rows.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import pytensor.tensor as pt
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.bayes.coefficients import add_coefficients
+from pymc_mte.bayes.coefficients import add_coefficients, class_contrasts
 from pymc_mte.bayes.densities import LOG_DENSITY
 from pymc_mte.bayes.priors import TABLE_CONCENTRATION, LogRatio, Prior, Tensor, add_parameter
 from pymc_mte.bayes.rowlayout import RowLayout, row_layout
@@ -69,11 +70,9 @@ def compose_rows(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Pri
         parameters["baseline_weight"] = _baseline(model, priors.get("class_weight"))
         along, coefficients = add_coefficients(model, layout, priors, pooled)
         parameters |= coefficients
-    design, weight = pm.Data("design", layout.design), pm.Data("row_weight", layout.weight)
+    data = RowData(model, layout, pooled)
     if layout.covariates is not None:
-        directions = design[:, layout.design.shape[1] - layout.covariates.values.shape[1] :]
-        parameters["class_weight"] = _average_weight(model, parameters, along, directions, weight)
-    data = RowData(model, layout, design, weight, pooled)
+        parameters["class_weight"] = _average_weight(model, parameters, along, data.directions, data.weight)
     _observe(model, layout, parameters, along, data)
     return parameters
 
@@ -103,7 +102,8 @@ def _average_weight(
     """Class weights averaged over the rows' covariates."""
     if "class" not in along:
         return pm.Deterministic("class_weight", parameters["baseline_weight"], dims="class")
-    total = pt.log(parameters["baseline_weight"]) + directions @ along["class"]
+    total = directions @ (along["class"] @ class_contrasts(model.classes).T)
+    total = total + pt.log(parameters["baseline_weight"])
     p = pt.exp(total - pm.math.logsumexp(total, axis=1, keepdims=True))
     return pm.Deterministic("class_weight", (weight / weight.sum()) @ p, dims="class")
 
@@ -117,7 +117,7 @@ def _observe(
 ) -> None:
     """Observe all variables of every row as one distribution, the class summed out.
 
-    The density reads the rows from the design, which is made of them once; the observed matrix is
+    The density reads the rows from the features, which are made of them once; the observed matrix is
     what predictive draws are compared with.
     """
     base = "class_weight" if layout.covariates is None else "baseline_weight"
@@ -134,7 +134,7 @@ def _observe(
 
     def logp(value: Tensor, *arguments: Tensor) -> Tensor:
         log_p = log_joint_rows(model, layout, data, unpacked(arguments[:-1]))
-        return (data.weight * pm.math.logsumexp(log_p, axis=1)).sum()
+        return data.weight @ log_add_exp(log_p, model.classes)
 
     def random(*arguments: Any, rng: np.random.Generator, size: Any = None) -> Array:
         drawn = unpacked(arguments[:-1])
@@ -162,11 +162,12 @@ class RowData:
         self,
         model: CausalModel,
         layout: RowLayout,
-        design: Tensor,
-        weight: Tensor,
         pooled: dict[str, tuple[Tensor, Tensor]],
     ) -> None:
-        self.design, self.weight, self.pooled = design, weight, pooled
+        self.pooled, self.weight = pooled, pm.Data("row_weight", layout.weight)
+        self.features = pm.Data("features", layout.features)
+        if layout.covariates is not None:
+            self.directions = pm.Data("directions", layout.covariates.values)
         place = {name: i for i, name in enumerate(model.variables)}
         outside = [n for n in layout.parent_cell if not model.variables[n].discrete]
         self.value = {n: pm.Data(f"value_{n}", layout.value[:, place[n]]) for n in outside}
@@ -175,71 +176,73 @@ class RowData:
         self.seen = {n: pm.Data(f"seen_{n}", v) for n, v in layout.seen.items()}
 
 
+def log_add_exp(value: Tensor, classes: int) -> Tensor:
+    """Log of the sum of exponentials over the first axis, of known length, in elementwise steps.
+
+    PyTensor's own logsumexp is several times slower here: it reduces over the short axis and its
+    gradient is not fused with what surrounds it.
+    """
+    total = value[0]
+    for k in range(1, classes):
+        total = total + pt.softplus(value[k] - total)
+    return total
+
+
 def log_joint_rows(
     model: CausalModel, layout: RowLayout, data: RowData, values: Mapping[str, Tensor]
 ) -> Tensor:
-    """Log P(class, row | covariates) as a tensor (row, class)."""
+    """Log P(class, row | covariates) as a tensor (class, row)."""
     k = model.classes
     constant = pt.zeros(k)
-    rows: list[Tensor] = []
+    columns: list[Tensor] = []
     for name, gaps in layout.tables.items():
         log_p = log_table(model, name, values[f"p_{name}"])
         if not gaps and not model.variables[name].parents:
             constant = constant + log_p[:, 0]
             log_p = log_p[:, 1:] - log_p[:, :1]
-        rows.append(_to_classes(log_p, k).T)
+        columns.append(_to_classes(log_p, k))
     for name, gaps in layout.normals.items():
         powers, one = _normal_powers(values[f"mean_{name}"], values[f"sd_{name}"], *data.pooled[name])
         powers = [*powers, one] if gaps else powers
         lead = k if model.variables[name].latent else 1
-        rows.append(_to_classes(pt.stack(powers, axis=-1).reshape((lead, len(powers))), k).T)
+        columns.append(_to_classes(pt.stack(powers, axis=-1).reshape((lead, len(powers))), k))
         constant = constant if gaps else constant + one
-    shifts: dict[str, Tensor] = {}
-    total = _linear(model, layout, data, rows, values, shifts)
+    shifts = _shifts(model, data, values)
     if layout.covariates is None:
         constant = constant + pt.log(values["class_weight"])
+        total = constant[:, None]
     else:
-        odds = shifts.pop("class", 0.0) + pt.log(values["baseline_weight"])
-        total = total + odds - pm.math.logsumexp(odds, axis=-1, keepdims=True)
-    total = total + constant
+        odds = pt.log(values["baseline_weight"])[:, None]
+        odds = odds + class_contrasts(k) @ shifts["class"] if "class" in shifts else odds
+        total = odds - log_add_exp(odds, k) + constant[:, None]
+    if columns:
+        total = total + products(data.features, pt.concatenate(columns, axis=1), k)
     for name in layout.parent_cell:
         own = _outside(model, data, name, values, shifts.get(name))
-        total = total + (own * data.seen[name][:, None] if name in data.seen else own)
-    return total
+        total = total + (own * data.seen[name] if name in data.seen else own)
+    return total + pt.zeros_like(data.weight)
 
 
-def _linear(
-    model: CausalModel,
-    layout: RowLayout,
-    data: RowData,
-    rows: list[Tensor],
-    values: Mapping[str, Tensor],
-    shifts: dict[str, Tensor],
-) -> Tensor:
-    """Multiply the design once; fill ``shifts`` with the linear parts of what covariates move."""
-    k = model.classes
-    n_directions = 0 if layout.covariates is None else layout.covariates.values.shape[1]
-    n_features = layout.design.shape[1] - n_directions
-    along = {n.removeprefix("along_"): v for n, v in values.items() if n.startswith("along_")}
-    widths = {n: 1 if v.ndim == 1 else k if n == "class" else model.size(n) for n, v in along.items()}
-    flat = [v.reshape((n_directions, widths[n])) for n, v in along.items()]
-    if not layout.design.shape[1]:
-        return pt.zeros((data.design.shape[0], k))
-    wide = sum(widths.values())
-    blocks = []
-    if n_features:
-        features = pt.concatenate(rows, axis=0)
-        blocks.append(pt.concatenate([features, pt.zeros((n_features, wide))], axis=1) if wide else features)
-    if wide:
-        joined = pt.concatenate(flat, axis=1)
-        blocks.append(pt.concatenate([pt.zeros((n_directions, k)), joined], axis=1))
-    product = data.design @ (pt.concatenate(blocks, axis=0) if len(blocks) > 1 else blocks[0])
-    at = k
-    for name, width in widths.items():
-        part = product[:, at : at + width]
-        shifts[name] = part if along[name].ndim == 2 else part[:, 0]
-        at += width
-    return product[:, :k]
+def products(matrix: Tensor, vectors: Tensor, count: int) -> Tensor:
+    """Multiply a tall matrix with few vectors, (vector, column) to (vector, row), one by one.
+
+    BLAS multiplies a matrix with a vector at the speed of memory, and with a few of them at a third of it.
+    """
+    return pt.stack([matrix @ vectors[i] for i in range(count)])
+
+
+def _shifts(model: CausalModel, data: RowData, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Linear parts of what covariates move: (row,), or (contrast or level, row)."""
+    out = {}
+    for argument, value in values.items():
+        if argument.startswith("along_"):
+            name = argument.removeprefix("along_")
+            if value.ndim == 1:
+                out[name] = data.directions @ value
+            else:
+                width = model.classes - 1 if name == "class" else model.size(name)
+                out[name] = products(data.directions, value.T, width)
+    return out
 
 
 def log_table(model: CausalModel, name: str, value: Tensor) -> Tensor:
@@ -276,60 +279,58 @@ def _outside(
     values: Mapping[str, Tensor],
     shift: Tensor | None,
 ) -> Tensor:
-    """Log-density of a variable that is not linear in the design: (row, class or 1)."""
+    """Log-density of a variable that is not linear in the features: (class or 1, row)."""
     var = model.variables[name]
     if not var.discrete:
         own = {p: _at_parents(model, data, name, p, values[f"{p}_{name}"]) for p in var.spec.parameters}
         if shift is not None:
             parameter, link = LINKS[var.family]
-            moved = shift[:, None] if link == "identity" else pt.exp(shift)[:, None]
-            own[parameter] = own[parameter] + moved if link == "identity" else own[parameter] * moved
-        return LOG_DENSITY[var.family](data.value[name][:, None], *own.values())
+            own[parameter] = own[parameter] + shift if link == "identity" else own[parameter] * pt.exp(shift)
+        return LOG_DENSITY[var.family](data.value[name], *own.values())
     log_p = log_table(model, name, values[f"p_{name}"])
     if shift is None:
-        return log_p[:, data.own_cell[name]].T
+        return log_p[:, data.own_cell[name]]
     return _tilted(model, data, name, values[f"p_{name}"], log_p, shift)
 
 
 def _at_parents(model: CausalModel, data: RowData, name: str, parameter: str, value: Tensor) -> Tensor:
-    """Take a parameter at every row's parents: (row or 1, class or 1)."""
+    """Take a parameter at every row's parents: (class or 1, row or 1)."""
     dims = model.dims[f"{parameter}_{name}"]
     k = model.classes if "class" in dims else 1
     if all(d == "class" for d in dims):
-        return value.reshape((1, k))
-    return value.reshape((k, -1))[:, data.parent_cell[name]].T
+        return value.reshape((k, 1))
+    return value.reshape((k, -1))[:, data.parent_cell[name]]
 
 
 def _tilted(
     model: CausalModel, data: RowData, name: str, value: Tensor, log_p: Tensor, shift: Tensor
 ) -> Tensor:
-    """Log-density of a discrete variable whose log-odds covariates move: (row, class or 1)."""
+    """Log-density of a discrete variable whose log-odds covariates move: (class or 1, row)."""
     var, size = model.variables[name], model.size(name)
     level = data.own_cell[name] % size
     cells, k = data.parent_cell[name], model.classes if var.latent else 1
     if var.family == "bernoulli" or var.trials is not None:
         odds = pt.log(value) - pt.log1p(-value)
-        odds = odds.reshape((k, -1))[:, cells].T if var.parents else odds.reshape((1, k))
-        odds = odds + shift[:, None]
+        odds = odds.reshape((k, -1))[:, cells] if var.parents else odds.reshape((k, 1))
+        odds = odds + shift
         trials = var.trials or 1
-        hits = pt.cast(level, "float64")[:, None]
-        log_b = pt.as_tensor(np.log(binomial_coefficients(trials)))[level][:, None] if trials > 1 else 0.0
+        hits = pt.cast(level, "float64")
+        log_b = pt.as_tensor(np.log(binomial_coefficients(trials)))[level] if trials > 1 else 0.0
         return log_b + hits * odds - trials * pt.softplus(odds)
     table = log_p.reshape((k, -1, size))[:, cells] if var.parents else log_p.reshape((k, 1, size))
-    total = table + shift[None]
+    total = table + shift.T
     log_all = total - pm.math.logsumexp(total, axis=-1, keepdims=True)
-    return log_all[:, pt.arange(level.shape[0]), level].T
+    return log_all[:, pt.arange(level.shape[0]), level]
 
 
 def _draw(model: CausalModel, layout: RowLayout, drawn: Mapping[str, Any], rng: np.random.Generator) -> Array:
     """Draw all variables of every row once: (row, variable)."""
     parameters = {n: np.asarray(v, dtype=float) for n, v in drawn.items() if not n.startswith("along_")}
     parameters = with_first_levels(model, parameters)
-    parameters |= {
-        f"coef_{n.removeprefix('along_')}": np.asarray(v).T
-        for n, v in drawn.items()
-        if n.startswith("along_")
-    }
+    along = {n.removeprefix("along_"): np.asarray(v) for n, v in drawn.items() if n.startswith("along_")}
+    if "class" in along:
+        along["class"] = along["class"] @ class_contrasts(model.classes).T
+    parameters |= {f"coef_{n}": v.T for n, v in along.items()}
     given = None if layout.covariates is None else layout.covariates.values
     _, columns = draw_given(model, parameters, given, len(layout.weight), rng)
     return np.column_stack([columns[name] for name in model.variables]).astype(float)

@@ -1,9 +1,12 @@
 """The compiled density: value, gradient and maps against PyMC's own; new data without compilation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pymc_mte import CausalModel, DataError, RefusedError, build_model, compile, load_model, simulate
+from pymc_mte.bayes.gradient import AT_ONCE
 from pymc_mte.bayes.laplace import laplace_draws
 from pymc_mte.bayes.start import without_first_levels
 from pymc_mte.data import resolve
@@ -45,6 +48,15 @@ def test_density_maps_and_new_data_agree_with_pymc(normal, compiled, rng):
     steps = 1e-5 * np.eye(maps.size)
     numeric = [(density(x + h)[0] - density(x - h)[0]) / 2e-5 for h in steps]
     np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-5)
+
+
+def test_many_draws_are_turned_into_values_in_parts(compiled, rng):
+    maps = compiled.density.maps
+    x = rng.normal(size=(2, 3, maps.size))
+    at_once, one_by_one = maps.constrain(x), replace(maps, rows=10 * AT_ONCE).constrain(x)
+    for name, value in at_once.items():
+        assert value.shape[:2] == (2, 3)
+        np.testing.assert_array_equal(one_by_one[name], value)
 
 
 def test_data_of_another_form_are_refused(normal, compiled):
