@@ -51,6 +51,7 @@ def statuses(tree):
     return {note.status for note in load_notes(tree.attrs["notes"])}
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_read_and_finished(killed, level3):
     folder, on_disk = killed
     so_far = load(folder)

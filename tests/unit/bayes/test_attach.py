@@ -66,6 +66,7 @@ def two_sites(model, sites):
     return own
 
 
+@pytest.mark.slow
 def test_two_sites_with_pooled_weights_and_an_own_weibull_outcome(rng):
     sites = {"north": frame_of(rng, 60), "south": frame_of(rng, 45)}
     own = two_sites(own_model(), sites)

@@ -83,6 +83,7 @@ def brute(model, parameters, frame, widths):
     return float(total)
 
 
+@pytest.mark.slow
 def test_log_density_of_rounded_rows_equals_brute_force(tools, rng):
     frame = simulate(tools.with_truth(MODEL, tools.random_truth(MODEL, rng)), 60, rng=rng).to_dataframe()
     widths = {"x": 0.3, "w": 0.25, "y": 0.2}
