@@ -18,7 +18,8 @@ import pymc as pm
 from scipy import optimize
 
 import pymc_mte as mte
-from pymc_mte.bayes.start import flat_start, with_first_levels, without_first_levels
+from pymc_mte.bayes.gradient import compile_maps
+from pymc_mte.bayes.start import with_first_levels, without_first_levels
 from pymc_mte.functionals import functionals
 
 B = {"family": "bernoulli"}
@@ -110,7 +111,7 @@ def main() -> None:
     times, modes = [], []
     for grid in (None, given.width):
         built = mte.build_model(MODEL, table, grid=grid)
-        density, start = density_of(built), flat_start(built, truth)
+        density, start = density_of(built), compile_maps(built, truth).unconstrain(truth)
         times.append(seconds(density, start, 1 if grid is None else 50))
         modes.append(mode_of(density, start))
         patterns = built["row_count"].get_value().size

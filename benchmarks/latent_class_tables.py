@@ -19,7 +19,8 @@ from scipy.optimize import minimize
 
 import pymc_mte as mte
 from pymc_mte.bayes.density import multinomial_coefficient
-from pymc_mte.bayes.start import flat_start, without_first_levels
+from pymc_mte.bayes.gradient import compile_maps
+from pymc_mte.bayes.start import without_first_levels
 from pymc_mte.data import resolve
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.optima import distinct_optima, objective_of
@@ -58,7 +59,8 @@ def mode_of_built(model: CausalModel, table: object, start: Parameters, *, flat:
 
     inside = {n: np.clip(v, EDGE, None) for n, v in start.items()}
     inside = {n: v / v.sum(axis=-1, keepdims=True) for n, v in inside.items()}
-    begin = flat_start(built, without_first_levels(model, inside))
+    values = without_first_levels(model, inside)
+    begin = compile_maps(built, values).unconstrain(values)
     found = minimize(height, begin, jac=True, method="L-BFGS-B", options={"maxiter": 2_000, "ftol": 1e-13})
     return float(likelihood(point(found.x))) - multinomial_coefficient(built)
 

@@ -172,8 +172,9 @@ class Status(StrEnum):
     )
     MODES_UNWEIGHTED = (
         "Several explanations of the data fit about equally, the chains could not move from one to another, "
-        "and how much each weighs could not be computed, because the prior treats the classes differently. "
-        "The draws only list the explanations: use sampler='smc', or the same prior for all classes."
+        "and how much each weighs could not be computed, because the prior treats the classes differently, "
+        "or the draws are too few. They only list the explanations: draw more, use the same prior for all "
+        "classes, or sampler='smc'."
     )
     LABEL_SWITCHING = (
         "Classes change places inside chains, so class-level answers mix them up: the classes are "

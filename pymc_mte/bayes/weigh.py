@@ -35,8 +35,8 @@ class Weighing:
     ----------
     reading : str
         ``one mode``; ``mixing``: chains move freely between modes, so their draws need no weights;
-        ``weighted``: chains stay apart; ``not weighted``: they do, and the prior treats the
-        classes differently, so that the modes could not be weighed.
+        ``weighted``: chains stay apart; ``not weighted``: they do, and the modes could not be weighed,
+        because the prior treats the classes differently or the draws are too few.
     mode_of_draw : ndarray of int, shape (chains, draws)
         The mode whose region holds the draw.
     log_evidence, error : ndarray of shape (modes,)
@@ -173,7 +173,12 @@ def weigh(
             reading="not weighted", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing
         )
     enough = max(MIN_DRAWS, 2 * density.n_free)
-    for j in [j for j in regions.normals if (mode_of_draw[:, half:] == j).sum() < enough]:
+    scarce = [j for j in regions.normals if (mode_of_draw[:, half:] == j).sum() < enough]
+    if len(scarce) == len(regions.normals):  # too few draws to weigh any
+        return Weighing(
+            reading="not weighted", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing
+        )
+    for j in scarce:
         del regions.normals[j]
     mode_of_draw = regions.which(_joined(values)).reshape(chains, draws)
     log_evidence, error = np.full(m, -np.inf), np.zeros(m)

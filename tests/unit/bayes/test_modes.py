@@ -225,3 +225,11 @@ def test_the_sample_holds_every_mode_by_its_weight(pairs, modes, exact):
     by_bridge = log_evidence(*pairs, posterior=post)
     assert abs(float(by_bridge["log_evidence"]) - exact[0]) < 4 * float(by_bridge["error"])
     assert without_first_levels(pairs[0], {"p_a": p["p_a"].values})["p_a"].shape == (4, 500, 2)
+
+
+def test_too_few_draws_weigh_no_mode(pairs, modes, rng):
+    """Fewer draws in every region than a normal needs: said, and no mode is chosen for lack of others."""
+    setup, started = problem_of(*pairs, seed=0), chain_modes(modes, 4)
+    chains = [gibbs(start, 20, rng) for start in chain_starts(setup, modes, started, rng)]
+    values = {name: np.stack([chain[name] for chain in chains]) for name in chains[0]}
+    assert weigh(pairs[0], build_model(*pairs), modes, values, started, {}, 1).reading == "not weighted"
