@@ -194,6 +194,7 @@ QUICK = {"sampler": "pymc", "chains": 2, "cores": 1, "progressbar": False}
 
 
 @pytest.mark.statistical
+@pytest.mark.slow
 def test_posterior_of_the_example_agrees_with_the_truth(rows, base, tmp_path):
     answer = fit(example(), rows, base=base, n_boot=20, draws=250, tune=300, **QUICK)
     weight = answer.posterior["posterior"]["target_weight"]

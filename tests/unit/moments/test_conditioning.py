@@ -208,6 +208,7 @@ def test_few_rows_for_many_covariates_are_said_and_too_few_refused(rng):
         assert Status.FEW_ROWS in [note.status for note in report.notes]
 
 
+@pytest.mark.slow
 def test_bartletts_fallback_counts_the_covariates(rng):
     """Independent proxies given 60 covariates, 150 samples: a right test leaves 1 to 11% once in 500."""
     variables = VARIABLES | {
