@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from pymc_mte.plots.predictive import plot_predictive, plot_prior
 from pymc_mte.plots.proxies import plot_proxies
 from pymc_mte.plots.splits import plot_role_splits
 from pymc_mte.plots.units import plot_unit_effects
+from pymc_mte.results import written_whole
 from pymc_mte.sharing import STATEMENT, safe_note, safe_text
 from pymc_mte.summary import words
 
@@ -110,14 +110,8 @@ def write_report(fit: "Fit", path: str | Path, *, share_safe: bool = False) -> P
         statement=STATEMENT if share_safe else "",
         sections=_sections(fit, share_safe),
     )
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with written_whole(target := Path(path)) as part:
         part.write_text(text, encoding="utf-8")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 

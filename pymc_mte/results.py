@@ -1,7 +1,8 @@
 """The layout of answers: labelled datasets, order of classes, saving and loading."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -151,15 +152,21 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
     >>> float(load(save(tree, f"{folder}/answer.nc"))["ate"])
     0.5
     """
-    target = Path(path)
+    with written_whole(target := Path(path)) as part:
+        tree.to_netcdf(part, engine="netcdf4")
+    return target
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Give a file to write to, which takes the target's place when it is complete, or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        tree.to_netcdf(part, engine="netcdf4")
+        yield part
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    return target
 
 
 def load(path: str | Path) -> xr.DataTree:
