@@ -89,7 +89,9 @@ def _baseline(model: CausalModel, prior: Prior | None) -> Tensor:
         ) from None
     if model.classes == 1:
         return pm.Dirichlet("baseline_weight", a=concentration, dims="class")
-    return pm.Dirichlet("baseline_weight", a=concentration, dims="class", default_transform=LogRatio())
+    return pm.Dirichlet(
+        "baseline_weight", a=concentration, dims="class", default_transform=LogRatio(model.classes)
+    )
 
 
 def _average_weight(
