@@ -6,6 +6,7 @@ which it keeps on disk, is wrapped, and the wrapper is kept beside it.
 
 import ctypes
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ Data = tuple[NDArray[Any], ...]
 
 RECOVERABLE = 1
 """Returned where the density is not finite; to nutpie this ends a trajectory, as a divergence."""
+
+TOGETHER = 20
+"""Numba cannot read the byte code of calls and tuples of more than 30 values."""
 
 FLOATS, INTS = types.CPointer(types.float64), types.CPointer(types.int64)
 LOG_DENSITY = types.int64(types.uint64, FLOATS, FLOATS, FLOATS, INTS)
@@ -81,7 +85,8 @@ def native(function: Any, data: Data) -> Native:
     names = {"function": function, "carray": carray, "pointer": pointer, "isfinite": np.isfinite}
     names |= {f"type{i}": array.dtype for i, array in enumerate(data)}
     form = "-".join(f"{array.dtype}{array.ndim}" for array in data)
-    density = _compiled(source, "log_density", names, LOG_DENSITY, key and f"{key}-{form}")
+    kept_as = None if key is None else sha256(f"{key} {form}".encode()).hexdigest()  # names a file
+    density = _compiled(source, "log_density", names, LOG_DENSITY, kept_as)
     keep_all = _compiled(KEEP_ALL, "keep_all", {}, EXPANSION, "pymc_mte-keep-all")
     return Native(density[0], keep_all[0], (density[1], keep_all[1]))
 
@@ -100,13 +105,15 @@ def _source(data: Data) -> str:
         shape = "".join(f"places[{at + 1 + axis}], " for axis in range(array.ndim))
         lines.append(f"        data{i} = carray(pointer(places[{at}]), ({shape}), type{i})")
         at += 1 + array.ndim
-    arguments = "".join(f", data{i}" for i in range(len(data)))
+    names = ["carray(vector, (size,))", *(f"data{i}" for i in range(len(data)))]
+    groups = [names[i : i + TOGETHER] for i in range(0, len(names), TOGETHER)]
+    arguments = " + ".join(f"({', '.join(group)},)" for group in groups)
     return "\n".join(
         [
             "def log_density(size, vector, gradient, value, places):",
             "    try:",
             *lines,
-            f"        found, slope = function(carray(vector, (size,)){arguments})",
+            f"        found, slope = function(*({arguments}))",
             "    except Exception:",
             f"        return {RECOVERABLE}",
             "    value[0] = found[()]",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pymc_mte.bayes.coefficients import add_coefficients, class_contrasts
 from pymc_mte.bayes.densities import LOG_DENSITY
 from pymc_mte.bayes.priors import TABLE_CONCENTRATION, LogRatio, Prior, Tensor, add_parameter
+from pymc_mte.bayes.products import products
 from pymc_mte.bayes.rowlayout import RowLayout, row_layout
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.data import SAMPLING_WEIGHT, has_missing
@@ -218,33 +219,30 @@ def log_joint_rows(
         odds = odds + class_contrasts(k) @ shifts["class"] if "class" in shifts else odds
         total = odds - log_add_exp(odds, k) + constant[:, None]
     if columns:
-        total = total + products(data.features, pt.concatenate(columns, axis=1), k)
+        total = total + _per_class(data.features, pt.concatenate(columns, axis=1), k)
     for name in layout.parent_cell:
         own = _outside(model, data, name, values, shifts.get(name))
         total = total + (own * data.seen[name] if name in data.seen else own)
     return total + pt.zeros_like(data.weight)
 
 
-def products(matrix: Tensor, vectors: Tensor, count: int) -> Tensor:
-    """Multiply a tall matrix with few vectors, (vector, column) to (vector, row), one by one.
-
-    BLAS multiplies a matrix with a vector at the speed of memory, and with a few of them at a third of it.
-    """
-    return pt.stack([matrix @ vectors[i] for i in range(count)])
+def _per_class(features: Tensor, vectors: Tensor, classes: int) -> Tensor:
+    return pt.stack(products(features, [vectors[k] for k in range(classes)]))
 
 
 def _shifts(model: CausalModel, data: RowData, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Linear parts of what covariates move: (row,), or (contrast or level, row)."""
-    out = {}
+    columns: dict[str, list[Tensor]] = {}
     for argument, value in values.items():
         if argument.startswith("along_"):
             name = argument.removeprefix("along_")
-            if value.ndim == 1:
-                out[name] = data.directions @ value
-            else:
-                width = model.classes - 1 if name == "class" else model.size(name)
-                out[name] = products(data.directions, value.T, width)
-    return out
+            width = model.classes - 1 if name == "class" else model.size(name) if value.ndim == 2 else 0
+            columns[name] = [value[:, i] for i in range(width)] if width else [value]
+    if not columns:
+        return {}
+    found = iter(products(data.directions, [vector for own in columns.values() for vector in own]))
+    parts = {name: [next(found) for _ in own] for name, own in columns.items()}
+    return {n: pt.stack(own) if values[f"along_{n}"].ndim == 2 else own[0] for n, own in parts.items()}
 
 
 def log_table(model: CausalModel, name: str, value: Tensor) -> Tensor:

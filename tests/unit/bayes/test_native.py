@@ -3,6 +3,7 @@
 import numba
 import numpy as np
 import pytest
+from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS
 
 from pymc_mte.bayes.native import RECOVERABLE, native, places
 
@@ -51,3 +52,11 @@ def test_nothing_but_the_vector_is_needed():
     wrapped = native(numba.njit(lambda x: (np.array(-0.5 * (x * x).sum()), -x)), ())
     code, value, gradient = called(wrapped, np.array([1.0, 2.0]), ())
     assert (code, value, gradient.tolist()) == (0, -2.5, [-1.0, -2.0])
+
+
+def test_any_number_of_arrays_can_be_kept_on_disk():
+    """The form of the data is part of the key, and the key is the name of a file."""
+    data = tuple(np.full((2, 2), float(i)) for i in range(40))
+    numbers = numba.njit(lambda x, *more: (np.array(x.sum() * more[-1][0, 0]), x * 0.0 + more[1][0, 0]))
+    CACHED_SRC_FUNCTIONS[numbers.py_func] = f"{'0' * 64}_test_native"
+    assert called(native(numbers, data), np.ones(2), data)[1] == 78.0
