@@ -141,9 +141,7 @@ def calibrate(
     with Progress(disable=not progressbar) as progress:
         task = progress.add_task("calibrating", total=n_simulations)
         for i in range(n_simulations):
-            truth = {
-                name: value[i] for name, value in truths.items() if name in compiled.model.posterior_dims
-            }
+            truth = {name: truths[name][i] for name in compiled.model.posterior_dims}
             table = rows_of(compiled.model, truth, n, rng, people)
             try:
                 place, stray = _place(compiled, truth, table, {**options, "chains": chains, "seed": i}, rng)
