@@ -20,6 +20,7 @@ from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.readers import open_frame
 from pymc_mte.regression import log_joint_given, row_parameters
 from pymc_mte.results import model_of
+from pymc_mte.sites import SHIFT
 
 Array = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
@@ -134,6 +135,11 @@ def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int
     posterior = post["posterior"].to_dataset()
     if model.interventions is not None:
         raise RefusedError("no predictions for a mixture of interventions: it answers with shares of targets")
+    if SHIFT in posterior:
+        raise RefusedError(
+            "no predictions where groups have effects of their own: a new row's group is not asked for yet; "
+            "read group_effect of the result, or sample without group_effect"
+        )
     if missing := [name for name in model.posterior_dims if name not in posterior]:
         raise RefusedError(
             f"this result (method {post.attrs.get('method', 'unknown')!r}) holds no {missing[0]!r}; "

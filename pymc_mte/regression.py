@@ -192,17 +192,25 @@ def functionals_given(
     draws = len(flat["baseline_weight"])
     size = len(covariates) * model.classes * 2 * max(len(model.arms), 2)
     parts = [
-        _averaged(model, {n: v[block] for n, v in flat.items()}, covariates, share)
+        averaged(model, row_parameters(model, {n: v[block] for n, v in flat.items()}, covariates), share)
         for block in np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK))
     ]
     joined = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
     return {n: v.reshape(*lead, *v.shape[1:]) for n, v in joined.items()}
 
 
-def _averaged(
-    model: CausalModel, parameters: Parameters, covariates: Array, share: Array
-) -> dict[str, Array]:
-    own = row_parameters(model, parameters, covariates)
+def averaged(model: CausalModel, own: Parameters, share: Array) -> dict[str, Array]:
+    """Functionals averaged over rows, or groups of them, whose networks differ: (draw, ...).
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    own : mapping of str to ndarray
+        Parameters of every row's network: (draw, row or 1, ...), ``class_weight`` (draw, row, class).
+    share : ndarray of shape (row,)
+        Share of every row, summing to 1.
+    """
     weight = np.einsum("r,drk->dk", share, own["class_weight"])
     outcomes = potential_outcomes(model, own)
     mean = np.einsum(

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from pymc_mte.bayes.checks import convergence
 from pymc_mte.bayes.labels import align_chains, align_draws
 from pymc_mte.bayes.modes import Modes, basin_shares, optima_notes
-from pymc_mte.bayes.pooling import BY_GROUP, group_labels
+from pymc_mte.bayes.pooling import functionals_of, group_labels
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.bayes.weigh import Index, Weighing, one_mode, resampled, weigh
 from pymc_mte.data import GROUP
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.problem import Problem
-from pymc_mte.regression import functionals_given
 from pymc_mte.results import dataset, labels
+from pymc_mte.sites import BY_GROUP, SHIFT, group_functionals
 from pymc_mte.status import Note, Status
 from pymc_mte.summary import BY_CLASS, LABEL_FREE
 
@@ -101,12 +101,9 @@ def settle(
         weighing = weigh(model, ready.built, modes, own, ready.started, ready.scales, seed)
         pivots = {name: v[weighing.chain_mode] for name, v in modes.posterior.parameters.items()}
         aligned, switching = align_chains(model, own, pivots, ready.scales)
-    by_group = aligned.pop(BY_GROUP, None)
-    aligned |= functionals_given(model, aligned, *given)
-    runs = dataset(model, aligned)
-    if by_group is not None:
-        runs = runs.assign_coords({GROUP: group_labels(ready.table)})
-        runs[BY_GROUP] = (("chain", "draw", GROUP, "class"), np.moveaxis(by_group, 2, -1))
+    of_groups = _of_groups(aligned, kept)
+    aligned |= functionals_of(model, ready.built, aligned | of_groups, given)
+    runs = _with_groups(ready, dataset(model, aligned), of_groups)
     notes = _approximation(about) if about else _convergence(model, runs, stats, switching, weighing)
     notes = [*_interruption(raw), *notes]
     stats = stats.assign(mode=(("chain", "draw"), weighing.mode_of_draw))
@@ -127,6 +124,30 @@ def settle(
         kind="approximation" if about else "smc" if smc else "mcmc",
         library="pymc_mte" if smc else sampler,
     )
+
+
+def _of_groups(aligned: dict[str, Array], kept: xr.Dataset) -> dict[str, Array]:
+    """Take the class weights of groups out of the aligned draws, and their shifts of the outcome."""
+    if BY_GROUP not in aligned:
+        return {}
+    out = {BY_GROUP: np.moveaxis(aligned.pop(BY_GROUP), 2, -1)}
+    names = (SHIFT, "group_level_spread", "group_effect_spread")
+    return out | {name: kept[name].values for name in names if name in kept}
+
+
+def _with_groups(ready: Prepared, runs: xr.Dataset, of_groups: dict[str, Array]) -> xr.Dataset:
+    """Add what differs over groups to the draws."""
+    if not of_groups:
+        return runs
+    found, dims = of_groups, {BY_GROUP: (GROUP, "class"), SHIFT: (GROUP, "treatment")}
+    if SHIFT in of_groups:
+        values = {n: runs[n].values for n in ready.model.dims} | of_groups
+        share = ready.built["group_share"].get_value()
+        found = of_groups | group_functionals(ready.model, values, share)[1]
+        contrast = ("contrast",) if len(ready.model.contrasts) > 1 else ()
+        dims |= {"group_effect": (GROUP, "class", *contrast), "group_ate": (GROUP, *contrast)}
+    out = runs.assign_coords({GROUP: group_labels(ready.table)})
+    return out.assign({n: (("chain", "draw", *dims.get(n, ())), v) for n, v in found.items()})
 
 
 def _interruption(raw: xr.DataTree) -> list[Note]:
