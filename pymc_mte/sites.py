@@ -39,7 +39,7 @@ def group_parameters(model: CausalModel, parameters: Parameters, by_group: Array
     model : CausalModel
         The graph.
     parameters : mapping of str to ndarray
-        Draws of the parameters, those of a group whose shift is 0.
+        Draws of the parameters, the outcome's those of a group whose shift is 0.
     by_group : ndarray of shape (draw, group, class)
         Class weights.
     shift : ndarray of shape (draw, group, treatment)

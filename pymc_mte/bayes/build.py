@@ -63,10 +63,10 @@ def build_model(
         HalfNormal(1). ``class_weight`` is their average over the rows. All else is shared, so classes
         mean the same in every group. With ``priors={"group_effect": {"pooled": s}}`` every group also adds
         something of its own to the outcome, and something more in each arm but the reference, alike in
-        all classes and on the scale of the outcome's link: normal with standard deviations
-        ``group_level_spread`` and ``group_effect_spread`` ~ HalfNormal(s), in log-odds, logs, or for a
-        mean in pooled standard deviations. The outcome's parameters are then those of a group that adds
-        nothing. Not for categorical and ordinal outcomes, nor with a grid on the outcome.
+        all classes and on the scale of the outcome's link: normal around the groups' mean with standard
+        deviations ``group_level_spread`` and ``group_effect_spread`` ~ HalfNormal(s), in log-odds, logs, or
+        for a mean in pooled standard deviations. The outcome's parameters are then those of the average
+        group. Not for ordinal outcomes and those with a hurdle, nor with a grid on the outcome.
 
     Returns
     -------
