@@ -202,7 +202,7 @@ def agreement(stats: xr.Dataset, at_best: float) -> dict[str, float]:
     stats : xarray.Dataset
         Sampler statistics.
     at_best : float
-        Share of the climbs, from `pymc_mte.bayes.start.starting_point`.
+        Share of the climbs, from `pymc_mte.bayes.modes.at_best`.
     """
     level = chain_levels(stats)
     return {

@@ -13,10 +13,9 @@ from pymc_mte.bayes.modes import Modes, basin_shares, optima_notes
 from pymc_mte.bayes.pooling import functionals_of, group_labels
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.start import with_first_levels
-from pymc_mte.bayes.weigh import Index, Weighing, one_mode, resampled, weigh
-from pymc_mte.data import GROUP
+from pymc_mte.bayes.weigh import Weighing, one_mode, resampled, weigh
+from pymc_mte.data import GROUP, SAMPLING_WEIGHT
 from pymc_mte.model import CausalModel
-from pymc_mte.moments.problem import Problem
 from pymc_mte.results import dataset, labels
 from pymc_mte.sites import BY_GROUP, SHIFT, group_functionals
 from pymc_mte.status import Note, Status
@@ -38,7 +37,7 @@ class Settled:
     stats : xarray.Dataset
         Their sampler statistics; ``mode`` is the mode of each draw.
     groups : mapping of str to xarray.Dataset
-        Groups of a result: ``modes``, except with the row-wise likelihood, and ``evidence`` with SMC.
+        Groups of a result: ``modes``, and ``evidence`` with SMC.
     switching : float
         Share of draws whose labels are unsure.
     notes : list of Note
@@ -91,12 +90,9 @@ def settle(
     own = with_first_levels(model, {name: kept[name].values for name in model.posterior_dims})
     if BY_GROUP in kept:
         own[BY_GROUP] = np.moveaxis(kept[BY_GROUP].values, -1, 2)
-    weighing = one_mode(1 if modes is None else len(modes), kept.sizes["chain"], kept.sizes["draw"])
+    weighing = one_mode(len(modes), kept.sizes["chain"], kept.sizes["draw"])
     if smc or about is not None:
         aligned, switching = align_draws(model, own, ready.pivot, ready.scales)
-    elif modes is None:
-        pivots = {n: np.repeat(v[None], kept.sizes["chain"], axis=0) for n, v in ready.pivot.items()}
-        aligned, switching = align_chains(model, own, pivots, ready.scales)
     else:
         weighing = weigh(model, ready.built, modes, own, ready.started, ready.scales, seed)
         pivots = {name: v[weighing.chain_mode] for name, v in modes.posterior.parameters.items()}
@@ -109,9 +105,10 @@ def settle(
     stats = stats.assign(mode=(("chain", "draw"), weighing.mode_of_draw))
     posterior, kept, stats = (_sampled(part, weighing, ready.chains, seed) for part in (runs, kept, stats))
     groups = {}
-    if modes is not None and ready.problem is not None:
-        groups["modes"] = _group(ready.problem, modes, ready.started, posterior, runs, weighing)
-        notes = [*_mode_notes(modes, weighing), *notes, *optima_notes(modes)]
+    if np.isfinite(modes.posterior.objective[0]):
+        groups["modes"] = _group(ready, posterior, runs, weighing)
+        others = optima_notes(modes) if ready.problem is not None else []
+        notes = [*_mode_notes(modes, weighing), *notes, *others]
     if smc:
         groups["evidence"] = raw["evidence"].to_dataset()
     return Settled(
@@ -221,15 +218,13 @@ def _mode_notes(modes: Modes, weighing: Weighing) -> list[Note]:
 
 
 def _group(
-    problem: Problem,
-    modes: Modes,
-    started: Index,
+    ready: Prepared,
     posterior: xr.Dataset,
     runs: xr.Dataset,
     weighing: Weighing,
 ) -> xr.Dataset:
     """Describe modes and optima: heights, shares of starts, weights, parameters."""
-    model = problem.model
+    model, modes, problem = ready.model, ready.modes, ready.problem
     drawn = {name: posterior[name].values for name in model.dims}
     weight, error = weighing.weight, weighing.weight_error
     if weighing.reading != "weighted":
@@ -254,12 +249,13 @@ def _group(
     }
     out = out.assign({name: ("optimum", value) for name, value in optima.items()})
     out["chain_mode"] = ("run", weighing.chain_mode)
-    out["start_mode"] = ("run", started)
+    out["start_mode"] = ("run", ready.started)
     out.attrs = {"reading": weighing.reading, "penalty": modes.penalty, "n_starts": modes.posterior.n_starts}
-    if weighing.reading == "weighted":
+    if weighing.reading == "weighted" and SAMPLING_WEIGHT not in ready.table:
         weighted = np.nan_to_num(weighing.weight) * weighing.error
         out.attrs["log_evidence"] = float(np.logaddexp.reduce(weighing.log_evidence))
         out.attrs["log_evidence_error"] = float(np.sqrt((weighted**2).sum()))
+    if weighing.reading == "weighted":
         out = _with_mixing(model, out, runs, weighing)
     return out
 

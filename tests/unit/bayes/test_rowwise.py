@@ -9,7 +9,7 @@ from pymc_mte import CausalModel, DataError, DataSource, ModelError, build_model
 from pymc_mte.bayes.coefficients import raw_coefficients
 from pymc_mte.bayes.gradient import Density, compile_maps
 from pymc_mte.bayes.rowlayout import orthogonalise, row_layout
-from pymc_mte.bayes.rowstart import row_starting_point
+from pymc_mte.bayes.rowmodes import row_modes
 from pymc_mte.bayes.start import without_first_levels
 from pymc_mte.data import resolve
 from pymc_mte.moments.em import em, random_starts
@@ -310,7 +310,7 @@ def test_climb_with_covariates_finds_them(tools, rng):
     _, columns = draw_given(model, par, age - age.mean(), n, rng)
     frame = {**columns, "z": np.array(["a", "b", "c"])[columns["z"]], "age": age[:, 0]}
     model, table = resolve(model, frame)
-    found, _ = row_starting_point(model, table, None, 0)
+    found = row_modes(model, table, None, 0).at(0)
     for name in ("coef_t", "coef_y", "coef_class", "mean_y", "baseline_weight"):
         np.testing.assert_allclose(found[name], par[name], atol=10 / np.sqrt(n), err_msg=name)
 
