@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import special
 
-from pymc_mte.covariates import covariate_matrix
+from pymc_mte.covariates import covariate_matrix, covariate_names
 from pymc_mte.data import effective_weights
 from pymc_mte.families import LINKS, binomial_coefficients
 from pymc_mte.functionals import (
@@ -40,12 +40,18 @@ MAX_BLOCK = 4_000_000
 """Numbers (draws x rows x classes x levels) that are held at once while draws are averaged over rows."""
 
 
+def covariate_means(table: xr.Dataset) -> dict[str, float]:
+    """Means of the covariates over rows, by column; empty without any."""
+    weight = effective_weights(table)
+    return {name: float(np.average(table[name].values, weights=weight)) for name in covariate_names(table)}
+
+
 def centred_covariates(table: xr.Dataset) -> Array | None:
     """Deviations of the covariates from their means over rows (patterns, columns); None without any."""
     values = covariate_matrix(table)
     if values is None:
         return None
-    moved = values - np.average(values, axis=0, weights=effective_weights(table))
+    moved = values - list(covariate_means(table).values())
     return np.asarray(np.where(np.ptp(values, axis=0) == 0, 0.0, moved))  # no rounding errors of constants
 
 
@@ -115,13 +121,17 @@ def log_density_given(
 
 
 def log_joint_given(
-    model: CausalModel, parameters: Parameters, columns: Columns, covariates: Array | None
+    model: CausalModel,
+    parameters: Parameters,
+    columns: Columns,
+    covariates: Array | None,
+    variables: tuple[str, ...] | None = None,
 ) -> Array:
-    """Log P(class, row | covariates): (..., class, row). Missing values are summed out."""
+    """Log P(class, row | covariates) of all or some variables: (..., class, row). Missing ones drop out."""
     if covariates is None:
-        return log_joint(model, parameters, columns)
+        return log_joint(model, parameters, columns, variables)
     total = log_class(model, parameters, covariates)
-    for name in model.variables:
+    for name in model.variables if variables is None else variables:
         if name in model.regressed:
             total = total + log_density_given(model, name, parameters, columns, covariates)
         else:
@@ -182,17 +192,25 @@ def functionals_given(
     draws = len(flat["baseline_weight"])
     size = len(covariates) * model.classes * 2 * max(len(model.arms), 2)
     parts = [
-        _averaged(model, {n: v[block] for n, v in flat.items()}, covariates, share)
+        averaged(model, row_parameters(model, {n: v[block] for n, v in flat.items()}, covariates), share)
         for block in np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK))
     ]
     joined = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
     return {n: v.reshape(*lead, *v.shape[1:]) for n, v in joined.items()}
 
 
-def _averaged(
-    model: CausalModel, parameters: Parameters, covariates: Array, share: Array
-) -> dict[str, Array]:
-    own = row_parameters(model, parameters, covariates)
+def averaged(model: CausalModel, own: Parameters, share: Array) -> dict[str, Array]:
+    """Functionals averaged over rows, or groups of them, whose networks differ: (draw, ...).
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    own : mapping of str to ndarray
+        Parameters of every row's network: (draw, row or 1, ...), ``class_weight`` (draw, row, class).
+    share : ndarray of shape (row,)
+        Share of every row, summing to 1.
+    """
     weight = np.einsum("r,drk->dk", share, own["class_weight"])
     outcomes = potential_outcomes(model, own)
     mean = np.einsum(

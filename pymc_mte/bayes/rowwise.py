@@ -71,7 +71,7 @@ def compose_rows(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Pri
         parameters["baseline_weight"] = _baseline(model, priors.get("class_weight"))
         along, coefficients = add_coefficients(model, layout, priors, pooled)
         parameters |= coefficients
-    data = RowData(model, layout, pooled)
+    data = RowData(model, layout)
     if layout.covariates is not None:
         parameters["class_weight"] = _average_weight(model, parameters, along, data.directions, data.weight)
     _observe(model, layout, parameters, along, data)
@@ -161,14 +161,15 @@ def _observe(
 class RowData:
     """Symbolic data of the density: the arrays of a `RowLayout` under the same names."""
 
-    def __init__(
-        self,
-        model: CausalModel,
-        layout: RowLayout,
-        pooled: dict[str, tuple[Tensor, Tensor]],
-    ) -> None:
-        self.pooled, self.weight = pooled, pm.Data("row_weight", layout.weight)
+    def __init__(self, model: CausalModel, layout: RowLayout) -> None:
+        self.weight = pm.Data("row_weight", layout.weight)
         self.features = pm.Data("features", layout.features)
+        # Not the priors' scale, which `calibrate` keeps while it puts other rows in.
+        scale = {n: layout.pooled[n] for n in layout.normals}
+        self.scale = {
+            n: (pm.Data(f"feature_mean_{n}", mean), pm.Data(f"feature_sd_{n}", sd))
+            for n, (mean, sd) in scale.items()
+        }
         if layout.covariates is not None:
             self.directions = pm.Data("directions", layout.covariates.values)
         place = {name: i for i, name in enumerate(model.variables)}
@@ -205,7 +206,7 @@ def log_joint_rows(
             log_p = log_p[:, 1:] - log_p[:, :1]
         columns.append(_to_classes(log_p, k))
     for name, gaps in layout.normals.items():
-        powers, one = _normal_powers(values[f"mean_{name}"], values[f"sd_{name}"], *data.pooled[name])
+        powers, one = _normal_powers(values[f"mean_{name}"], values[f"sd_{name}"], *data.scale[name])
         powers = [*powers, one] if gaps else powers
         lead = k if model.variables[name].latent else 1
         columns.append(_to_classes(pt.stack(powers, axis=-1).reshape((lead, len(powers))), k))

@@ -45,6 +45,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "modelfile.py",
     "network.py",
     "regression.py",
+    "sites.py",
     "coefficients.py",
     "data.py",
     "functionals.py",
