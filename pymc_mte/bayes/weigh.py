@@ -8,7 +8,7 @@ import pymc as pm
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from pymc_mte.alignment import match_classes
+from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.bayes.bridge import Normal
 from pymc_mte.bayes.density import PosteriorDensity
 from pymc_mte.bayes.evidence import region_integral
@@ -98,6 +98,15 @@ class ModeRegions:
         order = self.order(parameters, mode)
         return self.density.to_flat(relabelled(self.density.model, parameters, order))
 
+    def nearest(self, parameters: Parameters) -> Index:
+        """Mode whose classes are most alike each set's: (sets,)."""
+        profile = class_profile(self.density.model, parameters, self.scales)
+        far = []
+        for pivot in self.pivots:
+            order = match_classes(profile, pivot)[0]
+            far.append(((take_classes(profile, order, 1) - pivot) ** 2).sum(axis=(1, 2)))
+        return np.argmin(far, axis=0)
+
     def which(self, parameters: Parameters) -> Index:
         """Mode whose normal is densest at each set of parameters, among those fitted: (sets,)."""
         modes = sorted(self.normals)
@@ -150,10 +159,11 @@ def weigh(
 
     Notes
     -----
-    A mode's region is where the normal fitted to the first half of its chains is denser than those of
-    the other modes, after relabelling. Chains that end up in one and the same place give equal normals,
-    between which all of them move freely. Where chains stay apart, the mass of each region is
-    integrated by a bridge between the second halves and the normal.
+    A mode's region is where its normal is denser than those of the other modes, after relabelling. The
+    normals are fitted to the draws of the first halves that are nearest to each mode, whatever chain they
+    are of: a chain may cross once, and would make the normal of the mode where it started too wide.
+    Where all chains have the same shares of draws in all regions, they move freely. Where they stay
+    apart, the mass of each region is integrated by a bridge between the second halves and the normal.
     """
     chains, draws = next(iter(values.values())).shape[:2]
     m = len(modes)
@@ -167,18 +177,21 @@ def weigh(
     else:
         density = PosteriorDensity(model, built)
     regions = ModeRegions(density, class_profile(model, pivots, scales), scales)
-    half = draws // 2
+    half, enough = draws // 2, max(MIN_DRAWS, 2 * density.n_free)
+    near = regions.nearest(_joined(values)).reshape(chains, draws)[:, :half]
     for j in np.unique(started):
-        own = {name: value[started == j, :half] for name, value in values.items()}
-        regions.normals[int(j)] = Normal.fitted(regions.flat(_joined(own), int(j)))
+        own = {name: value[:, :half][near == j] for name, value in values.items()}
+        if (near == j).sum() >= enough:
+            regions.normals[int(j)] = Normal.fitted(regions.flat(own, int(j)))
+    if not regions.normals:
+        return one_mode(m, chains, draws, "not weighted")
     mode_of_draw = regions.which(_joined(values)).reshape(chains, draws)
-    if _mixing(mode_of_draw):
+    if len(regions.normals) > 1 and _mixing(mode_of_draw):
         return Weighing(reading="mixing", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing)
     if not density.exchangeable(density.to_flat({n: v[0, :3] for n, v in values.items()})):
         return Weighing(
             reading="not weighted", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing
         )
-    enough = max(MIN_DRAWS, 2 * density.n_free)
     scarce = [j for j in regions.normals if (mode_of_draw[:, half:] == j).sum() < enough]
     if len(scarce) == len(regions.normals):  # too few draws to weigh any
         return Weighing(
@@ -196,10 +209,10 @@ def weigh(
     return Weighing(reading="weighted", mode_of_draw=mode_of_draw, log_evidence=log_evidence, error=error)
 
 
-def one_mode(modes: int, chains: int, draws: int) -> Weighing:
+def one_mode(modes: int, chains: int, draws: int, reading: str = "one mode") -> Weighing:
     """Return the reading of chains that all started at the best mode, or of draws without a history."""
     nothing, home = np.full(modes, np.nan), np.zeros((chains, draws), dtype=np.int64)
-    return Weighing(reading="one mode", mode_of_draw=home, log_evidence=nothing, error=nothing)
+    return Weighing(reading=reading, mode_of_draw=home, log_evidence=nothing, error=nothing)
 
 
 def resampled(weighing: Weighing, chains: int, draws: int, rng: np.random.Generator) -> Index:
