@@ -73,7 +73,8 @@ def sample_targets(
         detail = f"{len(sets)} choices of excluded values, averaged; the best has {sets[0][1]:.0%}"
         notes.append(Note(Status.EXCLUSION_UNCLEAR, "targets", detail))
     notes += [note for note in found.notes if note not in notes]
-    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(stats[0])})
+    kept = chosen([clean_stats(stat) for stat in stats], choice)
+    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": kept})
     tree["posterior"].attrs |= {"kind": "mcmc"}
     tree["targets"] = xr.DataTree(_targets(problem, every, posterior, choice))
     tree["observed_data"] = xr.DataTree(problem.table)
@@ -139,9 +140,16 @@ def _mixed(chance: list[float], parts: list[xr.Dataset], rng: np.random.Generato
     choice = rng.choice(len(parts), size=shape, p=np.array(chance) / sum(chance)).astype(np.int64)
     if len(parts) == 1:
         return parts[0], choice
-    aligned = xr.align(*parts, join="outer", fill_value=0.0)
+    return chosen(list(xr.align(*parts, join="outer", fill_value=0.0)), choice), choice
+
+
+def chosen(parts: list[xr.Dataset], choice: Ints) -> xr.Dataset:
+    """Take every draw from the part that was chosen for it, of what all parts have."""
+    common = [name for name in parts[0].data_vars if all(name in part for part in parts)]
+    if not common:
+        return xr.Dataset()
     picked = xr.DataArray(choice, dims=("chain", "draw"))
-    return xr.concat(aligned, "part").isel(part=picked), choice
+    return xr.concat([part[common] for part in parts], "part", join="override").isel(part=picked)
 
 
 def _union(sets: list[Ints], problem: TargetProblem) -> Ints:

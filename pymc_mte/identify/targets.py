@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.identify.findings import Findings
 from pymc_mte.model import CausalModel
-from pymc_mte.moments.interventions.checks import smallest_base
-from pymc_mte.moments.interventions.estimate import RARE_ROWS
+from pymc_mte.moments.interventions.checks import RARE_ROWS, smallest_base
 from pymc_mte.moments.interventions.network import Network, components
 from pymc_mte.moments.interventions.rows import TargetProblem, known_network, listed_targets
 from pymc_mte.status import Note, Status

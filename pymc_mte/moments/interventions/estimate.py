@@ -11,7 +11,7 @@ from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import robust_se
 from pymc_mte.moments.interventions.bounds import share_bounds
-from pymc_mte.moments.interventions.checks import separable, smallest_base, total_variation
+from pymc_mte.moments.interventions.checks import RARE_ROWS, separable, smallest_base, total_variation
 from pymc_mte.moments.interventions.evidence import fit_support
 from pymc_mte.moments.interventions.exact import MAX_CELLS, admissible
 from pymc_mte.moments.interventions.exclusions import CLEAR_GAP
@@ -28,9 +28,6 @@ METHODS = ("polished", "lifting", "exact")
 
 ALL_BOUNDED = 128
 """Every conceivable target gets bounds if there are no more; else the ones that were found."""
-
-RARE_ROWS = 5.0
-"""Fewer base rows for some values of a variable's parents are called rare."""
 
 FALSE_ALARMS = 0.05
 """Stated rate of false alarms of the check of mechanisms."""
@@ -100,6 +97,11 @@ def estimate_targets(
         raise RefusedError(
             f"method 'exact' tries every choice of excluded values and takes networks of at most {MAX_CELLS} "
             f"configurations; this one has {model.n_cells}. Use method='polished'"
+        )
+    if chosen == "lifting" and min(float(table.min()) for table in network.tables) <= 0:
+        raise RefusedError(
+            "method 'lifting' divides by the probabilities of the untouched network, and some are 0 in "
+            "interventions.base. Use method='polished'"
         )
     answer = unmix(network, rows, counts, chosen, candidates=problem.candidates)
     notes = data_notes(problem.table)

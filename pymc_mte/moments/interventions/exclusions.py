@@ -6,9 +6,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from pymc_mte.moments.interventions.evidence import Support, fit_support
+from pymc_mte.moments.interventions.evidence import Support, base_log_likelihood, fit_support
 from pymc_mte.moments.interventions.levels import climb
 from pymc_mte.moments.interventions.network import UNTOUCHED, Network
+from pymc_mte.moments.interventions.weights import large
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,10 +77,11 @@ def plausible_choices(network: Network, rows: Ints, counts: Array, smallest: flo
         fixed = dict(zip(unclear, values, strict=True))
         tried = climb(network, rows, counts, smallest, fixed=fixed)
         support = fit_support(network, rows, counts, tried.targets)
-        keep = support.weight > smallest
+        keep = large(support.weight, smallest)
         support = support if keep.all() else support.only(keep, counts)
         key = support.targets[np.lexsort(support.targets.T)].tobytes()
-        level = support.log_likelihood - 0.5 * len(support.targets) * np.log(counts.sum())
+        level = support.log_likelihood + base_log_likelihood(support.network)
+        level -= 0.5 * len(support.targets) * np.log(counts.sum())
         if key not in found or level > found[key][0]:
             found[key] = (level, tried.excluded, support)
     ranked = sorted(found.values(), key=lambda entry: -entry[0])

@@ -104,8 +104,6 @@ class LinearMixture:
         Standard deviation of forced values, in the node's units; unused by shifts.
     log_likelihood : float
         Of mixture and untouched rows, in nats.
-    gap : float
-        By how many nats (half of BIC) the best other targets that the search met fit worse.
     """
 
     network: LinearNetwork
@@ -114,7 +112,6 @@ class LinearMixture:
     value: Array
     spread: Array
     log_likelihood: float = -np.inf
-    gap: float = np.inf
 
     def n_parameters(self, kind: Kind) -> int:
         """Free parameters of the components; those of the equations are the same in all mixtures."""

@@ -220,3 +220,14 @@ def test_misfit_holds_its_level_in_many_thin_cells_with_a_small_base(rng):
         )
         low += mechanism_misfit(learnt, support, *data).p_value < 0.05
     assert low <= 11  # binomial(100, .05): 12 or more have a chance of .004
+
+
+def test_rows_without_probability_are_set_aside():
+    """Stored zeros are no cover: such rows have the probability of a row that nothing explains."""
+    matrix = sparse.csc_array(np.array([[0.9, 0.2], [0.1, 0.8], [0.5, 0.0]]))
+    matrix.data[matrix.data == 0.5] = 0.0
+    fit = fit_weights(matrix, np.array([55.0, 45.0, 10.0]))
+    assert fit.weight == pytest.approx([0.5, 0.5], abs=1e-5)
+    none = fit_weights(sparse.csc_array(np.zeros((2, 2))), np.array([1.0, 2.0]))
+    assert none.weight.tolist() == [0.5, 0.5]
+    assert none.log_likelihood < -80

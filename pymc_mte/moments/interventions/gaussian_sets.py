@@ -1,0 +1,229 @@
+"""Sets of targets that explain the rows about as well: a walk over neighbours, and their probabilities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pymc_mte.moments.interventions.gaussian import (
+    LinearMixture,
+    LinearRows,
+    component_density,
+    memberships,
+    refit,
+)
+from pymc_mte.moments.interventions.gaussian_errors import base_information, scores
+from pymc_mte.moments.interventions.gaussian_evidence import log_evidence
+from pymc_mte.moments.interventions.gaussian_search import ROUGH, flipped, gains, in_order, tidy, unmix_linear
+from pymc_mte.moments.interventions.linear import LinearNetwork
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+WINDOW = 5.0
+"""Neighbours of sets that are at most so many nats behind the best are looked at."""
+
+DOUBT = 4.0
+"""A neighbour is fitted unless the quadratic forecast puts it further than this behind the window."""
+
+MOST_SETS, MOST_NEIGHBOURS = 8, 16
+"""Sets whose neighbours are looked at, and neighbours of one set that are fitted."""
+
+FEWEST_ROWS = 10.0
+"""A set with a component of fewer rows is left out."""
+
+SMALLEST_CHANCE = 0.02
+"""Less probable sets are left out."""
+
+APART = 0.5
+"""Components with the same targets and values closer than this, in error sds, are no two components."""
+
+EMPTY_SHARE = 0.1
+"""Share that an added component without touches begins with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSet:
+    """Targets with their values and shares, and how probable the set is.
+
+    Attributes
+    ----------
+    mixture : LinearMixture
+        Fitted, the heaviest component first.
+    probability : float
+        Among all sets kept, which sum to 1.
+    level : float
+        `log_evidence` of the set, in nats.
+    """
+
+    mixture: LinearMixture
+    probability: float
+    level: float
+
+
+def find_sets(
+    data: LinearRows, network: LinearNetwork, rng: np.random.Generator, max_components: int = 12
+) -> list[TargetSet]:
+    """Search for targets, then weigh the sets near the one found; the most probable one first.
+
+    Parameters
+    ----------
+    data : LinearRows
+        The mixture's rows and what is known of the untouched system.
+    network : LinearNetwork
+        The untouched equations, known or learnt from the untouched rows.
+    rng : numpy.random.Generator
+        Source of the starts.
+    max_components : int
+        Most components tried.
+    """
+    return plausible_sets(data, unmix_linear(data, network, rng, max_components))
+
+
+def plausible_sets(data: LinearRows, found: LinearMixture) -> list[TargetSet]:
+    """Walk from set to neighbouring set, the most probable first, and weigh all that were met.
+
+    Neighbours differ by one touch, by a component less, by an untouched component more, or by a
+    component that leaves one node of another's target alone.
+    """
+    pool = {_key(found): found}
+    level = {_key(found): log_evidence(data, found)}
+    looked: set[bytes] = set()
+    while len(looked) < MOST_SETS:
+        floor = max(level.values()) - WINDOW
+        left = [key for key in level if key not in looked and level[key] > floor]
+        if not left:
+            break
+        here = max(left, key=level.__getitem__)
+        looked.add(here)
+        fresh = sorted(neighbours(data, pool[here]), key=lambda pair: -pair[0])
+        fresh = [(gain, start) for gain, start in fresh if _key(start) not in pool]
+        for gain, start in fresh[:MOST_NEIGHBOURS]:
+            if level[here] + gain < floor - DOUBT or _key(start) in pool:
+                continue
+            fitted = refit(data, start, *ROUGH)
+            if fitted.weight.min() * data.n >= FEWEST_ROWS and _distinct(fitted):
+                pool[_key(start)], level[_key(start)] = fitted, log_evidence(data, fitted)
+    return _weighed(data, [pool[key] for key, value in level.items() if value > max(level.values()) - WINDOW])
+
+
+def _weighed(data: LinearRows, mixtures: Sequence[LinearMixture]) -> list[TargetSet]:
+    """Fit to the end, turn evidence into probabilities, leave improbable sets out."""
+    fitted = [refit(data, mixture) for mixture in mixtures]
+    level = np.array([log_evidence(data, mixture) for mixture in fitted])
+    chance = np.exp(level - level.max())
+    keep = chance / chance.sum() >= SMALLEST_CHANCE
+    chance = chance / chance[keep].sum()
+    return [
+        TargetSet(
+            mixture=in_order(fitted[place]), probability=float(chance[place]), level=float(level[place])
+        )
+        for place in np.argsort(-level)
+        if keep[place]
+    ]
+
+
+def neighbours(data: LinearRows, mixture: LinearMixture) -> list[tuple[float, LinearMixture]]:
+    """List neighbouring sets as starts for a fit, each with a forecast of the nats it gains."""
+    size, nodes = mixture.touched.shape
+    price = 0.5 * data.price * (1 if data.kind == "shift" else 2)
+    forecast = (_shift_gains if data.kind == "shift" else _forced_gains)(data, mixture)
+    out: list[tuple[float, LinearMixture]] = []
+    for place, gain in enumerate(forecast.ravel()):
+        touched = mixture.touched.flat[place]
+        out.append((price - gain if touched else gain - price, tidy(flipped(mixture, place))))
+    if size > 1:
+        out += [(0.0, mixture.only(np.arange(size) != k)) for k in range(size)]
+    if mixture.touched.any(axis=1).all():
+        start = _with_component(mixture, np.zeros(nodes, dtype=bool), None)
+        out.append((_weight_gain(data, mixture, start) - 0.5 * data.price, start))
+    for k, node in np.argwhere(mixture.touched):
+        target = mixture.touched[k].copy()
+        target[node] = False
+        if target.any() and not (mixture.touched == target).all(axis=1).any():
+            start = _with_component(mixture, target, int(k))
+            out.append((_weight_gain(data, mixture, start) - 0.5 * data.price, start))
+    return out
+
+
+def _shift_gains(data: LinearRows, mixture: LinearMixture) -> Array:
+    """Nats that each touch is worth, by quadratic expansion with all else refitted: (components, nodes)."""
+    root = np.sqrt(data.counts)[:, None]
+    score = scores(data, mixture) * root
+    inverse = _inverse(data, mixture, score)
+    network, size = mixture.network, len(mixture.weight)
+    member, _ = memberships(data, mixture)
+    z = network.residuals(data.rows)
+    out = np.empty(mixture.touched.shape)
+    for column, (k, i) in enumerate(np.argwhere(mixture.touched)):
+        out[k, i] = 0.5 * mixture.value[k, i] ** 2 / max(inverse[size + column, size + column], 1e-300)
+    for k, i in np.argwhere(~mixture.touched):
+        out[k, i] = _score_gain((member[:, k] * z[:, i])[:, None] * root, root, score, inverse)
+    return out
+
+
+def _forced_gains(data: LinearRows, mixture: LinearMixture) -> Array:
+    member, _ = memberships(data, mixture)
+    return gains(data, mixture, member)
+
+
+def _weight_gain(data: LinearRows, mixture: LinearMixture, more: LinearMixture) -> float:
+    """Nats gained by the last component of ``more`` with its values held fixed, by quadratic expansion."""
+    last = more.only(np.arange(len(more.weight)) == len(more.weight) - 1)
+    ratio = component_density(data, last)[1][:, 0]
+    here = component_density(data, mixture)[1] + np.log(np.maximum(mixture.weight, 1e-300))
+    column = np.exp(np.minimum(ratio - np.logaddexp.reduce(here, axis=1), 50.0)) - 1
+    if data.counts @ column <= 0:
+        return 0.0
+    root = np.sqrt(data.counts)[:, None]
+    score = scores(data, mixture) * root
+    return _score_gain(column[:, None] * root, root, score, _inverse(data, mixture, score))
+
+
+def _inverse(data: LinearRows, mixture: LinearMixture, score: Array) -> Array:
+    known = base_information(data, mixture, score.shape[1])
+    return np.asarray(np.linalg.pinv(score.T @ score + known, rcond=1e-12, hermitian=True))
+
+
+def _score_gain(column: Array, root: Array, score: Array, inverse: Array) -> float:
+    """Half the score statistic of one more parameter, the others being refitted."""
+    along = score.T @ column[:, 0]
+    own = float(column[:, 0] @ column[:, 0])
+    spread = max(own - float(along @ inverse @ along), 1e-9 * own)
+    return 0.5 * float(root[:, 0] @ column[:, 0]) ** 2 / max(spread, 1e-300)
+
+
+def _with_component(mixture: LinearMixture, target: Flags, parent: int | None) -> LinearMixture:
+    """Add a component: an untouched one, or one that takes values and half of the rows of its parent."""
+    if parent is None:
+        weight, share = mixture.weight * (1 - EMPTY_SHARE), EMPTY_SHARE
+        value, spread = np.zeros(len(target)), np.ones(len(target))
+    else:
+        share = mixture.weight[parent] / 2
+        weight = np.where(np.arange(len(mixture.weight)) == parent, share, mixture.weight)
+        value = np.where(target, mixture.value[parent], 0.0)
+        spread = np.where(target, mixture.spread[parent], 1.0)
+    return replace(
+        mixture,
+        weight=np.append(weight, share),
+        touched=np.vstack([mixture.touched, target]),
+        value=np.vstack([mixture.value, value]),
+        spread=np.vstack([mixture.spread, spread]),
+    )
+
+
+def _distinct(mixture: LinearMixture) -> bool:
+    """Whether components that touch the same nodes do so by different values."""
+    for k, target in enumerate(mixture.touched):
+        same = np.flatnonzero((mixture.touched[:k] == target).all(axis=1))
+        away = np.abs(mixture.value[same] - mixture.value[k]) / mixture.network.sd
+        if len(same) and away.max(axis=1).min() < APART:
+            return False
+    return True
+
+
+def _key(mixture: LinearMixture) -> bytes:
+    """Name a set: its targets, whatever their order."""
+    touched = mixture.touched
+    return touched[np.lexsort(touched.T)].tobytes() + bytes([len(touched)])
