@@ -32,7 +32,7 @@ def starting_sets(problem: LinearProblem, start: Any, seed: int) -> list[tuple[L
     """Return sets of targets with their probabilities: those of an answer of `estimate`, else found anew."""
     if start is None:
         found = [(one.mixture, one.probability) for one in target_sets(problem, np.random.default_rng(seed))]
-    elif "included" in start["estimate"]:
+    elif _answers(start["estimate"].to_dataset(), problem):
         point = start["estimate"].to_dataset().sel(variable=list(problem.order))
         pairs = zip(point["included"].values.astype(bool), point["set_probability"].values, strict=True)
         found = [(_stated(problem, point.isel(target=np.flatnonzero(has))), float(p)) for has, p in pairs]
@@ -41,6 +41,10 @@ def starting_sets(problem: LinearProblem, start: Any, seed: int) -> list[tuple[L
     likely = [(mixture, p) for mixture, p in found[:SAMPLED] if p >= LEAST]
     total = sum(p for _, p in likely)
     return [(mixture, p / total) for mixture, p in likely]
+
+
+def _answers(point: xr.Dataset, problem: LinearProblem) -> bool:
+    return "included" in point and set(point["variable"].values) == set(problem.order)
 
 
 def _stated(problem: LinearProblem, point: xr.Dataset) -> LinearMixture:

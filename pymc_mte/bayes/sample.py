@@ -120,6 +120,10 @@ def sample(
     if model.interventions is not None:
         if store is not None:
             raise ModelError("store: a mixture of interventions is sampled in short runs; leave it out")
+        if grid is not None or group is not None or measurement_first:
+            raise ModelError(
+                "grid, group and measurement_first are not for a mixture of interventions; leave them out"
+            )
         mixture: dict[str, Any] = {"base": base, "start": start, "run": SAMPLERS[sampler], "chains": chains}
         draw = sample_linear if model.linear else sample_targets
         return draw(model, data, priors=priors, seed=random_seed, options=options, **mixture)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from pymc_mte.moments.interventions.gaussian import LinearMixture, LinearRows
+from pymc_mte.moments.interventions.gaussian import NARROWEST, LinearMixture, LinearRows
 from pymc_mte.moments.interventions.gaussian_errors import base_information, scores, spreads_free
 
 Array = NDArray[np.float64]
@@ -37,7 +37,7 @@ def log_evidence(data: LinearRows, mixture: LinearMixture) -> float:
         scale = TYPICAL * mixture.network.sd[np.nonzero(mixture.touched)[1]]
         mine += float(np.log((mixture.value[mixture.touched] ** 2 + variance) / scale**2).sum())
     volume = 0.5 * own * np.log(2 * np.pi) - 0.5 * float(np.linalg.slogdet(information)[1])
-    return mixture.log_likelihood + mine + volume + log_prior_of_set(mixture)
+    return float(mixture.log_likelihood + mine + volume + log_prior_of_set(mixture))
 
 
 def log_prior_of_set(mixture: LinearMixture) -> float:
@@ -55,7 +55,7 @@ def _priors(data: LinearRows, mixture: LinearMixture) -> tuple[float, Array]:
         centre, scale = np.zeros(len(node)), TYPICAL * sd[node]
     else:
         middle = data.counts @ data.rows / data.n
-        wide = np.sqrt(data.counts @ (data.rows - middle) ** 2 / data.n)
+        wide = np.maximum(np.sqrt(data.counts @ (data.rows - middle) ** 2 / data.n), NARROWEST * sd)
         centre, scale = middle[node], WIDTH * wide[node]
     away = (mixture.value[row, node] - centre) / scale
     total = special.gammaln(size) + np.log(np.maximum(weight, 1e-300)).sum()

@@ -9,6 +9,10 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 
+FALSE_ALARMS = 0.05
+"""Stated rate of false alarms of all tests of the graph together. With base rows at hand they are two, on the
+base rows alone and on all rows, each at half of this level."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearNetwork:

@@ -17,14 +17,12 @@ from pymc_mte.moments.interventions.gaussian_evidence import log_evidence
 from pymc_mte.moments.interventions.gaussian_misfit import absent_edge
 from pymc_mte.moments.interventions.gaussian_search import in_order, unmix_listed
 from pymc_mte.moments.interventions.gaussian_sets import TargetSet, find_sets
+from pymc_mte.moments.interventions.linear import FALSE_ALARMS
 from pymc_mte.moments.interventions.linear_rows import LinearProblem, linear_problem, network_parameters
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
 
 Array = NDArray[np.float64]
-
-FALSE_ALARMS = 0.05
-"""Stated rate of false alarms of the check of the graph."""
 
 UNCLEAR = (0.1, 0.9)
 """A target whose probability lies between these is called unclear."""
@@ -101,7 +99,7 @@ def estimate_linear(
     evidence = _evidence(problem, sets, over)
     edge = absent_edge(problem.data, best)
     notes = data_notes(problem.table)
-    if edge.p_value < FALSE_ALARMS:
+    if edge.p_value < (FALSE_ALARMS if problem.base is None else FALSE_ALARMS / 2):
         names = problem.order
         detail = f"{names[edge.earlier]} -> {names[edge.later]} would add to the fit, p = {edge.p_value:.2g}"
         notes.append(Note(Status.MECHANISM_MISFIT, names[edge.later], detail))

@@ -5,6 +5,7 @@ import pytest
 
 from pymc_mte import (
     CausalModel,
+    DataError,
     ModelError,
     RefusedError,
     base_model,
@@ -190,3 +191,12 @@ def test_a_value_that_base_rows_never_take_is_flagged(model, rows):
     assert note.where == "d"
     whole = estimate(model, rows, base=simulate(base_model(model), 4_000, rng=2), n_boot=0)
     assert "RARE_BASE" not in statuses(whole)
+
+
+def test_missing_values_are_not_summed_out(model, rows):
+    """Summed-out values have no level, and -1 would stand for "not forced"."""
+    summed = CausalModel.from_toml(model.to_toml() + '\n[data]\nmissing = "sum"\n')
+    holes = rows.assign(d=("row", np.where(np.arange(5_000) < 50, np.nan, rows["d"].values.astype(float))))
+    for data, base in ((holes, None), (rows, holes)):
+        with pytest.raises(DataError, match="not summed out of a mixture"):
+            estimate(summed, data, base=base, n_boot=0)
