@@ -14,7 +14,7 @@ from pymc_mte.bayes.priors import LogRatio, Prior, Tensor, add_parameter, merge_
 from pymc_mte.bayes.targets import CONCENTRATION, concentration
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
-from pymc_mte.moments.interventions.gaussian import NARROWEST, LinearMixture, refit
+from pymc_mte.moments.interventions.gaussian import LinearMixture, refit
 from pymc_mte.moments.interventions.linear_estimate import target_sets, value_name
 from pymc_mte.moments.interventions.linear_rows import LinearProblem, linear_problem
 
@@ -57,7 +57,7 @@ def _stated(problem: LinearProblem, point: xr.Dataset) -> LinearMixture:
         weight=weight / weight.sum(),
         touched=touched,
         value=point[value_name(problem.model)].values,
-        spread=np.where(touched, np.maximum(spread, NARROWEST * problem.network.sd), 1.0),
+        spread=np.where(touched, np.maximum(spread, problem.network.narrowest), 1.0),
     )
     return refit(problem.data, mixture)
 
@@ -153,7 +153,7 @@ def _changes(problem: LinearProblem, mixture: LinearMixture) -> tuple[Tensor, Te
 
 def varying(problem: LinearProblem, mixture: LinearMixture) -> NDArray[np.bool_]:
     """Which forced values vary: a constant has no spread to learn."""
-    wide = mixture.spread > 2 * NARROWEST * problem.network.sd
+    wide = mixture.spread > 2 * problem.network.narrowest
     return mixture.touched & wide & (problem.data.kind == "do")
 
 

@@ -109,7 +109,7 @@ def estimate_targets(
         n_boot = 0
         notes.append(Note(Status.SHARES_ONLY, "count"))
     generator = np.random.default_rng(rng)
-    draws = _replicates(answer, network, rows, counts, problem.base, chosen, n_boot, generator)
+    draws = weight_replicates(answer, network, rows, counts, problem.base, chosen, n_boot, generator)
     point = _label(problem, answer, draws)
     point = point.assign(_bounds(problem, answer))
     notes += _notes(problem, answer, point)
@@ -130,7 +130,7 @@ def _resample(counts: Array, rng: np.random.Generator) -> Array:
     return rng.multinomial(round(counts.sum()), counts / counts.sum()).astype(float)
 
 
-def _replicates(
+def weight_replicates(
     answer: Answer,
     network: Network,
     rows: Ints,

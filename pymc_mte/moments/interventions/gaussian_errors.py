@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pymc_mte.moments.interventions.gaussian import NARROWEST, LinearMixture, LinearRows, memberships
+from pymc_mte.moments.interventions.gaussian import LinearMixture, LinearRows, memberships
 
 Array = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ def scores(data: LinearRows, mixture: LinearMixture) -> Array:
 
 def spreads_free(mixture: LinearMixture) -> NDArray[np.bool_]:
     """Which forced values have a spread to learn: at its floor it is no parameter."""
-    return np.asarray(mixture.touched & (mixture.spread > (1 + 1e-6) * NARROWEST * mixture.network.sd))
+    return np.asarray(mixture.touched & (mixture.spread > (1 + 1e-6) * mixture.network.narrowest))
 
 
 def left_over(data: LinearRows, mixture: LinearMixture) -> Array:

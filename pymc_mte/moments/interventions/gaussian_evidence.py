@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from pymc_mte.moments.interventions.gaussian import NARROWEST, LinearMixture, LinearRows
+from pymc_mte.moments.interventions.gaussian import LinearMixture, LinearRows
 from pymc_mte.moments.interventions.gaussian_errors import base_information, scores, spreads_free
 
 Array = NDArray[np.float64]
@@ -55,7 +55,9 @@ def _priors(data: LinearRows, mixture: LinearMixture) -> tuple[float, Array]:
         centre, scale = np.zeros(len(node)), TYPICAL * sd[node]
     else:
         middle = data.counts @ data.rows / data.n
-        wide = np.maximum(np.sqrt(data.counts @ (data.rows - middle) ** 2 / data.n), NARROWEST * sd)
+        wide = np.maximum(
+            np.sqrt(data.counts @ (data.rows - middle) ** 2 / data.n), mixture.network.narrowest
+        )
         centre, scale = middle[node], WIDTH * wide[node]
     away = (mixture.value[row, node] - centre) / scale
     total = special.gammaln(size) + np.log(np.maximum(weight, 1e-300)).sum()

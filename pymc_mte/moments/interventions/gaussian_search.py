@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymc_mte.moments.interventions.gaussian import (
-    NARROWEST,
     LinearMixture,
     LinearRows,
     component_density,
@@ -15,7 +14,7 @@ from pymc_mte.moments.interventions.gaussian import (
     memberships,
     refit,
 )
-from pymc_mte.moments.interventions.linear import LinearNetwork
+from pymc_mte.moments.interventions.linear import NARROWEST, LinearNetwork
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -28,7 +28,10 @@ DOUBT = 4.0
 """A neighbour is fitted unless the quadratic forecast puts it further than this behind the window."""
 
 MOST_SETS, MOST_NEIGHBOURS = 8, 16
-"""Sets whose neighbours are looked at, and neighbours of one set that are fitted."""
+"""Sets whose neighbours are looked at without a better one being found, and neighbours fitted of each."""
+
+MOST_COMPONENTS = 12
+"""Most components that are tried by default."""
 
 FEWEST_ROWS = 10.0
 """A set with a component of fewer rows is left out."""
@@ -63,7 +66,7 @@ class TargetSet:
 
 
 def find_sets(
-    data: LinearRows, network: LinearNetwork, rng: np.random.Generator, max_components: int = 12
+    data: LinearRows, network: LinearNetwork, rng: np.random.Generator, max_components: int = MOST_COMPONENTS
 ) -> list[TargetSet]:
     """Search for targets, then weigh the sets near the one found; the most probable one first.
 
@@ -78,10 +81,12 @@ def find_sets(
     max_components : int
         Most components tried.
     """
-    return plausible_sets(data, unmix_linear(data, network, rng, max_components))
+    return plausible_sets(data, unmix_linear(data, network, rng, max_components), max_components)
 
 
-def plausible_sets(data: LinearRows, found: LinearMixture) -> list[TargetSet]:
+def plausible_sets(
+    data: LinearRows, found: LinearMixture, max_components: int = MOST_COMPONENTS
+) -> list[TargetSet]:
     """Walk from set to neighbouring set, the most probable first, and weigh all that were met.
 
     Neighbours differ by one touch, by a component less, by an untouched component more, or by a
@@ -90,8 +95,10 @@ def plausible_sets(data: LinearRows, found: LinearMixture) -> list[TargetSet]:
     pool = {_key(found): found}
     level = {_key(found): log_evidence(data, found)}
     looked: set[bytes] = set()
-    while len(looked) < MOST_SETS:
-        floor = max(level.values()) - WINDOW
+    idle, top = 0, -np.inf
+    while idle < MOST_SETS:
+        idle, top = (0 if max(level.values()) > top else idle + 1), max(level.values())
+        floor = top - WINDOW
         left = [key for key in level if key not in looked and level[key] > floor]
         if not left:
             break
@@ -100,7 +107,8 @@ def plausible_sets(data: LinearRows, found: LinearMixture) -> list[TargetSet]:
         fresh = sorted(neighbours(data, pool[here]), key=lambda pair: -pair[0])
         fresh = [(gain, start) for gain, start in fresh if _key(start) not in pool]
         for gain, start in fresh[:MOST_NEIGHBOURS]:
-            if level[here] + gain < floor - DOUBT or _key(start) in pool:
+            hopeless = level[here] + gain < floor - DOUBT or len(start.weight) > max_components
+            if hopeless or _key(start) in pool:
                 continue
             fitted = refit(data, start, *ROUGH)
             if fitted.weight.min() * data.n >= FEWEST_ROWS and _distinct(fitted):
