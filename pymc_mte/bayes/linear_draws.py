@@ -19,7 +19,7 @@ from pymc_mte.model import Parameters
 from pymc_mte.moments.interventions.gaussian import LinearMixture, component_density
 from pymc_mte.moments.interventions.gaussian_average import align
 from pymc_mte.moments.interventions.linear import LinearNetwork
-from pymc_mte.moments.interventions.linear_estimate import value_name
+from pymc_mte.moments.interventions.linear_estimate import UNCLEAR, value_name
 from pymc_mte.moments.interventions.linear_rows import LinearProblem, linear_problem, network_parameters
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
@@ -62,17 +62,18 @@ def sample_linear(
     notes = data_notes(problem.table)
     for part, stat in zip(parts, stats, strict=True):
         notes += [n for n in convergence(problem.model, part, stat, 0.0) if n not in notes]
-    if len(sets) > 1:
-        detail = f"{len(sets)} sets of targets, averaged; the best has {sets[0][1]:.0%}"
-        notes.append(Note(Status.TARGETS_UNCLEAR, "targets", detail))
     notes += found.notes
     kept = chosen([clean_stats(stat) for stat in stats], choice)
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": kept})
     tree["posterior"].attrs |= {"kind": "mcmc"}
     weight = posterior["target_weight"]
+    present = (weight > SMALL_SHARE).mean(("chain", "draw"))
+    if ((present > UNCLEAR[0]) & (present < UNCLEAR[1])).any():
+        detail = f"{len(sets)} sets of targets, averaged; the best has {sets[0][1]:.0%}"
+        notes.append(Note(Status.TARGETS_UNCLEAR, "targets", detail))
     targets = xr.Dataset(
         {
-            "inclusion_probability": (weight > SMALL_SHARE).mean(("chain", "draw")),
+            "inclusion_probability": present,
             "identified": ("target", np.ones(len(touched), dtype="int8")),
             "touched": (("target", "variable"), touched[:, problem.back].astype("int8")),
             "target_set": (("chain", "draw"), choice),
@@ -176,7 +177,11 @@ def _mixed(
     values = np.zeros(touched.shape)
     if (name := value_name(problem.model)) in arrays:
         values = arrays[name].mean(axis=(0, 1))[:, np.argsort(problem.back)]
-    coords = {"target": problem.labels(touched, values), "variable": list(problem.model.variables)}
+    coords: dict[str, Any] = {
+        "target": problem.labels(touched, values),
+        "variable": list(problem.model.variables),
+    }
+    coords |= {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
     lead = ("chain", "draw", "target", "variable")
     return out.assign({n: (lead[: a.ndim], a) for n, a in arrays.items()}).assign_coords(coords), choice
 

@@ -18,6 +18,9 @@ from pymc_mte.identify.identification import identify
 from pymc_mte.identify.targets import separation
 from pymc_mte.model import Parameters
 from pymc_mte.moments.interventions.evidence import fit_support
+from pymc_mte.moments.interventions.exclusions import unclear_nodes
+from pymc_mte.moments.interventions.levels import climb
+from pymc_mte.moments.interventions.methods import smallest_weight
 from pymc_mte.moments.interventions.network import components
 from pymc_mte.moments.interventions.rows import TargetProblem, target_problem
 from pymc_mte.results import provenance
@@ -72,6 +75,7 @@ def sample_targets(
     if len(sets) > 1:
         detail = f"{len(sets)} choices of excluded values, averaged; the best has {sets[0][1]:.0%}"
         notes.append(Note(Status.EXCLUSION_UNCLEAR, "targets", detail))
+    notes += _untried(problem)
     notes += [note for note in found.notes if note not in notes]
     kept = chosen([clean_stats(stat) for stat in stats], choice)
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": kept})
@@ -94,6 +98,17 @@ def sample_targets(
         notes=dump_notes(notes),
     )
     return tree
+
+
+def _untried(problem: TargetProblem) -> list[Note]:
+    """Say which unclear excluded values the draws do not average over."""
+    if problem.candidates is not None:
+        return []
+    smallest = smallest_weight(problem.counts)
+    best = climb(problem.network, problem.rows, problem.counts, smallest)
+    left = unclear_nodes(problem.network, best)[1]
+    detail = "too many are unclear: draws take the value found and no other"
+    return [Note(Status.EXCLUSION_UNCLEAR, problem.order[node], detail) for node in left]
 
 
 def _pointwise(problem: TargetProblem, every: Ints, posterior: xr.Dataset) -> xr.Dataset:

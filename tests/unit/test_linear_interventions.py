@@ -105,6 +105,7 @@ def test_estimate_reads_back_the_truth_with_a_learnt_base(tmp_path):
     table = moment_summary(found)
     assert table.index[0] == "target_weight[{}]"
     assert table["selected"].all()
+    assert (table["present"] > 0.9).all()
     assert not load_notes(found.attrs["notes"])
     back = load(save(found, tmp_path / "found.nc"))
     assert back["estimate"]["shift"].equals(found["estimate"]["shift"])

@@ -100,8 +100,8 @@ def estimate_targets(
         )
     if chosen == "lifting" and min(float(table.min()) for table in network.tables) <= 0:
         raise RefusedError(
-            "method 'lifting' divides by the probabilities of the untouched network, and some are 0 in "
-            "interventions.base. Use method='polished'"
+            "method 'lifting' divides by the probabilities of the untouched network, and some are 0. "
+            "Use method='polished'"
         )
     answer = unmix(network, rows, counts, chosen, candidates=problem.candidates)
     notes = data_notes(problem.table)
