@@ -42,6 +42,12 @@ SMALLEST_CHANCE = 0.02
 APART = 0.5
 """Components with the same targets and values closer than this, in error sds, are no two components."""
 
+CLEAR_GAIN = 3.0
+"""A component with one touch more than another is tried if its forecast is more nats."""
+
+CONSTANTS = 3
+"""Most frequent values of a node that are tried as forced ones."""
+
 EMPTY_SHARE = 0.1
 """Share that an added component without touches begins with."""
 
@@ -90,7 +96,7 @@ def plausible_sets(
     """Walk from set to neighbouring set, the most probable first, and weigh all that were met.
 
     Neighbours differ by one touch, by a component less, by an untouched component more, or by a
-    component that leaves one node of another's target alone.
+    component whose target is another's but for one node.
     """
     pool = {_key(found): found}
     level = {_key(found): log_evidence(data, found)}
@@ -134,90 +140,118 @@ def _weighed(data: LinearRows, mixtures: Sequence[LinearMixture]) -> list[Target
 
 def neighbours(data: LinearRows, mixture: LinearMixture) -> list[tuple[float, LinearMixture]]:
     """List neighbouring sets as starts for a fit, each with a forecast of the nats it gains."""
-    size, nodes = mixture.touched.shape
+    size = len(mixture.weight)
+    at = _Expansion(data, mixture)
     price = 0.5 * data.price * (1 if data.kind == "shift" else 2)
-    forecast = (_shift_gains if data.kind == "shift" else _forced_gains)(data, mixture)
     out: list[tuple[float, LinearMixture]] = []
-    for place, gain in enumerate(forecast.ravel()):
+    for place, gain in enumerate(at.touch_gains().ravel()):
         touched = mixture.touched.flat[place]
         out.append((price - gain if touched else gain - price, tidy(flipped(mixture, place))))
     if size > 1:
         out += [(0.0, mixture.only(np.arange(size) != k)) for k in range(size)]
     if mixture.touched.any(axis=1).all():
-        start = _with_component(mixture, np.zeros(nodes, dtype=bool), None)
-        out.append((_weight_gain(data, mixture, start) - 0.5 * data.price, start))
+        start = _with_component(mixture, None)
+        out.append((at.component_gain(start) - 0.5 * data.price, start))
     for k, node in np.argwhere(mixture.touched):
-        target = mixture.touched[k].copy()
-        target[node] = False
+        start = _with_component(mixture, int(k), node)
+        target = start.touched[-1]
         if target.any() and not (mixture.touched == target).all(axis=1).any():
-            start = _with_component(mixture, target, int(k))
-            out.append((_weight_gain(data, mixture, start) - 0.5 * data.price, start))
+            out.append((at.component_gain(start) - 0.5 * data.price, start))
+    values = [_typical_values(data, mixture.network.sd, node) for node in range(mixture.touched.shape[1])]
+    for k, node in np.argwhere(~mixture.touched):
+        for value, spread in values[node]:
+            start = _with_component(mixture, int(k), node, value, spread)
+            gain = at.component_gain(start)
+            if gain > CLEAR_GAIN:
+                out.append((gain - price - 0.5 * data.price, start))
     return out
 
 
-def _shift_gains(data: LinearRows, mixture: LinearMixture) -> Array:
-    """Nats that each touch is worth, by quadratic expansion with all else refitted: (components, nodes)."""
-    root = np.sqrt(data.counts)[:, None]
-    score = scores(data, mixture) * root
-    inverse = _inverse(data, mixture, score)
-    network, size = mixture.network, len(mixture.weight)
-    member, _ = memberships(data, mixture)
-    z = network.residuals(data.rows)
-    out = np.empty(mixture.touched.shape)
-    for column, (k, i) in enumerate(np.argwhere(mixture.touched)):
-        out[k, i] = 0.5 * mixture.value[k, i] ** 2 / max(inverse[size + column, size + column], 1e-300)
-    for k, i in np.argwhere(~mixture.touched):
-        out[k, i] = _score_gain((member[:, k] * z[:, i])[:, None] * root, root, score, inverse)
-    return out
+def _typical_values(data: LinearRows, sd: Array, node: int) -> list[tuple[float, float]]:
+    """Values that a further touch of a node may have, with their spread: constants that rows repeat first."""
+    if data.kind == "shift":
+        return [(-float(sd[node]), 1.0), (float(sd[node]), 1.0)]
+    values, place = np.unique(data.rows[:, node], return_inverse=True)
+    often = np.bincount(place, weights=data.counts)
+    top = [int(j) for j in np.argsort(-often)[:CONSTANTS] if often[j] >= FEWEST_ROWS]
+    if top:
+        return [(float(values[j]), 0.0) for j in top]
+    mean = float(data.counts @ data.rows[:, node] / data.n)
+    wide = float(np.sqrt(data.counts @ (data.rows[:, node] - mean) ** 2 / data.n))
+    return [(mean - wide, 0.5 * wide), (mean + wide, 0.5 * wide)]
 
 
-def _forced_gains(data: LinearRows, mixture: LinearMixture) -> Array:
-    member, _ = memberships(data, mixture)
-    return gains(data, mixture, member)
+class _Expansion:
+    """Quadratic expansion of the likelihood at a fit: what another parameter would gain."""
+
+    def __init__(self, data: LinearRows, mixture: LinearMixture) -> None:
+        self.data, self.mixture = data, mixture
+        self.root = np.sqrt(data.counts)
+        self.score = scores(data, mixture) * self.root[:, None]
+        known = base_information(data, mixture, self.score.shape[1])
+        self.inverse = np.linalg.pinv(self.score.T @ self.score + known, rcond=1e-12, hermitian=True)
+        ratio = component_density(data, mixture)[1] + np.log(np.maximum(mixture.weight, 1e-300))
+        self.ratio = np.logaddexp.reduce(ratio, axis=1)
+
+    def touch_gains(self) -> Array:
+        """Nats that each touch is worth, all else being refitted: (components, nodes).
+
+        Forced values: by the rows' memberships held fixed.
+        """
+        data, mixture = self.data, self.mixture
+        member, _ = memberships(data, mixture)
+        if data.kind == "do":
+            return gains(data, mixture, member)
+        z, size = mixture.network.residuals(data.rows), len(mixture.weight)
+        out = np.empty(mixture.touched.shape)
+        for column, (k, i) in enumerate(np.argwhere(mixture.touched)):
+            spread = self.inverse[size + column, size + column]
+            out[k, i] = 0.5 * mixture.value[k, i] ** 2 / max(spread, 1e-300)
+        for k, i in np.argwhere(~mixture.touched):
+            out[k, i] = self._gain(member[:, k] * z[:, i])
+        return out
+
+    def component_gain(self, more: LinearMixture) -> float:
+        """Nats gained by the last component of ``more``, its values held fixed."""
+        last = more.only(np.arange(len(more.weight)) == len(more.weight) - 1)
+        ratio = component_density(self.data, last)[1][:, 0] - self.ratio
+        column = np.exp(np.minimum(ratio, 50.0)) - 1
+        return self._gain(column) if self.data.counts @ column > 0 else 0.0
+
+    def _gain(self, column: Array) -> float:
+        """Half the score statistic of one more parameter, the others being refitted."""
+        column = column * self.root
+        along, own = self.score.T @ column, float(column @ column)
+        spread = max(own - float(along @ self.inverse @ along), 1e-9 * own)
+        return 0.5 * float(self.root @ column) ** 2 / max(spread, 1e-300)
 
 
-def _weight_gain(data: LinearRows, mixture: LinearMixture, more: LinearMixture) -> float:
-    """Nats gained by the last component of ``more`` with its values held fixed, by quadratic expansion."""
-    last = more.only(np.arange(len(more.weight)) == len(more.weight) - 1)
-    ratio = component_density(data, last)[1][:, 0]
-    here = component_density(data, mixture)[1] + np.log(np.maximum(mixture.weight, 1e-300))
-    column = np.exp(np.minimum(ratio - np.logaddexp.reduce(here, axis=1), 50.0)) - 1
-    if data.counts @ column <= 0:
-        return 0.0
-    root = np.sqrt(data.counts)[:, None]
-    score = scores(data, mixture) * root
-    return _score_gain(column[:, None] * root, root, score, _inverse(data, mixture, score))
+def _with_component(
+    mixture: LinearMixture, parent: int | None, node: int = 0, value: float = 0.0, spread: float = 1.0
+) -> LinearMixture:
+    """Add an untouched component, or one that takes half of its parent's rows.
 
-
-def _inverse(data: LinearRows, mixture: LinearMixture, score: Array) -> Array:
-    known = base_information(data, mixture, score.shape[1])
-    return np.asarray(np.linalg.pinv(score.T @ score + known, rcond=1e-12, hermitian=True))
-
-
-def _score_gain(column: Array, root: Array, score: Array, inverse: Array) -> float:
-    """Half the score statistic of one more parameter, the others being refitted."""
-    along = score.T @ column[:, 0]
-    own = float(column[:, 0] @ column[:, 0])
-    spread = max(own - float(along @ inverse @ along), 1e-9 * own)
-    return 0.5 * float(root[:, 0] @ column[:, 0]) ** 2 / max(spread, 1e-300)
-
-
-def _with_component(mixture: LinearMixture, target: Flags, parent: int | None) -> LinearMixture:
-    """Add a component: an untouched one, or one that takes values and half of the rows of its parent."""
+    It has the parent's target but for one node, which is left alone where the parent touches it and
+    else takes a value.
+    """
+    nodes = mixture.touched.shape[1]
     if parent is None:
         weight, share = mixture.weight * (1 - EMPTY_SHARE), EMPTY_SHARE
-        value, spread = np.zeros(len(target)), np.ones(len(target))
+        target, values, spreads = np.zeros(nodes, dtype=bool), np.zeros(nodes), np.ones(nodes)
     else:
         share = mixture.weight[parent] / 2
         weight = np.where(np.arange(len(mixture.weight)) == parent, share, mixture.weight)
-        value = np.where(target, mixture.value[parent], 0.0)
-        spread = np.where(target, mixture.spread[parent], 1.0)
+        target, values = mixture.touched[parent].copy(), mixture.value[parent].copy()
+        spreads = mixture.spread[parent].copy()
+        target[node] = not target[node]
+        values[node] = value if target[node] else 0.0
+        spreads[node] = max(spread, float(mixture.network.narrowest[node])) if target[node] else 1.0
     return replace(
         mixture,
         weight=np.append(weight, share),
         touched=np.vstack([mixture.touched, target]),
-        value=np.vstack([mixture.value, value]),
-        spread=np.vstack([mixture.spread, spread]),
+        value=np.vstack([mixture.value, values]),
+        spread=np.vstack([mixture.spread, spreads]),
     )
 
 

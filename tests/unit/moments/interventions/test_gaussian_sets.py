@@ -89,6 +89,22 @@ def test_a_walk_from_a_wrong_set_arrives_at_the_right_one(rng):
         assert len({_key(one.mixture) for one in sets}) == len(sets)
 
 
+@pytest.mark.parametrize("kind", ["shift", "do"])
+def test_a_target_inside_another_is_split_off(kind, rng):
+    """From {c} alone to {c} and {a, c}: a component more with a touch more, whose value is to be found."""
+    value = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -2.0], [2.0, 0.0, -2.0]])
+    label, rows = rng.choice(3, size=3_000, p=WEIGHT), np.zeros((3_000, 3))
+    for i in range(3):
+        free, own = rows @ THREE.coefficient[i] + rng.normal(size=3_000), value[label, i]
+        rows[:, i] = free + own if kind == "shift" else np.where(own != 0, own, free)
+    data = LinearRows(kind=kind, rows=rows, counts=np.ones(3_000))
+    merged = refit(data, mixture(THREE, [0.4, 0.6], value[:2], 0.01))
+    best = plausible_sets(data, merged)[0].mixture
+    assert sorted(best.touched.tolist()) == sorted((value != 0).tolist())
+    at = int(best.touched.sum(axis=1).argmax())
+    assert best.value[at] == pytest.approx(value[2], abs=0.3)
+
+
 def test_forecasts_are_about_the_gains(rng):
     """A quadratic expansion at the fit, against fits of the neighbours that change one touch."""
     data = draw(4_000, rng)
