@@ -10,7 +10,8 @@ squares over all true and found targets; "distance" is half the sum of the absol
 Part "coverage": shares of 90% bootstrap intervals (`polished`, 100 replicates) that hold the truth (means
 over instances, standard errors in parentheses). "true": all true targets, one not found being a miss;
 "found": those of them that were found; "large": true targets of a share above .05; "reported": all targets
-found, 0 being the truth of a false one; "selected": the same of those whose Bayes factor is above 1.
+found, 0 being the truth of a false one; "selected": the same of those whose Bayes factor is above 1; "given":
+the true targets where they are listed as the only possible ones.
 """
 
 import argparse
@@ -126,12 +127,18 @@ def covered(nodes: int, rows: int, seed: int) -> list[float]:
     found = list(map(tuple, answer.support.targets.tolist()))
     held = {t: low <= true.get(t, 0.0) <= high for t, (low, high) in zip(found, ends, strict=True)}
     chosen = [t for t, kept in zip(found, answer.selected, strict=True) if kept]
+    given = unmix(network, *data, "polished", candidates=mixture.targets)
+    ends = percentile_interval(
+        weight_replicates(given, network, *data, base, "polished", REPLICATES, rng), 0.9
+    )
+    listed = (ends[0] <= mixture.weight) & (mixture.weight <= ends[1])
     groups = [
         [held.get(t, False) for t in true],
         [held[t] for t in true if t in held],
         [held.get(t, False) for t, weight in true.items() if weight > 0.05],
         list(held.values()),
         [held[t] for t in chosen],
+        listed.tolist(),
     ]
     return [float(np.mean(group)) if group else np.nan for group in groups]
 
@@ -140,7 +147,7 @@ def coverage(options: argparse.Namespace) -> None:
     """Print one row per number of rows."""
     print(
         "  n     rows  "
-        + "  ".join(f"{name:13s}" for name in ("true", "found", "large", "reported", "selected"))
+        + "  ".join(f"{name:13s}" for name in ("true", "found", "large", "reported", "selected", "given"))
     )
     for rows in options.rows:
         seeds = range(options.first, options.first + options.runs)

@@ -105,7 +105,8 @@ def _without_candidates(model: CausalModel, found: Findings) -> list[str]:
         "from the data. With it, and a base in which everything occurs, targets and shares are decided.",
         "No data can confirm exclusion; a perfect fit is no evidence for it. The estimate therefore bounds "
         "each share without it too: a target whose lower bound is positive is established without it.",
-        "If you know which targets are possible, list them in interventions.targets.",
+        "If you know which targets are possible, list them in interventions.targets: intervals hold the "
+        "targets as found, and those of searched ones are too short.",
     ]
 
 

@@ -75,6 +75,13 @@ def estimate_targets(
         ``weight_lower`` and ``weight_upper``, bounds that do without excluded values. Group
         ``posterior``: replicates of ``target_weight``.
 
+    Notes
+    -----
+    Intervals hold the targets as found, and targets that are not there take a part of the others' shares, so
+    with targets searched for they are too short: in simulations of four variables with three values, 4 to 16
+    targets and as many base rows, 90% intervals held 75% of the true shares at 4,096 rows and 82% at 16,384,
+    and 88% where the targets were listed. List the possible targets if you know them.
+
     Raises
     ------
     RefusedError
