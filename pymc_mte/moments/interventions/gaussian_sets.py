@@ -161,9 +161,9 @@ def neighbours(data: LinearRows, mixture: LinearMixture) -> list[tuple[float, Li
     for k, node in np.argwhere(~mixture.touched):
         for value, spread in values[node]:
             start = _with_component(mixture, int(k), node, value, spread)
-            gain = at.component_gain(start)
-            if gain > CLEAR_GAIN:
-                out.append((gain - price - 0.5 * data.price, start))
+            more = at.component_gain(start)
+            if more > CLEAR_GAIN:
+                out.append((more - price - 0.5 * data.price, start))
     return out
 
 
