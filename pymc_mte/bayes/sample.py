@@ -105,7 +105,8 @@ def sample(
         weights. With interventions ``posterior``
         holds ``target_weight`` and the tables of a learnt base, and ``targets`` per target
         ``inclusion_probability`` (posterior probability of a share above 0.01) and ``identified``.
-        Where the data leave the excluded values open, the draws average over the plausible choices.
+        Where the data leave the excluded values open (in linear networks: the targets), the draws
+        average over the plausible choices.
         The attribute ``priors`` says every parameter's prior (JSON).
 
     Raises
