@@ -87,6 +87,8 @@ def check_interventions(model: "CausalModel") -> None:
     if stated.base is not None and stated.base_file is not None:
         raise ValueError("interventions: name either base (known parameters) or base_file, not both")
     if stated.targets is not None:
+        if not stated.targets:
+            raise ValueError("interventions.targets: list at least one target, or leave the key out for any")
         (touched_array if model.linear else target_array)(model, stated.targets, "interventions.targets")
     if model.truth is None:
         return

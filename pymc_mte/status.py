@@ -229,8 +229,8 @@ class Status(StrEnum):
         "ever forced, or the data cannot tell. Compare the targets under the other choice."
     )
     TARGETS_UNCLEAR = (
-        "Other targets fit almost as well as those reported. Intervals hold the targets as found, so here "
-        "they are too narrow. Collect more rows, or list the possible targets in interventions.targets."
+        "Other sets of targets explain the rows about as well. Shares and intervals are averaged over them; "
+        "see inclusion_probability. Collect more rows, or list the possible targets in interventions.targets."
     )
     RARE_BASE = (
         "The untouched network has values or parents' values that (almost) never occur, so targets "

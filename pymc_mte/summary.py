@@ -85,7 +85,8 @@ def moment_summary(
     -------
     pandas.DataFrame
         Columns value, se, lower, upper. For a mixture of interventions also ``selected`` (the data
-        speak for the target) and ``at_least``, ``at_most``: bounds that need no excluded values.
+        speak for the target) and ``at_least``, ``at_most``: bounds that need no excluded values; for a
+        linear network ``present``, the probability that the target is there.
 
     Raises
     ------
@@ -122,7 +123,9 @@ def _entries(tree: xr.DataTree, answer: xr.Dataset, name: str) -> list[tuple[str
 def _bounded(point: xr.Dataset, index: "pd.Index[str]") -> pd.DataFrame:
     """Whether each target is selected, and the bounds of its share without excluded values."""
     if "weight_lower" not in point:
-        return pd.DataFrame({"selected": point["selected"].values.astype(bool)}, index=index)
+        columns = {"selected": point["selected"].values.astype(bool)}
+        columns |= {"present": point["inclusion_probability"].values}
+        return pd.DataFrame(columns, index=index)
     bounds = point[["weight_lower", "weight_upper"]].reindex(candidate=point["target"].values)
     columns = {
         "selected": point["selected"].values.astype(bool),

@@ -107,8 +107,8 @@ def build_model(
     if model.unbuilt is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.unbuilt}")
     if model.interventions is not None:
-        if grid is not None:
-            raise ModelError("grid: a model with interventions takes none; leave it out")
+        if grid is not None or group is not None:
+            raise ModelError("grid and group: a model with interventions takes none; leave them out")
         build = build_linear if model.linear else build_targets
         return build(model, data, base=base, start=start, priors=priors)
     if base is not None or start is not None:

@@ -10,20 +10,22 @@ from numpy.typing import NDArray
 
 from pymc_mte.bayes.checks import convergence
 from pymc_mte.bayes.groups import MAX_POINTWISE, clean_stats, identification_dataset
-from pymc_mte.bayes.linear_targets import build_changes, starting_mixture, varying
+from pymc_mte.bayes.linear_targets import build_changes, starting_sets, varying
 from pymc_mte.bayes.priors import Prior
-from pymc_mte.bayes.target_draws import JITTER, SMALL_SHARE, Run
+from pymc_mte.bayes.target_draws import JITTER, SMALL_SHARE, Run, chosen
 from pymc_mte.data import data_notes, fingerprint
 from pymc_mte.identify.identification import identify
 from pymc_mte.model import Parameters
 from pymc_mte.moments.interventions.gaussian import LinearMixture, component_density
+from pymc_mte.moments.interventions.gaussian_average import align
 from pymc_mte.moments.interventions.linear import LinearNetwork
-from pymc_mte.moments.interventions.linear_estimate import value_name
+from pymc_mte.moments.interventions.linear_estimate import UNCLEAR, value_name
 from pymc_mte.moments.interventions.linear_rows import LinearProblem, linear_problem, network_parameters
 from pymc_mte.results import provenance
-from pymc_mte.status import dump_notes
+from pymc_mte.status import Note, Status, dump_notes
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 def sample_linear(
@@ -40,28 +42,41 @@ def sample_linear(
 ) -> xr.DataTree:
     """Sample shares, values and learnt equations over the targets of the estimate; see `pymc_mte.sample`.
 
-    The targets (which nodes are touched) are held as found, so draws carry no doubt about them: compare
-    posteriors over other lists in ``interventions.targets`` by `pymc_mte.loo`.
+    Every set of targets of a probability of at least 0.05 is sampled, four at most. A draw of the mixed
+    posterior comes from one of them, taken with its probability; targets that it lacks have no share.
     """
     problem = linear_problem(model, data, base)
-    mixture = starting_mixture(problem, start, seed)
+    sets = starting_sets(problem, start, seed)
+    touched, places = align([mixture for mixture, _ in sets])
     rng = np.random.default_rng(seed)
-    built = build_changes(problem, mixture, priors)
-    free = {rv.name for rv in built.free_RVs}
-    starts = [_start(problem, mixture, free, rng) for _ in range(chains)]
-    raw = run(built, starts, seed, options)
-    draws, stats = raw["posterior"].to_dataset(), raw["sample_stats"].to_dataset()
-    posterior = _named(problem, mixture, draws)
+    parts, stats = [], []
+    for number, (mixture, _) in enumerate(sets):
+        built = build_changes(problem, mixture, priors)
+        free = {rv.name for rv in built.free_RVs}
+        starts = [_start(problem, mixture, free, rng) for _ in range(chains)]
+        raw = run(built, starts, seed + number, options)
+        parts.append(_named(problem, mixture, raw["posterior"].to_dataset()))
+        stats.append(raw["sample_stats"].to_dataset())
+    posterior, choice = _mixed(problem, sets, (touched, places), parts, rng)
     found = identify(problem.model, problem.table, base=base)
-    notes = [*data_notes(problem.table), *convergence(problem.model, posterior, stats, 0.0), *found.notes]
-    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(stats)})
+    notes = data_notes(problem.table)
+    for part, stat in zip(parts, stats, strict=True):
+        notes += [n for n in convergence(problem.model, part, stat, 0.0) if n not in notes]
+    notes += found.notes
+    kept = chosen([clean_stats(stat) for stat in stats], choice)
+    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": kept})
     tree["posterior"].attrs |= {"kind": "mcmc"}
     weight = posterior["target_weight"]
+    present = (weight > SMALL_SHARE).mean(("chain", "draw"))
+    if ((present > UNCLEAR[0]) & (present < UNCLEAR[1])).any():
+        detail = f"{len(sets)} sets of targets, averaged; the best has {sets[0][1]:.0%}"
+        notes.append(Note(Status.TARGETS_UNCLEAR, "targets", detail))
     targets = xr.Dataset(
         {
-            "inclusion_probability": (weight > SMALL_SHARE).mean(("chain", "draw")),
-            "identified": ("target", np.ones(len(mixture.weight), dtype="int8")),
-            "touched": (("target", "variable"), mixture.touched[:, problem.back].astype("int8")),
+            "inclusion_probability": present,
+            "identified": ("target", np.ones(len(touched), dtype="int8")),
+            "touched": (("target", "variable"), touched[:, problem.back].astype("int8")),
+            "target_set": (("chain", "draw"), choice),
         },
         coords={"target": weight["target"].values, "variable": list(problem.model.variables)},
     )
@@ -69,7 +84,8 @@ def sample_linear(
     tree["observed_data"] = xr.DataTree(problem.table)
     tree["identification"] = xr.DataTree(identification_dataset(found))
     if weight.sizes["chain"] * weight.sizes["draw"] * len(problem.data.rows) <= MAX_POINTWISE:
-        tree["log_likelihood_pattern"] = xr.DataTree(_pointwise(problem, mixture, posterior))
+        union = replace(sets[0][0], touched=touched)
+        tree["log_likelihood_pattern"] = xr.DataTree(_pointwise(problem, union, posterior))
     if start is not None:
         tree["estimate"] = xr.DataTree(start["estimate"].to_dataset())
     tree.attrs = provenance(
@@ -79,6 +95,7 @@ def sample_linear(
         n=problem.data.n,
         fingerprint=fingerprint(problem.model, problem.table),
         tune=int(options["tune"]),
+        target_sets=len(sets),
         notes=dump_notes(notes),
     )
     return tree
@@ -129,6 +146,44 @@ def _named(problem: LinearProblem, mixture: LinearMixture, draws: xr.Dataset) ->
             out[name] = (("chain", "draw", *model.dims[name]), draws[name].values)
             coords |= {d: model.coords[d] for d in model.dims[name]}
     return xr.Dataset(out, coords)
+
+
+def _mixed(
+    problem: LinearProblem,
+    sets: list[tuple[LinearMixture, float]],
+    aligned: tuple[NDArray[np.bool_], list[list[int]]],
+    parts: list[xr.Dataset],
+    rng: np.random.Generator,
+) -> tuple[xr.Dataset, Ints]:
+    """Take every draw from one set; targets that it lacks have no share, and values from a set with them."""
+    touched, places = aligned
+    chance = np.array([p for _, p in sets])
+    shape = (parts[0].sizes["chain"], parts[0].sizes["draw"])
+    choice = rng.choice(len(parts), size=shape, p=chance).astype(np.int64)
+    if len(parts) == 1:
+        return parts[0], choice
+    along = [str(name) for name in parts[0].data_vars if "target" in parts[0][name].dims]
+    out = chosen([part.drop_dims("target") for part in parts], choice)
+    arrays = {n: np.zeros((*shape, len(touched), *parts[0][n].shape[3:])) for n in along}
+    for target in range(len(touched)):
+        have = [s for s, place in enumerate(places) if target in place]
+        other = rng.choice(have, size=shape, p=chance[have] / chance[have].sum())
+        here = np.isin(choice, have)
+        for s in have:
+            k, mine = places[s].index(target), np.where(here, choice, other) == s
+            for name in along:
+                arrays[name][mine, target] = parts[s][name].values[mine][:, k]
+        arrays["target_weight"][~here, target] = 0.0
+    values = np.zeros(touched.shape)
+    if (name := value_name(problem.model)) in arrays:
+        values = arrays[name].mean(axis=(0, 1))[:, np.argsort(problem.back)]
+    coords: dict[str, Any] = {
+        "target": problem.labels(touched, values),
+        "variable": list(problem.model.variables),
+    }
+    coords |= {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
+    lead = ("chain", "draw", "target", "variable")
+    return out.assign({n: (lead[: a.ndim], a) for n, a in arrays.items()}).assign_coords(coords), choice
 
 
 def _pointwise(problem: LinearProblem, mixture: LinearMixture, posterior: xr.Dataset) -> xr.Dataset:

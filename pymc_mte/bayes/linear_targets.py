@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.mixture import unbatch
@@ -13,35 +14,50 @@ from pymc_mte.bayes.priors import LogRatio, Prior, Tensor, add_parameter, merge_
 from pymc_mte.bayes.targets import CONCENTRATION, concentration
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
-from pymc_mte.moments.interventions.gaussian import NARROWEST, LinearMixture, refit
-from pymc_mte.moments.interventions.gaussian_search import in_order, unmix_linear, unmix_listed
-from pymc_mte.moments.interventions.linear_estimate import value_name
+from pymc_mte.moments.interventions.gaussian import LinearMixture, refit
+from pymc_mte.moments.interventions.linear_estimate import target_sets, value_name
 from pymc_mte.moments.interventions.linear_rows import LinearProblem, linear_problem
 
 Array = NDArray[np.float64]
 
+
 WIDTH = 2.5
 """Prior sd of shifts and coefficients, in error sds (per sd of the parent); see `pymc_mte.bayes.priors`."""
 
+SAMPLED, LEAST = 4, 0.05
+"""Most sets of targets that are sampled, and the smallest probability of one."""
 
-def starting_mixture(problem: LinearProblem, start: Any, seed: int) -> LinearMixture:
-    """Targets and values to begin with: those of an answer of `estimate`, else found anew."""
-    rng = np.random.default_rng(seed)
-    if start is None and problem.candidates is not None:
-        return in_order(unmix_listed(problem.data, problem.network, problem.candidates, rng))
+
+def starting_sets(problem: LinearProblem, start: Any, seed: int) -> list[tuple[LinearMixture, float]]:
+    """Return sets of targets with their probabilities: those of an answer of `estimate`, else found anew."""
     if start is None:
-        return unmix_linear(problem.data, problem.network, rng)
-    if "touched" not in start["estimate"]:
+        found = [(one.mixture, one.probability) for one in target_sets(problem, np.random.default_rng(seed))]
+    elif _answers(start["estimate"].to_dataset(), problem):
+        point = start["estimate"].to_dataset().sel(variable=list(problem.order))
+        pairs = zip(point["included"].values.astype(bool), point["set_probability"].values, strict=True)
+        found = [(_stated(problem, point.isel(target=np.flatnonzero(has))), float(p)) for has, p in pairs]
+    else:
         raise ModelError("start: this result holds no targets; pass an answer of `estimate` for this model")
-    point = start["estimate"].to_dataset().sel(variable=list(problem.order))
+    likely = [(mixture, p) for mixture, p in found[:SAMPLED] if p >= LEAST]
+    total = sum(p for _, p in likely)
+    return [(mixture, p / total) for mixture, p in likely]
+
+
+def _answers(point: xr.Dataset, problem: LinearProblem) -> bool:
+    return "included" in point and set(point["variable"].values) == set(problem.order)
+
+
+def _stated(problem: LinearProblem, point: xr.Dataset) -> LinearMixture:
+    """Fit the targets of one set, from their values in an answer."""
     touched = point["touched"].values.astype(bool)
     spread = point["spread"].values if "spread" in point else np.ones(touched.shape)
+    weight = np.maximum(point["target_weight"].values, 1e-3)
     mixture = LinearMixture(
         network=problem.network,
-        weight=point["target_weight"].values,
+        weight=weight / weight.sum(),
         touched=touched,
         value=point[value_name(problem.model)].values,
-        spread=np.where(touched, np.maximum(spread, NARROWEST * problem.network.sd), 1.0),
+        spread=np.where(touched, np.maximum(spread, problem.network.narrowest), 1.0),
     )
     return refit(problem.data, mixture)
 
@@ -54,9 +70,9 @@ def build_linear(
     start: Any = None,
     priors: Mapping[str, Prior] | None = None,
 ) -> pm.Model:
-    """Build the model of shares and values for the targets found; see `pymc_mte.build_model`."""
+    """Build the model of shares and values for the most probable targets; see `pymc_mte.build_model`."""
     problem = linear_problem(model, data, base)
-    return build_changes(problem, starting_mixture(problem, start, 0), priors)
+    return build_changes(problem, starting_sets(problem, start, 0)[0][0], priors)
 
 
 def build_changes(
@@ -137,7 +153,7 @@ def _changes(problem: LinearProblem, mixture: LinearMixture) -> tuple[Tensor, Te
 
 def varying(problem: LinearProblem, mixture: LinearMixture) -> NDArray[np.bool_]:
     """Which forced values vary: a constant has no spread to learn."""
-    wide = mixture.spread > 2 * NARROWEST * problem.network.sd
+    wide = mixture.spread > 2 * problem.network.narrowest
     return mixture.touched & wide & (problem.data.kind == "do")
 
 

@@ -107,7 +107,8 @@ def sample(
         weights. With interventions ``posterior``
         holds ``target_weight`` and the tables of a learnt base, and ``targets`` per target
         ``inclusion_probability`` (posterior probability of a share above 0.01) and ``identified``.
-        Where the data leave the excluded values open, the draws average over the plausible choices.
+        Where the data leave the excluded values open (in linear networks: the targets), the draws
+        average over the plausible choices.
         The attribute ``priors`` says every parameter's prior (JSON).
 
     Raises
@@ -122,6 +123,10 @@ def sample(
     if model.interventions is not None:
         if store is not None:
             raise ModelError("store: a mixture of interventions is sampled in short runs; leave it out")
+        if grid is not None or group is not None or measurement_first:
+            raise ModelError(
+                "grid, group and measurement_first are not for a mixture of interventions; leave them out"
+            )
         mixture: dict[str, Any] = {"base": base, "start": start, "run": SAMPLERS[sampler], "chains": chains}
         draw = sample_linear if model.linear else sample_targets
         return draw(model, data, priors=priors, seed=random_seed, options=options, **mixture)

@@ -18,6 +18,9 @@ from pymc_mte.identify.identification import identify
 from pymc_mte.identify.targets import separation
 from pymc_mte.model import Parameters
 from pymc_mte.moments.interventions.evidence import fit_support
+from pymc_mte.moments.interventions.exclusions import unclear_nodes
+from pymc_mte.moments.interventions.levels import climb
+from pymc_mte.moments.interventions.methods import smallest_weight
 from pymc_mte.moments.interventions.network import components
 from pymc_mte.moments.interventions.rows import TargetProblem, target_problem
 from pymc_mte.results import provenance
@@ -72,8 +75,10 @@ def sample_targets(
     if len(sets) > 1:
         detail = f"{len(sets)} choices of excluded values, averaged; the best has {sets[0][1]:.0%}"
         notes.append(Note(Status.EXCLUSION_UNCLEAR, "targets", detail))
+    notes += _untried(problem)
     notes += [note for note in found.notes if note not in notes]
-    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": clean_stats(stats[0])})
+    kept = chosen([clean_stats(stat) for stat in stats], choice)
+    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": kept})
     tree["posterior"].attrs |= {"kind": "mcmc"}
     tree["targets"] = xr.DataTree(_targets(problem, every, posterior, choice))
     tree["observed_data"] = xr.DataTree(problem.table)
@@ -93,6 +98,17 @@ def sample_targets(
         notes=dump_notes(notes),
     )
     return tree
+
+
+def _untried(problem: TargetProblem) -> list[Note]:
+    """Say which unclear excluded values the draws do not average over."""
+    if problem.candidates is not None:
+        return []
+    smallest = smallest_weight(problem.counts)
+    best = climb(problem.network, problem.rows, problem.counts, smallest)
+    left = unclear_nodes(problem.network, best)[1]
+    detail = "too many are unclear: draws take the value found and no other"
+    return [Note(Status.EXCLUSION_UNCLEAR, problem.order[node], detail) for node in left]
 
 
 def _pointwise(problem: TargetProblem, every: Ints, posterior: xr.Dataset) -> xr.Dataset:
@@ -139,9 +155,16 @@ def _mixed(chance: list[float], parts: list[xr.Dataset], rng: np.random.Generato
     choice = rng.choice(len(parts), size=shape, p=np.array(chance) / sum(chance)).astype(np.int64)
     if len(parts) == 1:
         return parts[0], choice
-    aligned = xr.align(*parts, join="outer", fill_value=0.0)
+    return chosen(list(xr.align(*parts, join="outer", fill_value=0.0)), choice), choice
+
+
+def chosen(parts: list[xr.Dataset], choice: Ints) -> xr.Dataset:
+    """Take every draw from the part that was chosen for it, of what all parts have."""
+    common = [name for name in parts[0].data_vars if all(name in part for part in parts)]
+    if not common:
+        return xr.Dataset()
     picked = xr.DataArray(choice, dims=("chain", "draw"))
-    return xr.concat(aligned, "part").isel(part=picked), choice
+    return xr.concat([part[common] for part in parts], "part", join="override").isel(part=picked)
 
 
 def _union(sets: list[Ints], problem: TargetProblem) -> Ints:

@@ -53,13 +53,15 @@ def candidate_sets(problem: TargetProblem, start: Any = None) -> list[tuple[Ints
         problem.network, problem.rows, problem.counts, smallest_weight(problem.counts)
     )
     sets = [(choice.support.targets, choice.probability) for choice in found]
-    if start is not None and len(sets) == 1:
-        if "forced" not in start["estimate"]:
+    if start is not None:
+        point = start["estimate"].to_dataset()
+        if "forced" not in point or set(point["variable"].values) != set(problem.order):
             raise ModelError(
                 "start: this result holds no targets; pass an answer of `estimate` for this model"
             )
-        forced = start["estimate"].to_dataset()["forced"].sel(variable=list(problem.order))
-        sets = [(np.asarray(forced.values, dtype=np.int64), 1.0)]
+        if len(sets) == 1:
+            forced = point["forced"].sel(variable=list(problem.order))
+            sets = [(np.asarray(forced.values, dtype=np.int64), 1.0)]
     return [(_with_untouched(targets), probability) for targets, probability in sets]
 
 

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.identify.findings import Findings
 from pymc_mte.model import CausalModel
-from pymc_mte.moments.interventions.checks import smallest_base
-from pymc_mte.moments.interventions.estimate import RARE_ROWS
+from pymc_mte.moments.interventions.checks import RARE_ROWS, smallest_base
 from pymc_mte.moments.interventions.network import Network, components
 from pymc_mte.moments.interventions.rows import TargetProblem, known_network, listed_targets
 from pymc_mte.status import Note, Status
@@ -106,7 +105,8 @@ def _without_candidates(model: CausalModel, found: Findings) -> list[str]:
         "from the data. With it, and a base in which everything occurs, targets and shares are decided.",
         "No data can confirm exclusion; a perfect fit is no evidence for it. The estimate therefore bounds "
         "each share without it too: a target whose lower bound is positive is established without it.",
-        "If you know which targets are possible, list them in interventions.targets.",
+        "If you know which targets are possible, list them in interventions.targets: intervals hold the "
+        "targets as found, and those of searched ones are too short.",
     ]
 
 

@@ -105,6 +105,7 @@ def test_estimate_reads_back_the_truth_with_a_learnt_base(tmp_path):
     table = moment_summary(found)
     assert table.index[0] == "target_weight[{}]"
     assert table["selected"].all()
+    assert (table["present"] > 0.9).all()
     assert not load_notes(found.attrs["notes"])
     back = load(save(found, tmp_path / "found.nc"))
     assert back["estimate"]["shift"].equals(found["estimate"]["shift"])
@@ -149,3 +150,42 @@ def test_refusals_of_data():
         estimate(bare, rows, base=rows.isel(row=slice(10)))
     with pytest.raises(ModelError, match="auto or polished"):
         estimate(model, rows, method="lifting")
+    with pytest.raises(DataError, match="'b' of the base rows is constant or an exact function"):
+        estimate(bare, rows, base=rows.assign(b=("row", np.zeros(50))))
+    with pytest.raises(DataError, match="'b' of the base rows is constant or an exact function"):
+        estimate(bare, rows, base=rows.assign(b=("row", 2.0 * rows["a"].values)))
+    summed = CausalModel.from_toml(model.to_toml() + '\n[data]\nmissing = "sum"\n')
+    holes = rows.assign(e=("row", np.where(np.arange(50) < 5, np.nan, rows["e"].values)))
+    with pytest.raises(DataError, match="not summed out of a mixture"):
+        estimate(summed, holes)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("kind", ["shift", "do"])
+def test_a_few_rows_have_an_answer(kind, n):
+    model = load_model("gallery:linear_shifts")
+    other = CausalModel.from_toml(model.to_toml().replace('kind = "shift"', f'kind = "{kind}"'))
+    point = estimate(other, simulate(model, n, rng=1), n_boot=4)["estimate"]
+    assert float(point["target_weight"].sum()) == pytest.approx(1.0)
+
+
+def test_near_ties_are_averaged(tmp_path):
+    """Few rows of overlapping components: several sets, and shares over all of them."""
+    model = load_model("gallery:linear_shifts")
+    found = estimate(model, simulate(model, 300, rng=3), n_boot=100, rng=0)
+    point = found["estimate"].to_dataset()
+    assert point.sizes["target_set"] > 1
+    assert float(point["set_probability"].sum()) == pytest.approx(1.0)
+    assert float(point["target_weight"].sum()) == pytest.approx(1.0)
+    chance = (point["included"] * point["set_probability"]).sum("target_set")
+    assert point["inclusion_probability"].values == pytest.approx(chance.values)
+    best = point["included"].values[0].astype(bool)
+    assert (point["selected_weight"].values[~best] == 0).all()
+    assert not point["selected"].values[~best].any()
+    assert (point["log_evidence"].values[~best] <= 0).all()
+    drawn = found["posterior"]["target_weight"].values.reshape(100, -1)
+    assert drawn.sum(axis=1) == pytest.approx(1.0)
+    absent = (drawn == 0).mean(axis=0)
+    assert absent == pytest.approx(1 - chance.values, abs=0.25)  # 4.5 standard errors of 100 draws
+    assert "TARGETS_UNCLEAR" in {note.status.name for note in load_notes(found.attrs["notes"])}
+    assert load(save(found, tmp_path / "a.nc"))["estimate"]["included"].equals(point["included"])

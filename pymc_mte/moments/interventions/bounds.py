@@ -1,5 +1,7 @@
 """What the data say about every target's share without any excluded values: linear programming."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, sparse, stats
@@ -12,6 +14,9 @@ Ints = NDArray[np.int64]
 
 MAX_TARGETS = 4096
 """Largest number of targets for which bounds over all of them are computed."""
+
+MAX_CELLS = 4096
+"""Largest number of cells that are all bounded; beyond, the cells that were seen."""
 
 ROUNDING = 1e-9
 
@@ -29,7 +34,8 @@ def share_bounds(
     Parameters
     ----------
     network : Network
-        The untouched network, taken as known.
+        The untouched network. Where it was learnt, its table entries may be anywhere in simultaneous
+        intervals too.
     rows : ndarray of int, shape (patterns, nodes)
         The mixture's rows, nodes in topological order.
     counts : ndarray of shape (patterns,)
@@ -40,7 +46,7 @@ def share_bounds(
     candidates : ndarray of int, shape (candidates, nodes), optional
         All targets that are possible; every target by default.
     level : float
-        Probability that all cell intervals hold.
+        Probability that all intervals hold.
 
     Returns
     -------
@@ -62,10 +68,13 @@ def share_bounds(
         if np.prod([float(size + 1) for size in sizes]) > MAX_TARGETS:
             return np.full((len(wanted), 2), np.nan)
         candidates = admissible(sizes)
-    cells, low, high = _cell_intervals(sizes, rows, counts, level)
-    matrix = components(network, cells, candidates)
+    learnt = network.base_counts is not None
+    tail = (1 - level) / (2 if learnt and is_sample(counts) else 1)
+    cells, low, high = _cell_intervals(sizes, rows, counts, tail)
+    least, most = _table_limits(network, tail) if learnt else (network, network)
     place = {tuple(target): i for i, target in enumerate(candidates.tolist())}
-    both = sparse.vstack([matrix, -matrix], format="csc")
+    under, over = components(least, cells, candidates), components(most, cells, candidates)
+    both = sparse.vstack([under, -over], format="csc")
     limits = np.concatenate([high, -low])
     out = np.full((len(wanted), 2), np.nan)
     for row, target in enumerate(wanted.tolist()):
@@ -83,17 +92,36 @@ def share_bounds(
 
 
 def _cell_intervals(
-    sizes: tuple[int, ...], rows: Ints, counts: Array, level: float
+    sizes: tuple[int, ...], rows: Ints, counts: Array, error: float
 ) -> tuple[Ints, Array, Array]:
-    """Every cell with simultaneous exact intervals of its probability (Bonferroni)."""
-    cells = np.indices(sizes).reshape(len(sizes), -1).T
-    seen = np.zeros(len(cells))
-    np.add.at(seen, np.ravel_multi_index(tuple(rows.T), sizes), counts)
-    total = seen.sum()
+    """Cells with simultaneous intervals of their probability: all cells, or the seen ones of a large table.
+
+    Leaving out cells that were not seen widens the bounds.
+    """
+    number = float(np.prod([float(size) for size in sizes]))
+    cells, seen = rows, counts
+    if number <= MAX_CELLS:
+        cells = np.indices(sizes).reshape(len(sizes), -1).T
+        seen = np.zeros(len(cells))
+        np.add.at(seen, np.ravel_multi_index(tuple(rows.T), sizes), counts)
     if not is_sample(counts):
-        share = seen / total
+        share = seen / seen.sum()
         return cells, share - ROUNDING, share + ROUNDING
-    tail = (1 - level) / (2 * len(cells))
-    low = np.where(seen > 0, stats.beta.ppf(tail, np.maximum(seen, 1), total - seen + 1), 0.0)
-    high = np.where(seen < total, stats.beta.isf(tail, seen + 1, np.maximum(total - seen, 1)), 1.0)
-    return cells, low, high
+    return cells, *_limits(seen, np.asarray(seen.sum()), error / number)
+
+
+def _table_limits(network: Network, error: float) -> tuple[Network, Network]:
+    """Smallest and largest probabilities that the base rows leave to every table entry, all at once."""
+    assert network.base_counts is not None
+    tests = sum(seen.size // (2 if seen.shape[-1] == 2 else 1) for seen in network.base_counts)
+    pairs = [_limits(seen, seen.sum(axis=-1, keepdims=True), error / tests) for seen in network.base_counts]
+    least, most = (tuple(pair[side] for pair in pairs) for side in (0, 1))
+    return replace(network, tables=least), replace(network, tables=most)
+
+
+def _limits(seen: Array, total: Array, error: float) -> tuple[Array, Array]:
+    """Exact intervals of probabilities (Clopper and Pearson), each missing with this probability at most."""
+    rest = total - seen
+    low = np.where(seen > 0, stats.beta.ppf(error / 2, np.maximum(seen, 1), rest + 1), 0.0)
+    high = np.where(rest > 0, stats.beta.isf(error / 2, seen + 1, np.maximum(rest, 1)), 1.0)
+    return low, high

@@ -7,10 +7,13 @@ from numpy.typing import NDArray
 from scipy import sparse, special, stats
 
 from pymc_mte.moments.interventions.evidence import Support, left_alone
-from pymc_mte.moments.interventions.network import Network, table_counts
+from pymc_mte.moments.interventions.network import Network, normalise, table_counts
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+RARE_ROWS = 5.0
+"""Fewer base rows for some values of a variable's parents are called rare."""
 
 LEAST_ROWS = 10.0
 """Cells of a table are tested where at least this many rows are expected in them and beside them."""
@@ -97,16 +100,18 @@ def _surprise(seen: Array, n: Array, p: Array) -> Array:
 
 
 def smallest_base(network: Network) -> tuple[int, float, float]:
-    """Node with the rarest table row, the smallest table entry, and the fewest base rows of a parent set.
+    """Rarest node, smallest share of a value given its parents, fewest base rows for given parents.
 
-    The last is infinite where the network is known.
+    Shares of the base rows as they are, without a prior. The number of rows is infinite where the network
+    is known. The node is the one with the fewest rows or, where those are enough, the smallest share.
     """
-    entry = min(float(table.min()) for table in network.tables)
     if network.base_counts is None:
-        node = int(np.argmin([table.min() for table in network.tables]))
-        return node, entry, np.inf
+        entries = [float(table.min()) for table in network.tables]
+        return int(np.argmin(entries)), min(entries), np.inf
+    entries = [float(normalise(seen).min()) for seen in network.base_counts]
     fewest = [float(seen.sum(axis=-1).min()) for seen in network.base_counts]
-    return int(np.argmin(fewest)), entry, min(fewest)
+    node = int(np.argmin(fewest if min(fewest) < RARE_ROWS else entries))
+    return node, min(entries), min(fewest)
 
 
 def separable(matrix: sparse.csc_array) -> bool:

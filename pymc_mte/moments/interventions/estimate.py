@@ -11,7 +11,7 @@ from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import robust_se
 from pymc_mte.moments.interventions.bounds import share_bounds
-from pymc_mte.moments.interventions.checks import separable, smallest_base, total_variation
+from pymc_mte.moments.interventions.checks import RARE_ROWS, separable, smallest_base, total_variation
 from pymc_mte.moments.interventions.evidence import fit_support
 from pymc_mte.moments.interventions.exact import MAX_CELLS, admissible
 from pymc_mte.moments.interventions.exclusions import CLEAR_GAP
@@ -28,9 +28,6 @@ METHODS = ("polished", "lifting", "exact")
 
 ALL_BOUNDED = 128
 """Every conceivable target gets bounds if there are no more; else the ones that were found."""
-
-RARE_ROWS = 5.0
-"""Fewer base rows for some values of a variable's parents are called rare."""
 
 FALSE_ALARMS = 0.05
 """Stated rate of false alarms of the check of mechanisms."""
@@ -78,6 +75,13 @@ def estimate_targets(
         ``weight_lower`` and ``weight_upper``, bounds that do without excluded values. Group
         ``posterior``: replicates of ``target_weight``.
 
+    Notes
+    -----
+    Intervals hold the targets as found, and targets that are not there take a part of the others' shares, so
+    with targets searched for they are too short: in simulations of four variables with three values, 4 to 16
+    targets and as many base rows, 90% intervals held 75% of the true shares at 4,096 rows and 82% at 16,384,
+    and 88% where the targets were listed. List the possible targets if you know them.
+
     Raises
     ------
     RefusedError
@@ -101,13 +105,18 @@ def estimate_targets(
             f"method 'exact' tries every choice of excluded values and takes networks of at most {MAX_CELLS} "
             f"configurations; this one has {model.n_cells}. Use method='polished'"
         )
+    if chosen == "lifting" and min(float(table.min()) for table in network.tables) <= 0:
+        raise RefusedError(
+            "method 'lifting' divides by the probabilities of the untouched network, and some are 0. "
+            "Use method='polished'"
+        )
     answer = unmix(network, rows, counts, chosen, candidates=problem.candidates)
     notes = data_notes(problem.table)
     if n_boot and not is_sample(counts):
         n_boot = 0
         notes.append(Note(Status.SHARES_ONLY, "count"))
     generator = np.random.default_rng(rng)
-    draws = _replicates(answer, network, rows, counts, problem.base, chosen, n_boot, generator)
+    draws = weight_replicates(answer, network, rows, counts, problem.base, chosen, n_boot, generator)
     point = _label(problem, answer, draws)
     point = point.assign(_bounds(problem, answer))
     notes += _notes(problem, answer, point)
@@ -128,7 +137,7 @@ def _resample(counts: Array, rng: np.random.Generator) -> Array:
     return rng.multinomial(round(counts.sum()), counts / counts.sum()).astype(float)
 
 
-def _replicates(
+def weight_replicates(
     answer: Answer,
     network: Network,
     rows: Ints,

@@ -92,6 +92,14 @@ def fit_support(
     )
 
 
+def base_log_likelihood(network: Network) -> float:
+    """Log-likelihood of the base rows, with the prior of their tables; 0 where the network is known."""
+    if network.base_counts is None:
+        return 0.0
+    pairs = zip(network.base_counts, network.tables, strict=True)
+    return float(sum(((seen + PSEUDO) * np.log(table)).sum() for seen, table in pairs))
+
+
 def left_alone(targets: Ints, matrix: sparse.csc_array, weight: Array) -> Array:
     """Probability that each node was left alone, given each row: (rows, nodes)."""
     joint = matrix.tocsr() @ ((targets == UNTOUCHED) * weight[:, None])

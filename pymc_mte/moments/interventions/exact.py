@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.moments.interventions.levels import Found
 from pymc_mte.moments.interventions.network import UNTOUCHED, Network, components
-from pymc_mte.moments.interventions.weights import fit_weights
+from pymc_mte.moments.interventions.weights import fit_weights, large
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -58,6 +58,6 @@ def enumerate_exclusions(
     other = np.array(choices) != np.array(top)
     gap = tuple(float(levels.max() - levels[other[:, node]].max()) for node in range(len(sizes)))
     targets, weight = best
-    big = weight > smallest
+    big = large(weight, smallest)
     found = Found(targets=targets[big], weight=weight[big] / weight[big].sum(), excluded=top, gap=gap)
     return found, int((levels >= levels.max() - SAME).sum())

@@ -6,9 +6,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from pymc_mte.moments.interventions.evidence import Support, fit_support
-from pymc_mte.moments.interventions.levels import climb
+from pymc_mte.moments.interventions.evidence import Support, base_log_likelihood, fit_support
+from pymc_mte.moments.interventions.levels import Found, climb
 from pymc_mte.moments.interventions.network import UNTOUCHED, Network
+from pymc_mte.moments.interventions.weights import large
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -16,7 +17,7 @@ Ints = NDArray[np.int64]
 CLEAR_GAP = 3.0
 """Another excluded value is ruled out if it fits worse by this many nats."""
 
-MAX_CHOICES = 16
+MAX_CHOICES = 32
 """Most choices of excluded values that are fitted; the clearest nodes keep theirs."""
 
 SMALLEST_CHANCE = 0.02
@@ -40,6 +41,20 @@ class Choice:
     excluded: tuple[int, ...]
     support: Support
     probability: float
+
+
+def unclear_nodes(network: Network, found: Found) -> tuple[list[int], list[int]]:
+    """Nodes that are forced and whose excluded value is unclear: those that are tried, and the rest.
+
+    Only so many choices are tried; the least clear nodes come first.
+    """
+    gap = np.array(found.gap)
+    forced = (found.targets != UNTOUCHED).any(axis=0)
+    unclear = [int(i) for i in np.argsort(gap) if forced[i] and gap[i] < CLEAR_GAP]
+    kept = len(unclear)
+    while np.prod([float(network.sizes[i]) for i in unclear[:kept]]) > MAX_CHOICES:
+        kept -= 1
+    return unclear[:kept], unclear[kept:]
 
 
 def plausible_choices(network: Network, rows: Ints, counts: Array, smallest: float) -> list[Choice]:
@@ -66,20 +81,17 @@ def plausible_choices(network: Network, rows: Ints, counts: Array, smallest: flo
         The most probable one first; usually one.
     """
     best = climb(network, rows, counts, smallest)
-    gap = np.array(best.gap)
-    forced = (best.targets != UNTOUCHED).any(axis=0)
-    unclear = [int(i) for i in np.argsort(gap) if forced[i] and gap[i] < CLEAR_GAP]
-    while np.prod([float(network.sizes[i]) for i in unclear]) > MAX_CHOICES:
-        unclear.pop()
+    unclear, _ = unclear_nodes(network, best)
     found: dict[bytes, tuple[float, tuple[int, ...], Support]] = {}
     for values in product(*(range(network.sizes[i]) for i in unclear)):
         fixed = dict(zip(unclear, values, strict=True))
         tried = climb(network, rows, counts, smallest, fixed=fixed)
         support = fit_support(network, rows, counts, tried.targets)
-        keep = support.weight > smallest
+        keep = large(support.weight, smallest)
         support = support if keep.all() else support.only(keep, counts)
         key = support.targets[np.lexsort(support.targets.T)].tobytes()
-        level = support.log_likelihood - 0.5 * len(support.targets) * np.log(counts.sum())
+        level = support.log_likelihood + base_log_likelihood(support.network)
+        level -= 0.5 * len(support.targets) * np.log(counts.sum())
         if key not in found or level > found[key][0]:
             found[key] = (level, tried.excluded, support)
     ranked = sorted(found.values(), key=lambda entry: -entry[0])

@@ -16,10 +16,6 @@ Kind = Literal["shift", "do"]
 MAX_STEPS, TOLERANCE = 500, 1e-4
 """EM stops after this many steps, or when a step gains fewer nats."""
 
-NARROWEST = 1e-3
-"""Smallest standard deviation of a forced value, in error standard deviations of its node: a value
-that never varies has no density."""
-
 DEAD = 2.0
 """A component of fewer rows is held at its values."""
 
@@ -104,8 +100,6 @@ class LinearMixture:
         Standard deviation of forced values, in the node's units; unused by shifts.
     log_likelihood : float
         Of mixture and untouched rows, in nats.
-    gap : float
-        By how many nats (half of BIC) the best other targets that the search met fit worse.
     """
 
     network: LinearNetwork
@@ -114,7 +108,6 @@ class LinearMixture:
     value: Array
     spread: Array
     log_likelihood: float = -np.inf
-    gap: float = np.inf
 
     def n_parameters(self, kind: Kind) -> int:
         """Free parameters of the components; those of the equations are the same in all mixtures."""
@@ -216,7 +209,7 @@ def _forced(mixture: LinearMixture, mean: Array, spread: Array) -> LinearMixture
     return replace(
         mixture,
         value=np.where(touched, mean, 0.0),
-        spread=np.where(touched, np.maximum(spread, NARROWEST * mixture.network.sd), 1.0),
+        spread=np.where(touched, np.maximum(spread, mixture.network.narrowest), 1.0),
     )
 
 
@@ -292,7 +285,7 @@ def _from_vector(mixture: LinearMixture, vector: Array) -> LinearMixture:
     value[mixture.touched] = parts[1]
     sd = np.exp(parts[4])
     spread[mixture.touched] = np.exp(parts[2])
-    spread = np.where(mixture.touched, np.maximum(spread, NARROWEST * sd), 1.0)
+    spread = np.where(mixture.touched, np.maximum(spread, network.narrowest), 1.0)
     learnt = replace(network, intercept=parts[3], coefficient=coefficient, sd=sd)
     return replace(mixture, network=learnt, weight=weight / weight.sum(), value=value, spread=spread)
 

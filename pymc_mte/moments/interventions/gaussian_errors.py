@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pymc_mte.moments.interventions.gaussian import NARROWEST, LinearMixture, LinearRows, memberships
+from pymc_mte.moments.interventions.gaussian import LinearMixture, LinearRows, memberships
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def scores(data: LinearRows, mixture: LinearMixture) -> Array:
         away = [(data.rows[:, i] - mixture.value[k, i]) / mixture.spread[k, i] for k, i in places]
         pairs = list(zip(places, away, strict=True))
         columns += [(member[:, k] * a / mixture.spread[k, i])[:, None] for (k, i), a in pairs]
-        free = mixture.spread > (1 + 1e-6) * NARROWEST * network.sd  # a spread at its floor is no parameter
+        free = spreads_free(mixture)
         columns += [(member[:, k] * (a**2 - 1))[:, None] for (k, i), a in pairs if free[k, i]]
         squares = member @ ~mixture.touched * (z**2 - 1)
     if data.base is not None:
@@ -53,6 +53,11 @@ def scores(data: LinearRows, mixture: LinearMixture) -> Array:
             design = np.column_stack([np.ones(len(z)), data.rows[:, list(above)]])
             columns += [design * (left[:, i] / network.sd[i])[:, None], squares[:, i : i + 1]]
     return np.column_stack(columns)
+
+
+def spreads_free(mixture: LinearMixture) -> NDArray[np.bool_]:
+    """Which forced values have a spread to learn: at its floor it is no parameter."""
+    return np.asarray(mixture.touched & (mixture.spread > (1 + 1e-6) * mixture.network.narrowest))
 
 
 def left_over(data: LinearRows, mixture: LinearMixture) -> Array:

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymc_mte.moments.interventions.gaussian import (
-    NARROWEST,
     LinearMixture,
     LinearRows,
     component_density,
@@ -15,7 +14,7 @@ from pymc_mte.moments.interventions.gaussian import (
     memberships,
     refit,
 )
-from pymc_mte.moments.interventions.linear import LinearNetwork
+from pymc_mte.moments.interventions.linear import NARROWEST, LinearNetwork
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -34,8 +33,8 @@ TRIED = 3
 
 MAX_ROUNDS = 20
 
-CLEARLY, SAME = 0.1, 0.3
-"""A smaller fall of BIC is the optimiser's; fits that differ by less have the same targets."""
+CLEARLY = 0.1
+"""A smaller fall of BIC is the optimiser's."""
 
 ROUGH = (60, 0.02)
 """Steps and tolerance in nats while mixtures are only compared."""
@@ -67,22 +66,18 @@ def unmix_linear(
         In descending order of weight.
     """
     best = _improve(data, refit(data, untouched(network), *ROUGH))
-    last, best_here, met = 1, best, [best.criterion(data)]
+    last, best_here = 1, best
     for size in range(2, max_components + 1):
         some = replace(data.some(START_ROWS, rng), base=None)  # equations as learnt, for the starts
         tried = [_start(some, network, best_here, size, number, rng) for number in range(STARTS)]
         tried.sort(key=lambda found: found.criterion(some))
         here = [_improve(data, refit(data, found, *ROUGH)) for found in tried[:FINALISTS]]
         best_here = min(here, key=lambda found: found.criterion(data))
-        met += [found.criterion(data) for found in here]
         if best_here.criterion(data) < best.criterion(data) - CLEARLY:
             best, last = best_here, len(best_here.weight)
         elif size - last >= PATIENCE:
             break
-    best = refit(data, best)
-    met += [refit(data, changed, *ROUGH).criterion(data) for changed in changes(data, best)]
-    others = [level - best.criterion(data) for level in met if level > best.criterion(data) + SAME]
-    return in_order(replace(best, gap=0.5 * min(others, default=np.inf)))
+    return in_order(refit(data, best))
 
 
 def unmix_listed(
@@ -209,13 +204,13 @@ def _settle(data: LinearRows, mixture: LinearMixture, member: Array) -> LinearMi
     for step in range(START_STEPS):
         price = each * min(1.0, (step + 1) / (START_STEPS / 2))
         mixture = replace(mixture, touched=gains(data, mixture, member) > price)
-        mixture = _tidy(maximise(data, mixture, member))
+        mixture = tidy(maximise(data, mixture, member))
         member, value = memberships(data, mixture)
     return replace(mixture, log_likelihood=value)
 
 
-def _tidy(mixture: LinearMixture) -> LinearMixture:
-    """Join the components that touch nothing."""
+def tidy(mixture: LinearMixture) -> LinearMixture:
+    """Join the components that touch nothing: they are one."""
     plain = np.flatnonzero(~mixture.touched.any(axis=1))
     if len(plain) < 2:
         return mixture
@@ -248,15 +243,16 @@ def changes(data: LinearRows, mixture: LinearMixture) -> Iterator[LinearMixture]
     strong = np.where(mixture.touched, -np.inf, gain)
     for place in np.argsort(weak, axis=None)[:TRIED]:
         if np.isfinite(weak.flat[place]) and weak.flat[place] < 6 * each:
-            yield _tidy(maximise(data, _flipped(mixture, int(place)), member))
+            yield tidy(maximise(data, flipped(mixture, int(place)), member))
     for place in np.argsort(-strong, axis=None)[:TRIED]:
         if strong.flat[place] > each:
-            yield maximise(data, _flipped(mixture, int(place)), member)
+            yield maximise(data, flipped(mixture, int(place)), member)
     if len(mixture.weight) > 1:
         yield mixture.only(np.arange(len(mixture.weight)) != np.argmin(mixture.weight))
 
 
-def _flipped(mixture: LinearMixture, place: int) -> LinearMixture:
+def flipped(mixture: LinearMixture, place: int) -> LinearMixture:
+    """Touch one place (component times nodes plus node), or leave it alone."""
     touched = mixture.touched.copy()
     touched.flat[place] = ~touched.flat[place]
     return replace(mixture, touched=touched)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from pymc_mte.moments.interventions.network import UNTOUCHED, Level, Network, extend, lengthen, levels_of
-from pymc_mte.moments.interventions.weights import fit_weights
+from pymc_mte.moments.interventions.weights import fit_weights, large
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -98,7 +98,7 @@ def _best_exclusion(
     fits = [fit_weights(matrix[:, keep], level.counts, start[keep], tolerance) for keep in kept]
     order = np.argsort([-fit.log_likelihood for fit in fits], kind="stable")
     best = int(order[0])
-    big = fits[best].weight > min(smallest, fits[best].weight.max() / 2)
+    big = large(fits[best].weight, smallest)
     gap = fits[best].log_likelihood - fits[order[1]].log_likelihood if len(order) > 1 else np.inf
     columns, weight = kept[best][big], fits[best].weight[big]
     return (

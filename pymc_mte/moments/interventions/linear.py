@@ -9,6 +9,15 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 
+FALSE_ALARMS = 0.05
+"""Stated rate of false alarms of all tests of the graph together. With base rows at hand they are two, on the
+base rows alone and on all rows, each at half of this level."""
+
+
+NARROWEST = 1e-3
+"""Smallest standard deviation of a forced value, in error standard deviations of its node: a value
+that never varies has no density."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearNetwork:
@@ -24,12 +33,24 @@ class LinearNetwork:
         Entry (i, j): change of node i per unit of its parent j; 0 where there is no edge.
     sd : ndarray of shape (nodes,)
         Standard deviation of the errors.
+    unit : ndarray of shape (nodes,), optional
+        Fixed scale of the nodes, where ``sd`` is learnt again: as it was first learnt.
     """
 
     parents: tuple[tuple[int, ...], ...]
     intercept: Array
     coefficient: Array
     sd: Array
+    unit: Array | None = None
+
+    @property
+    def narrowest(self) -> Array:
+        """Smallest standard deviation of forced values.
+
+        A share of a fixed unit: a floor that followed ``sd`` would let values that never vary reward
+        whatever makes ``sd`` smaller.
+        """
+        return NARROWEST * (self.sd if self.unit is None else self.unit)
 
     def residuals(self, rows: Array) -> Array:
         """Errors in standard deviations: independent standard normals in the untouched system."""
@@ -114,7 +135,7 @@ def learn_linear(
         coefficient[node, list(above)] = slope
         intercept[node] = seen.mean[node] - seen.mean @ coefficient[node]
         sd[node] = np.sqrt(left / seen.n)
-    return LinearNetwork(parents=tuple(parents), intercept=intercept, coefficient=coefficient, sd=sd)
+    return LinearNetwork(parents=tuple(parents), intercept=intercept, coefficient=coefficient, sd=sd, unit=sd)
 
 
 def missing_edge(network: LinearNetwork, rows: Array, counts: Array | None = None) -> tuple[int, int, float]:

@@ -10,19 +10,22 @@ from pymc_mte.data import data_notes, fingerprint
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.bootstrap import robust_se
-from pymc_mte.moments.interventions.exclusions import CLEAR_GAP
-from pymc_mte.moments.interventions.gaussian import LinearMixture, memberships, refit
-from pymc_mte.moments.interventions.gaussian_errors import Replicates, replicates
+from pymc_mte.moments.interventions.gaussian import memberships, refit
+from pymc_mte.moments.interventions.gaussian_average import Average, average, average_replicates
+from pymc_mte.moments.interventions.gaussian_errors import Replicates
+from pymc_mte.moments.interventions.gaussian_evidence import log_evidence
 from pymc_mte.moments.interventions.gaussian_misfit import absent_edge
-from pymc_mte.moments.interventions.gaussian_search import in_order, unmix_linear, unmix_listed
+from pymc_mte.moments.interventions.gaussian_search import in_order, unmix_listed
+from pymc_mte.moments.interventions.gaussian_sets import TargetSet, find_sets
+from pymc_mte.moments.interventions.linear import FALSE_ALARMS
 from pymc_mte.moments.interventions.linear_rows import LinearProblem, linear_problem, network_parameters
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
 
 Array = NDArray[np.float64]
 
-FALSE_ALARMS = 0.05
-"""Stated rate of false alarms of the check of the graph."""
+UNCLEAR = (0.1, 0.9)
+"""A target whose probability lies between these is called unclear."""
 
 N_CHAINS = 4
 
@@ -48,22 +51,30 @@ def estimate_linear(
     base : the same, optional
         Rows of the untouched network. By default the model's ``base`` parameters or ``base_file``.
     method : {"auto", "polished"}
-        Maximum likelihood; targets and their number by BIC.
+        Maximum likelihood; targets and their number by their evidence.
     n_boot : int
-        Bootstrap replicates, a multiple of 4; 0 for none. One scoring step each, targets as found.
+        Bootstrap replicates, a multiple of 4; 0 for none. Each takes one of the plausible sets of targets
+        by its probability, and one scoring step from that set's fit.
     rng : int or numpy.random.Generator
         Source of starts and resamples.
 
     Returns
     -------
     xarray.DataTree
-        Group ``estimate``, along ``target``: ``target_weight``, ``log_evidence`` (half of what BIC loses
-        without the target, in nats), ``selected`` (it is above 0), ``selected_weight``, ``overlap``
-        (probability that a row of the target looks like another's); along ``target`` and ``variable``:
-        ``touched`` and ``shift`` or, for ``do``, ``value`` and ``spread`` (in the variable's units, 0
-        where untouched); with ``se_target_weight`` and ``se_shift`` or ``se_value`` if there are replicates;
-        and the untouched equations (``intercept_b``, ``coefficient_b``, ``sd_b``). Group ``posterior``:
-        replicates of shares and values.
+        Group ``estimate``, along ``target``: ``target_weight`` (averaged over all plausible sets of
+        targets), ``inclusion_probability`` (of the target being there), ``log_evidence`` (by how many nats
+        the best set with it beats the best without), ``selected`` (it is in the best set),
+        ``selected_weight`` (share in the best set), ``overlap`` (probability that a row of the target looks
+        like another's); along ``target`` and ``variable``: ``touched`` and ``shift`` or, for ``do``,
+        ``value`` and ``spread`` (given that the target is there, in the variable's units, 0 where
+        untouched); with ``se_target_weight`` and ``se_shift`` or ``se_value`` if there are replicates; along
+        ``target_set``: ``included`` and ``set_probability``; and the untouched equations (``intercept_b``,
+        ``coefficient_b``, ``sd_b``). Group ``posterior``: replicates of shares and values.
+
+    Notes
+    -----
+    Which nodes a component touches is a choice between models, and near ties are common where components
+    overlap. So the sets near the best one are weighed by Laplace's approximation of their evidence.
 
     Raises
     ------
@@ -75,38 +86,34 @@ def estimate_linear(
     >>> from pymc_mte import load_model, simulate
     >>> model = load_model("gallery:linear_shifts")
     >>> found = estimate_linear(model, simulate(model, 4_000, rng=1), n_boot=0)["estimate"]
-    >>> found["touched"].sum("variable").values.tolist()
+    >>> found["touched"].values[found["selected"].values].sum(axis=1).tolist()
     [0, 1, 2, 2]
     """
     if method not in ("auto", "polished"):
         raise ModelError(f"method {method!r}: linear Gaussian networks take auto or polished")
     problem = linear_problem(model, data, base)
     generator = np.random.default_rng(rng)
-    if problem.candidates is None:
-        mixture = unmix_linear(problem.data, problem.network, generator)
-    else:
-        mixture = in_order(unmix_listed(problem.data, problem.network, problem.candidates, generator))
-    drawn = replicates(problem.data, mixture, n_boot, generator) if n_boot else None
-    evidence = log_evidence(problem, mixture)
-    member, _ = memberships(problem.data, mixture)
-    edge = absent_edge(problem.data, mixture)
+    sets = target_sets(problem, generator)
+    over, best = average(sets), sets[0].mixture
+    drawn = average_replicates(problem.data, sets, over, n_boot, generator) if n_boot else None
+    evidence = _evidence(problem, sets, over)
+    edge = absent_edge(problem.data, best)
     notes = data_notes(problem.table)
-    if edge.p_value < FALSE_ALARMS:
+    if edge.p_value < (FALSE_ALARMS if problem.base is None else FALSE_ALARMS / 2):
         names = problem.order
         detail = f"{names[edge.earlier]} -> {names[edge.later]} would add to the fit, p = {edge.p_value:.2g}"
         notes.append(Note(Status.MECHANISM_MISFIT, names[edge.later], detail))
     if problem.candidates is not None and (evidence <= 0).any():
         notes.append(Note(Status.NOT_SEPARABLE, "targets", "some listed targets have no support"))
-    if mixture.gap < CLEAR_GAP:
-        notes.append(Note(Status.TARGETS_UNCLEAR, "targets", f"the next fit worse by {mixture.gap:.2g} nats"))
-    share = member * problem.data.counts[:, None]
-    overlap = 1 - (share * member).sum(axis=0) / np.maximum(share.sum(axis=0), 1e-300)
-    point = _label(problem, mixture, drawn).assign(
-        log_evidence=("target", evidence),
-        selected=("target", evidence > 0),
-        selected_weight=("target", mixture.weight),
-        overlap=("target", overlap),
-    )
+    point = _label(problem, over, drawn).assign(_judged(problem, sets, over, evidence))
+    unclear = (over.inclusion > UNCLEAR[0]) & (over.inclusion < UNCLEAR[1])
+    if unclear.any():
+        which = ", ".join(point["target"].values[unclear])
+        detail = f"{len(sets)} sets of targets, the best has {sets[0].probability:.0%}; unclear: {which}"
+        notes.append(Note(Status.TARGETS_UNCLEAR, "targets", detail))
+    for name, value in network_parameters(model, best.network).items():
+        point[name] = (model.dims[name], value)
+    point = point.assign_coords({d: c for d, c in model.coords.items() if d in point.dims})
     attrs = provenance(
         problem.model,
         method="polished",
@@ -115,20 +122,51 @@ def estimate_linear(
         fingerprint=fingerprint(problem.model, problem.table),
         notes=dump_notes(notes),
         misfit_p=edge.p_value,
-        bic=mixture.criterion(problem.data),
-        gap=mixture.gap,
+        bic=best.criterion(problem.data),
     )
-    return _tree(point, mixture, drawn, problem, attrs)
+    return _tree(point, over, drawn, problem, attrs)
 
 
-def log_evidence(problem: LinearProblem, mixture: LinearMixture) -> Array:
-    """Half of what BIC loses when a component is left out and the others are fitted anew: (components,)."""
-    size = len(mixture.weight)
-    if size == 1:
-        return np.array([np.inf])
-    here = mixture.criterion(problem.data)
-    without = [refit(problem.data, mixture.only(np.arange(size) != k), 60) for k in range(size)]
-    return np.array([0.5 * (other.criterion(problem.data) - here) for other in without])
+def target_sets(problem: LinearProblem, rng: np.random.Generator) -> list[TargetSet]:
+    """Find the plausible sets of targets: the listed one, else those that the search leaves open."""
+    if problem.candidates is None:
+        return find_sets(problem.data, problem.network, rng)
+    mixture = in_order(unmix_listed(problem.data, problem.network, problem.candidates, rng))
+    return [TargetSet(mixture=mixture, probability=1.0, level=log_evidence(problem.data, mixture))]
+
+
+def _evidence(problem: LinearProblem, sets: list[TargetSet], over: Average) -> Array:
+    """Nats between the best set with each target and the best without it: (targets,)."""
+    best, level = sets[0].mixture, np.array([one.level for one in sets])
+    out = np.empty(len(over.touched))
+    for target in range(len(out)):
+        have = over.included[:, target]
+        without = [*level[~have]]
+        if have[0] and len(best.weight) > 1:
+            k = over.places[0].index(target)
+            smaller = refit(problem.data, best.only(np.arange(len(best.weight)) != k), 60)
+            without.append(log_evidence(problem.data, smaller))
+        out[target] = level[have].max() - max(without, default=-np.inf)
+    return out
+
+
+def _judged(problem: LinearProblem, sets: list[TargetSet], over: Average, evidence: Array) -> dict[str, Any]:
+    """Say what speaks for every target, and how well the rows of the best set's can be told apart."""
+    best, places = sets[0].mixture, list(over.places[0])
+    member, _ = memberships(problem.data, best)
+    share = member * problem.data.counts[:, None]
+    overlap, weight = np.full(len(evidence), np.nan), np.zeros(len(evidence))
+    overlap[places] = 1 - (share * member).sum(axis=0) / np.maximum(share.sum(axis=0), 1e-300)
+    weight[places] = best.weight
+    return {
+        "inclusion_probability": ("target", over.inclusion),
+        "log_evidence": ("target", evidence),
+        "selected": ("target", over.included[0] & (evidence > 0)),
+        "selected_weight": ("target", weight),
+        "overlap": ("target", overlap),
+        "included": (("target_set", "target"), over.included.astype("int8")),
+        "set_probability": ("target_set", over.probability),
+    }
 
 
 def value_name(model: CausalModel) -> str:
@@ -137,44 +175,42 @@ def value_name(model: CausalModel) -> str:
     return "shift" if model.interventions.kind == "shift" else "value"
 
 
-def _label(problem: LinearProblem, mixture: LinearMixture, drawn: Replicates | None) -> xr.Dataset:
-    model, back, name = problem.model, problem.back, value_name(problem.model)
-    both = ("target", "variable")
+def _label(problem: LinearProblem, over: Average, drawn: Replicates | None) -> xr.Dataset:
+    back, name = problem.back, value_name(problem.model)
+    both, value = ("target", "variable"), over.mean(over.value)
     out = xr.Dataset(
         {
-            "target_weight": ("target", mixture.weight),
-            "touched": (both, mixture.touched[:, back].astype("int8")),
-            name: (both, mixture.value[:, back]),
+            "target_weight": ("target", over.mean_weight),
+            "touched": (both, over.touched[:, back].astype("int8")),
+            name: (both, value[:, back]),
         },
-        coords={"target": problem.labels(mixture.touched, mixture.value), "variable": list(model.variables)},
+        coords={"target": problem.labels(over.touched, value), "variable": list(problem.model.variables)},
     )
     if problem.data.kind == "do":
-        out["spread"] = (both, np.where(mixture.touched, mixture.spread, 0.0)[:, back])
-    for key, value in network_parameters(model, mixture.network).items():
-        out[key] = (model.dims[key], value)
-    out = out.assign_coords({d: c for d, c in model.coords.items() if d in out.dims})
+        out["spread"] = (both, np.where(over.touched, over.mean(over.spread), 0.0)[:, back])
     if drawn is not None:
         out["se_target_weight"] = ("target", robust_se(drawn.weight))
         flat = drawn.value[:, :, back].reshape(len(drawn.value), -1)
-        out[f"se_{name}"] = (both, robust_se(flat).reshape(mixture.value.shape))
+        out[f"se_{name}"] = (both, robust_se(flat).reshape(value.shape))
     return out
 
 
 def _tree(
     point: xr.Dataset,
-    mixture: LinearMixture,
+    over: Average,
     drawn: Replicates | None,
     problem: LinearProblem,
     attrs: dict[str, str | int | float],
 ) -> xr.DataTree:
-    weight = mixture.weight[None, None]
-    value = mixture.value[None, None][..., problem.back]
+    """Put point values and replicates together, the likeliest targets first, then the heaviest."""
+    weight, value = over.mean_weight[None, None], over.mean(over.value)[None, None]
     if drawn is not None:
-        weight = drawn.weight.reshape(N_CHAINS, -1, *mixture.weight.shape)
-        value = drawn.value[..., problem.back].reshape(N_CHAINS, -1, *mixture.value.shape)
+        weight = drawn.weight.reshape(N_CHAINS, -1, len(over.touched))
+        value = drawn.value.reshape(N_CHAINS, -1, *over.touched.shape)
     lead = ("chain", "draw", "target")
+    names = {"target_weight": (lead, weight)}
     kept = xr.Dataset(
-        {"target_weight": (lead, weight), value_name(problem.model): ((*lead, "variable"), value)},
+        {**names, value_name(problem.model): ((*lead, "variable"), value[..., problem.back])},
         coords={
             "chain": np.arange(weight.shape[0]),
             "draw": np.arange(weight.shape[1]),
@@ -182,7 +218,8 @@ def _tree(
             "variable": point["variable"].values,
         },
     )
-    tree = xr.DataTree.from_dict({"posterior": kept, "estimate": point})
+    order = np.lexsort((-point["target_weight"].values, ~point["selected"].values))
+    tree = xr.DataTree.from_dict({"posterior": kept.isel(target=order), "estimate": point.isel(target=order)})
     tree["posterior"].attrs |= {"kind": "bootstrap", "method": attrs["method"]}
     tree["estimate"].attrs |= {"kind": "point", "method": attrs["method"]}
     tree.attrs = attrs

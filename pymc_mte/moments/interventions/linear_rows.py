@@ -13,10 +13,13 @@ from pymc_mte.model import CausalModel
 from pymc_mte.moments.interventions.gaussian import LinearRows
 from pymc_mte.moments.interventions.linear import LinearNetwork, learn_linear, moments_of
 from pymc_mte.moments.interventions.network import is_sample
-from pymc_mte.moments.interventions.rows import NO_BASE, base_source
+from pymc_mte.moments.interventions.rows import MISSING, NO_BASE, base_source
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+EXACT = 1e-5
+"""Errors of a smaller sd, relative to the variable's, are rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,7 @@ def linear_problem(model: CausalModel, data: Any = None, base: Any = None) -> Li
                 "untouched network; collect more, or state the parameters in interventions.base"
             )
         network = learn_linear(_parents(model), *base_rows)
+        _check_errors(model, network, base_rows[0])
     if network is None:
         raise RefusedError(NO_BASE)
     places = [list(model.variables).index(name) for name in model.order]
@@ -141,8 +145,22 @@ def _parents(model: CausalModel) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(order.index(p) for p in model.variables[v].parents) for v in order)
 
 
+def _check_errors(model: CausalModel, network: LinearNetwork, rows: Array) -> None:
+    """Refuse base rows in which a variable has no error of its own."""
+    exact = network.sd <= EXACT * np.maximum(rows.std(axis=0), 1e-300)
+    for name, none in zip(model.order, exact | (rows.std(axis=0) == 0), strict=True):
+        if none:
+            raise DataError(
+                f"column {name!r} of the base rows is constant or an exact function of its parents, so its "
+                "equation has no error; leave the variable out, or state the parameters in interventions.base"
+            )
+
+
 def _columns(table: Any, order: tuple[str, ...], what: str) -> tuple[Array, Array]:
     counts = np.asarray(table["count"].values, dtype=float)
     if not is_sample(counts):
         raise DataError(f"continuous variables need whole counts of the {what} rows")
-    return np.stack([np.asarray(table[name].values, dtype=float) for name in order], axis=1), counts
+    rows = np.stack([np.asarray(table[name].values, dtype=float) for name in order], axis=1)
+    if np.isnan(rows).any():
+        raise DataError(MISSING)
+    return rows, counts

@@ -12,7 +12,7 @@ from pymc_mte.moments.interventions.exact import enumerate_exclusions
 from pymc_mte.moments.interventions.levels import Found, climb
 from pymc_mte.moments.interventions.lifting import EPSILON, EXACT, lift
 from pymc_mte.moments.interventions.network import Network, components, is_sample
-from pymc_mte.moments.interventions.weights import fit_weights
+from pymc_mte.moments.interventions.weights import fit_weights, large
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -110,7 +110,7 @@ def unmix(
         support = _as_found(network, rows, found)
     elif sample:
         support = fit_support(network, rows, counts, found.targets)
-        keep = support.weight > (smallest if candidates is None else -1.0)
+        keep = large(support.weight, smallest if candidates is None else -1.0)
         support = support if keep.all() else support.only(keep, counts)
     else:
         support = _solve_exactly(fit_support(network, rows, counts, found.targets, tolerance), counts)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymc_mte.data import resolve
-from pymc_mte.errors import RefusedError
+from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.interventions import base_model, target_array, target_label
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.interventions.network import Network, learn
@@ -18,6 +18,11 @@ Ints = NDArray[np.int64]
 NO_BASE = (
     "the untouched network is not known: pass rows of it as `base`, name their file in "
     "interventions.base_file, or state its parameters in interventions.base"
+)
+
+MISSING = (
+    'missing values are not summed out of a mixture of interventions; set missing = "drop" in the model\'s '
+    "[data] table to leave these rows out, or impute them first"
 )
 
 
@@ -98,6 +103,8 @@ def target_problem(model: CausalModel, data: Any = None, base: Any = None) -> Ta
 
 def _columns(table: Any, order: tuple[str, ...]) -> tuple[Ints, Array]:
     rows = np.stack([table[name].values for name in order], axis=1)
+    if (rows < 0).any():
+        raise DataError(MISSING)
     return rows, np.asarray(table["count"].values, dtype=float)
 
 

@@ -71,13 +71,15 @@ def fit_weights(
     """
     total = float(counts.sum())
     rows = matrix.tocsr()
-    covered = np.diff(rows.indptr) > 0
-    lost = float(counts[~covered].sum())
-    rows = rows if covered.all() else rows[covered]
-    share = counts[covered] / counts[covered].sum()
     size = rows.shape[1]
     weight = np.full(size, 1.0 / size) if start is None else np.maximum(start, 1e-3 / size)
     weight = weight / weight.sum()
+    covered = np.asarray(rows.sum(axis=1)).ravel() > 0
+    lost = float(counts[~covered].sum())
+    if lost == total:
+        return Weights(weight=weight, log_likelihood=total * np.log(UNSEEN), gap=0.0)
+    rows = rows if covered.all() else rows[covered]
+    share = counts[covered] / counts[covered].sum()
     across = rows.T.tocsr()
     for _ in range(WARM_UP):
         weight = weight * (across @ (share / (rows @ weight)))
@@ -93,6 +95,11 @@ def fit_weights(
     weight = weight / weight.sum()
     log_likelihood = (total - lost) * float(share @ np.log(rows @ weight)) + lost * np.log(UNSEEN)
     return Weights(weight=weight, log_likelihood=log_likelihood, gap=gap)
+
+
+def large(weight: Array, smallest: float) -> NDArray[np.bool_]:
+    """Which weights are kept: those above the smallest one, and never none."""
+    return np.asarray(weight > min(smallest, weight.max() / 2))
 
 
 def _newton_target(rows: sparse.csr_array, share: Array, mean: Array, slope: Array) -> Array:

@@ -6,9 +6,10 @@ import xarray as xr
 from scipy import stats
 
 from pymc_mte import CausalModel, ModelError, base_model, build_model, estimate, simulate
-from pymc_mte.bayes.linear_draws import _named, _pointwise
-from pymc_mte.bayes.linear_targets import build_changes, starting_mixture
+from pymc_mte.bayes.linear_draws import _mixed, _named, _pointwise
+from pymc_mte.bayes.linear_targets import build_changes, starting_sets
 from pymc_mte.moments.interventions.gaussian import memberships
+from pymc_mte.moments.interventions.gaussian_average import align
 from pymc_mte.moments.interventions.linear_rows import linear_problem
 
 TEXT = """
@@ -44,7 +45,7 @@ def untransformed(built, name, point):
 @pytest.mark.parametrize(("kind", "known"), [("shift", True), ("shift", False), ("do", True)])
 def test_density_of_rows_by_hand(kind, known):
     problem = problem_of(kind, known)
-    mixture = starting_mixture(problem, None, 0)
+    mixture = starting_sets(problem, None, 0)[0][0]
     built = build_changes(problem, mixture)
     point = built.initial_point()
     point["change"] = point["change"] + np.arange(2) - 0.5
@@ -71,7 +72,7 @@ def test_density_of_rows_by_hand(kind, known):
 
 def test_pointwise_density_at_the_fit_is_the_estimators():
     problem = problem_of("shift")
-    mixture = starting_mixture(problem, None, 0)
+    mixture = starting_sets(problem, None, 0)[0][0]
     change = (mixture.value / problem.network.sd)[mixture.touched]
     draws = xr.Dataset(
         {
@@ -89,10 +90,38 @@ def test_pointwise_density_at_the_fit_is_the_estimators():
 def test_start_is_an_answer_of_estimate():
     problem = problem_of("do")
     found = estimate(problem.model, problem.table, n_boot=0)
-    mixture = starting_mixture(problem, found, 0)
+    mixture = starting_sets(problem, found, 0)[0][0]
     assert mixture.touched.tolist() == found["estimate"]["touched"].sel(variable=["a", "b"]).values.tolist()
     built = build_model(problem.model, problem.table, start=found)
     assert list(built.coords["target"]) == found["estimate"]["target"].values.tolist()
     assert "change_sd" not in built.named_vars  # forced to constants
     with pytest.raises(ModelError, match="holds no targets"):
-        starting_mixture(problem, xr.DataTree.from_dict({"estimate": xr.Dataset()}), 0)
+        starting_sets(problem, xr.DataTree.from_dict({"estimate": xr.Dataset()}), 0)
+
+
+def test_draws_of_several_sets_are_mixed(rng):
+    """Shares are 0 where a set lacks the target; its values come from sets that have it."""
+    problem = problem_of("shift")
+    whole = starting_sets(problem, None, 0)[0][0]
+    target = int(np.flatnonzero(whole.touched[:, 1])[0])
+    less = whole.only(np.arange(3) != target)
+    parts = []
+    for number, mixture in enumerate([whole, less]):
+        size = len(mixture.weight)
+        draws = {
+            "target_weight": (("chain", "draw", "t"), np.tile(mixture.weight, (2, 500, 1))),
+            "change": (("chain", "draw", "c"), np.full((2, 500, int(mixture.touched.sum())), 1.0 + number)),
+        }
+        parts.append(_named(problem, mixture, xr.Dataset(draws)))
+        assert parts[-1].sizes["target"] == size
+    sets = [(whole, 0.7), (less, 0.3)]
+    posterior, choice = _mixed(problem, sets, align([whole, less]), parts, rng)
+    assert choice.mean() == pytest.approx(0.3, abs=0.065)  # 4.5 standard errors
+    weight = posterior["target_weight"].values
+    assert weight.sum(axis=-1) == pytest.approx(1.0)
+    assert (weight[choice == 1][:, target] == 0).all()
+    assert (weight[choice == 0][:, target] > 0).all()
+    shift = posterior["shift"].sel(variable="b").values[..., target] / problem.network.sd[1]
+    assert shift == pytest.approx(1.0)
+    other = posterior["shift"].sel(variable="a").values.max(axis=-1) / problem.network.sd[0]
+    assert other[choice == 1] == pytest.approx(2.0)

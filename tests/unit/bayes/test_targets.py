@@ -188,6 +188,15 @@ def test_refusals(rows, base, level3):
         identify(level3, base=rows)
     with pytest.raises(ModelError, match=r"interventions\.targets"):
         example().with_classes(3)
+    with pytest.raises(ModelError, match="takes none"):
+        build_model(example(), rows, group="a")
+    for option in ({"grid": 0.5}, {"group": "a"}, {"measurement_first": True}):
+        with pytest.raises(ModelError, match="not for a mixture of interventions"):
+            sample(example(), rows, **option)
+    other = load_model("gallery:unknown_interventions")
+    answer = estimate(other, simulate(other, 500, rng=1), n_boot=0)
+    with pytest.raises(ModelError, match="holds no targets"):
+        build_model(example(), rows, start=answer)
 
 
 QUICK = {"sampler": "pymc", "chains": 2, "cores": 1, "progressbar": False}

@@ -6,7 +6,7 @@ import pytest
 from pymc_mte.moments.interventions.bounds import share_bounds
 from pymc_mte.moments.interventions.design import Mixture
 from pymc_mte.moments.interventions.exact import admissible
-from pymc_mte.moments.interventions.network import Network
+from pymc_mte.moments.interventions.network import Network, learn
 
 COIN = Network(parents=((),), tables=(np.array([0.4, 0.6]),))
 
@@ -57,5 +57,34 @@ def test_bounds_of_samples_allow_for_chance(seed):
     mixture = violated()
     data = mixture.draw(2_000, np.random.default_rng(seed))
     found = share_bounds(mixture.network, *data, mixture.targets, admissible((2, 2, 2)))
+    assert (found[:, 0] <= mixture.weight).all()
+    assert (found[:, 1] >= mixture.weight).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bounds_allow_for_the_errors_of_a_learnt_base(seed):
+    """Few base rows and many of the mixture: with the tables taken as exact nothing agreed with the rows."""
+    mixture, rng = violated(), np.random.default_rng(seed)
+    network = learn(mixture.network, *mixture.draw_base(200, rng))
+    two = Mixture(
+        network=mixture.network, targets=np.array([[-1, -1, -1], [-1, 1, -1]]), weight=np.array([0.7, 0.3])
+    )
+    found = share_bounds(network, *two.draw(500_000, rng), two.targets, two.targets)
+    assert (found[:, 0] <= two.weight).all()
+    assert (found[:, 1] >= two.weight).all()
+    exact = share_bounds(two.network, *two.population(), two.targets, two.targets)
+    assert (found[:, 0] <= exact[:, 0]).all()
+
+
+def test_large_networks_are_bounded_on_the_rows_that_were_seen(rng):
+    """A table of all 2^26 cells does not fit into memory."""
+    nodes = 26
+    parents = tuple((i - 1,) if i else () for i in range(nodes))
+    tables = tuple(np.array([[0.9, 0.1], [0.2, 0.8]]) if i else np.array([0.6, 0.4]) for i in range(nodes))
+    network = Network(parents=parents, tables=tables)
+    targets = np.full((2, nodes), -1)
+    targets[1, 0] = 1
+    mixture = Mixture(network=network, targets=targets, weight=np.array([0.4, 0.6]))
+    found = share_bounds(network, *mixture.draw(300, rng), targets, targets)
     assert (found[:, 0] <= mixture.weight).all()
     assert (found[:, 1] >= mixture.weight).all()

@@ -5,6 +5,7 @@ import pytest
 
 from pymc_mte import (
     CausalModel,
+    DataError,
     ModelError,
     RefusedError,
     base_model,
@@ -133,3 +134,69 @@ def test_refusals(model, rows, level3):
     unknown = CausalModel(**fields | {"interventions": {}, "truth": None})
     with pytest.raises(RefusedError, match="the untouched network is not known: pass rows"):
         estimate(unknown, rows)
+
+
+@pytest.mark.parametrize("method", ["polished", "exact", "lifting"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_few_rows_have_an_answer(model, rows, method, n):
+    """The smallest weight that is kept is two rows, more than any target of three rows has."""
+    point = estimate(model, rows.isel(row=slice(n)), method=method, n_boot=4)["estimate"]
+    assert float(point["target_weight"].sum()) == pytest.approx(1.0)
+
+
+ZEROS = """
+[variables.a]
+family = "bernoulli"
+[variables.b]
+family = "bernoulli"
+parents = ["a"]
+[interventions]
+base.a.p = 1.0
+base.b.p = [0.0, 0.8]
+"""
+
+
+def test_values_that_the_base_never_takes():
+    """Rows that only a forced value explains count for it, and what divides by zeros refuses."""
+    model = CausalModel.from_toml(ZEROS)
+    data = {"a": [0] * 40 + [1] * 60, "b": [0] * 40 + [1] * 48 + [0] * 12}
+    for method in ("polished", "exact"):
+        tree = estimate(model, data, method=method, n_boot=4)
+        point = tree["estimate"]
+        forced = point["forced"].sel(variable="a").values == 0
+        assert float(point["target_weight"].values[forced].sum()) == pytest.approx(0.4)
+        assert "RARE_BASE" in statuses(tree)
+    with pytest.raises(RefusedError, match="'lifting' divides by the probabilities"):
+        estimate(model, data, method="lifting")
+
+
+def test_candidates_that_explain_no_row_are_flagged():
+    model = CausalModel.from_toml(ZEROS + "targets = [{ b = 1 }]\n")
+    tree = estimate(model, {"a": [0] * 20, "b": [0] * 20}, n_boot=4)
+    assert "MECHANISM_MISFIT" in statuses(tree)
+
+
+def test_an_empty_list_of_targets_is_refused():
+    for text in (ZEROS, ZEROS.replace("bernoulli", "normal").split("base")[0]):
+        with pytest.raises(ModelError, match="list at least one target"):
+            CausalModel.from_toml(text + "targets = []\n")
+
+
+def test_a_value_that_base_rows_never_take_is_flagged(model, rows):
+    """A leaf's value: no table has an empty row, and the prior of the tables hides the zero."""
+    base = simulate(base_model(model), 4_000, rng=2)
+    base = base.where(base["d"] != 2, drop=True)
+    tree = estimate(model, rows, base=base, n_boot=0)
+    note = next(n for n in load_notes(tree.attrs["notes"]) if n.status.name == "RARE_BASE")
+    assert note.where == "d"
+    whole = estimate(model, rows, base=simulate(base_model(model), 4_000, rng=2), n_boot=0)
+    assert "RARE_BASE" not in statuses(whole)
+
+
+def test_missing_values_are_not_summed_out(model, rows):
+    """Summed-out values have no level, and -1 would stand for "not forced"."""
+    summed = CausalModel.from_toml(model.to_toml() + '\n[data]\nmissing = "sum"\n')
+    holes = rows.assign(d=("row", np.where(np.arange(5_000) < 50, np.nan, rows["d"].values.astype(float))))
+    for data, base in ((holes, None), (rows, holes)):
+        with pytest.raises(DataError, match="not summed out of a mixture"):
+            estimate(summed, data, base=base, n_boot=0)

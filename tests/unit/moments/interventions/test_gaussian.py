@@ -8,7 +8,6 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from pymc_mte.moments.interventions.gaussian import (
-    NARROWEST,
     LinearMixture,
     LinearRows,
     em_step,
@@ -18,7 +17,13 @@ from pymc_mte.moments.interventions.gaussian import (
 from pymc_mte.moments.interventions.gaussian_errors import base_information, replicates, scores
 from pymc_mte.moments.interventions.gaussian_misfit import absent_edge
 from pymc_mte.moments.interventions.gaussian_search import unmix_linear, unmix_listed
-from pymc_mte.moments.interventions.linear import LinearNetwork, learn_linear, missing_edge, moments_of
+from pymc_mte.moments.interventions.linear import (
+    NARROWEST,
+    LinearNetwork,
+    learn_linear,
+    missing_edge,
+    moments_of,
+)
 
 PARENTS = ((), (0,), (0, 1))
 SLOPES = np.array([[0.0, 0.0, 0.0], [0.8, 0.0, 0.0], [-0.5, 0.6, 0.0]])
@@ -187,3 +192,17 @@ def test_a_missing_edge_is_flagged_on_the_base_alone(rng):
     assert (earlier, later) == (1, 2)
     assert p < 1e-6
     assert missing_edge(learn_linear(PARENTS, base), base) == (-1, -1, 1.0)
+
+
+def test_the_floor_of_spreads_is_fixed(rng):
+    """Constants must not reward a smaller error sd: the same rows, one equation learnt with another sd."""
+    rows = draw("do", 2_000, rng, replace(TRUTH, spread=np.zeros_like(VALUE)))
+    base = draw("do", 2_000, rng, TRUTH.only(np.array([True, False, False])))
+    found = LinearRows(kind="do", rows=rows, counts=np.ones(2_000), base=moments_of(base))
+    learnt = learn_linear(PARENTS, base)
+    fitted = refit(found, replace(TRUTH, network=learnt))
+    floor = NARROWEST * learnt.sd
+    assert fitted.spread[1, 0] == pytest.approx(floor[0], rel=1e-6)
+    assert fitted.network.sd[0] != pytest.approx(learnt.sd[0], rel=1e-6)
+    shrunk = replace(learnt, sd=0.5 * learnt.sd)
+    assert shrunk.narrowest == pytest.approx(floor)

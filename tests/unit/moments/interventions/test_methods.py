@@ -9,8 +9,15 @@ from scipy import optimize, sparse
 
 from pymc_mte.moments.interventions.checks import mechanism_misfit, separable
 from pymc_mte.moments.interventions.design import Mixture, random_mixture
-from pymc_mte.moments.interventions.evidence import Support, fit_support, standard_errors
+from pymc_mte.moments.interventions.evidence import (
+    Support,
+    base_log_likelihood,
+    fit_support,
+    standard_errors,
+)
 from pymc_mte.moments.interventions.exact import admissible
+from pymc_mte.moments.interventions.exclusions import MAX_CHOICES, unclear_nodes
+from pymc_mte.moments.interventions.levels import Found
 from pymc_mte.moments.interventions.methods import unmix
 from pymc_mte.moments.interventions.network import Network, components, extend, learn, lengthen, levels_of
 from pymc_mte.moments.interventions.weights import fit_weights
@@ -220,3 +227,35 @@ def test_misfit_holds_its_level_in_many_thin_cells_with_a_small_base(rng):
         )
         low += mechanism_misfit(learnt, support, *data).p_value < 0.05
     assert low <= 11  # binomial(100, .05): 12 or more have a chance of .004
+
+
+def test_rows_without_probability_are_set_aside():
+    """Stored zeros are no cover: such rows have the probability of a row that nothing explains."""
+    matrix = sparse.csc_array(np.array([[0.9, 0.2], [0.1, 0.8], [0.5, 0.0]]))
+    matrix.data[matrix.data == 0.5] = 0.0
+    fit = fit_weights(matrix, np.array([55.0, 45.0, 10.0]))
+    assert fit.weight == pytest.approx([0.5, 0.5], abs=1e-5)
+    none = fit_weights(sparse.csc_array(np.zeros((2, 2))), np.array([1.0, 2.0]))
+    assert none.weight.tolist() == [0.5, 0.5]
+    assert none.log_likelihood < -80
+
+
+def test_base_rows_count_in_the_weight_of_a_choice(rng):
+    """Tables that the mixture bends away from the base rows are less likely by what those rows say."""
+    mixture = random_mixture(2, 2, rng)
+    rows, counts = mixture.draw_base(50, rng)
+    network = learn(mixture.network, rows, counts)
+    by_hand = counts @ np.log(network.factors(rows)).sum(axis=1)
+    prior = sum(np.log(table).sum() for table in network.tables)
+    assert base_log_likelihood(network) == pytest.approx(by_hand + prior)
+    assert base_log_likelihood(mixture.network) == 0.0
+
+
+def test_too_many_unclear_values_are_cut_and_named():
+    sizes, gap = (3,) * 6, (2.0, 0.1, 5.0, 0.5, 1.0, 1.5)
+    network = Network(parents=((),) * 6, tables=tuple(np.full(k, 1 / k) for k in sizes))
+    found = Found(targets=np.array([[0, 1, 2, 0, 1, 2]]), weight=np.ones(1), excluded=(1,) * 6, gap=gap)
+    tried, left = unclear_nodes(network, found)
+    assert tried == [1, 3, 4]
+    assert left == [5, 0]
+    assert 3 ** len(tried) <= MAX_CHOICES
