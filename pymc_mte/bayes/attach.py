@@ -153,7 +153,7 @@ def _added(
     model: CausalModel, table: xr.Dataset, priors: Mapping[str, Prior], outcome: OutcomeDensity | None
 ) -> dict[str, Tensor]:
     parameters = compose(model, table, priors, outcome)
-    if outcome is not None or model.treatment is None or model.covariates:
+    if outcome is not None or model.treatment is None or model.regressed:
         return parameters
     dims = functional_dims(model)
     pm.modelcontext(None).add_coords({d: model.coords[d] for d in ("treatment", "contrast")})

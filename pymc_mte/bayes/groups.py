@@ -15,7 +15,8 @@ from pymc_mte.data import GROUP, columns_of, effective_weights
 from pymc_mte.identify.identification import Identification
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import TINY, log_sum_classes
-from pymc_mte.regression import MAX_BLOCK, centred_covariates, functionals_given, log_joint_given
+from pymc_mte.regression import centred_covariates, log_joint_given
+from pymc_mte.standardised import MAX_BLOCK, functionals_given
 from pymc_mte.results import dataset
 
 Array = NDArray[np.float64]

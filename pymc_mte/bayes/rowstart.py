@@ -1,5 +1,6 @@
-"""Starts of the row-wise posterior: climbs without covariates on part of the rows, then EM with them."""
+"""Starts of the row-wise posterior: climbs without linear parts on some of the rows, then EM with them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import special
 from pymc_mte.bayes.coefficients import prior_width, raw_coefficients
 from pymc_mte.bayes.rowlayout import Orthogonal, orthogonalise, row_layout
 from pymc_mte.bayes.start import PENALTY, jittered, starting_point, without_first_levels
+from pymc_mte.coefficients import takes_covariates, with_linear_parents, without_linear
 from pymc_mte.data import complete_rows, effective_weights
 from pymc_mte.families import LINKS
 from pymc_mte.model import CausalModel, Parameters
@@ -18,12 +20,13 @@ from pymc_mte.moments.problem import make_problem
 from pymc_mte.network import Columns, log_sum_classes
 from pymc_mte.regression import (
     centred_covariates,
-    functionals_given,
     log_class,
-    log_joint_given,
+    log_joint_of_terms,
     log_table_given,
+    regressors,
 )
 from pymc_mte.results import class_order, reorder
+from pymc_mte.standardised import functionals_given
 
 Array = NDArray[np.float64]
 
@@ -53,12 +56,12 @@ def row_starting_point(
     """
     weight = effective_weights(table)
     covariates, share = centred_covariates(table), weight / weight.sum()
-    directions = None if covariates is None else orthogonalise(covariates, share)
     columns = {name: np.asarray(table[name].values) for name in model.variables}
-    plain = _adjusted(model, columns, weight, directions)
-    point, at_best = _first_climbs(model, table, plain, weight, start, seed)
+    directions = row_directions(model, columns, covariates, share)
+    plain = _adjusted(model, columns, weight, directions.get("class"))
+    point, at_best = _first_climbs(without_linear(model), table, plain, weight, start, seed)
     one = {name: value[None] for name, value in point.items()}
-    if directions is None:
+    if not directions:
         best = em(model, plain, weight[None], one, penalty=PENALTY, max_iterations=STEPS, tolerance=GAIN)
         point = {name: value[0] for name, value in best.parameters.items()}
     else:
@@ -69,6 +72,16 @@ def row_starting_point(
     return reorder(model, point, class_order(model, {**point, **found})), at_best
 
 
+def row_directions(
+    model: CausalModel, columns: Columns, covariates: Array | None, share: Array
+) -> dict[str, Orthogonal]:
+    """Directions of everything with a linear part, by variable or ``class``; empty without any."""
+    shared = {} if covariates is None else {"class": orthogonalise(covariates, share)}
+    linear = regressors(model, columns, covariates, with_linear_parents(model))
+    own = {name: orthogonalise(terms, share) for name, terms in linear.items()}
+    return {**shared, **{name: own[name] if name in own else shared["class"] for name in model.regressed}}
+
+
 def _adjusted(
     model: CausalModel, columns: dict[str, Array], weight: Array, directions: Orthogonal | None
 ) -> dict[str, Array]:
@@ -76,7 +89,8 @@ def _adjusted(
     out = dict(columns)
     if directions is not None:
         for name in model.regressed:
-            if LINKS[model.variables[name].family][1] == "identity":
+            link = LINKS[model.variables[name].family][1]
+            if link == "identity" and takes_covariates(model, name):
                 seen = ~np.isnan(columns[name])
                 q, w = directions.values[seen], weight[seen]
                 value = columns[name][seen] - np.average(columns[name][seen], weights=w)
@@ -113,46 +127,55 @@ def _first_climbs(
 
 
 def climb_given(
-    model: CausalModel, columns: Columns, weight: Array, directions: Orthogonal, point: Parameters
+    model: CausalModel,
+    columns: Columns,
+    weight: Array,
+    directions: Mapping[str, Orthogonal],
+    point: Parameters,
 ) -> Parameters:
-    """Climb the likelihood with covariates by EM; logits take steps of a bound, means exact ones.
+    """Climb the likelihood with linear parts by EM; logits take steps of a bound, means exact ones.
 
     Coefficients on a logarithmic scale (counts, positive numbers) stay at 0: the sampler moves them.
 
     Returns
     -------
     mapping of str to ndarray
-        Parameters with ``baseline_weight`` and the coefficients per covariate.
+        Parameters and the coefficients per covariate or term; with covariates ``baseline_weight`` in place
+        of ``class_weight``.
     """
-    q, k = directions.values, model.classes
+    terms = {name: directions[name].values for name in model.regressed}
+    q = directions["class"].values if model.covariates else None
     now = {n: np.asarray(v) for n, v in point.items()} | {"baseline_weight": point["class_weight"]}
     for name, dims in model.coefficient_dims.items():
-        now[name] = np.zeros((*(model.size(d) for d in dims[:-1]), q.shape[1]))
-    maximiser = Maximiser(model, columns, PENALTY)
+        width = directions[name.removeprefix("coef_")].values.shape[1]
+        now[name] = np.zeros((*(model.size(d) for d in dims[:-1]), width))
+    maximiser = Maximiser(without_linear(model), columns, PENALTY)
     last = -np.inf
     for _ in range(STEPS):
-        log_p = log_joint_given(model, now, columns, q)
+        log_p = log_joint_of_terms(model, now, columns, q, terms)
         value = float(weight @ log_sum_classes(log_p))
         if value - last < GAIN * weight.sum():
             break
         last = value
         mass = responsibilities(log_p) * weight
-        if k > 1:
+        if q is not None and model.classes > 1:
             _step_class(model, now, q, mass)
         for name in model.regressed:
             link = LINKS[model.variables[name].family][1]
             if link == "logit":
-                _step_logit(model, name, now, columns, q, mass)
+                _step_logit(model, name, now, columns, terms[name], mass)
             elif link == "identity":
-                _step_slope(model, name, now, columns, q, mass)
-                rest = np.nan_to_num(columns[name] - now[f"coef_{name}"] @ q.T)
+                _step_slope(model, name, now, columns, terms[name], mass)
+                rest = np.nan_to_num(columns[name] - now[f"coef_{name}"] @ terms[name].T)
                 maximiser.columns = {**maximiser.columns, name: rest}
         stepped = maximiser.step(mass[None], {n: now[n][None] for n in model.owners})
         kept = {f"p_{v}" for v in model.regressed}
-        now |= {n: v[0] for n, v in stepped.items() if n != "class_weight" and n not in kept}
+        kept |= {"class_weight"} if model.covariates else set()
+        now |= {n: v[0] for n, v in stepped.items() if n not in kept}
     for name in model.coefficient_dims:
-        now[name] = now[name] @ directions.to_covariates.T
-    return {n: v for n, v in now.items() if n != "class_weight"}
+        now[name] = now[name] @ directions[name.removeprefix("coef_")].to_covariates.T
+    unused = "class_weight" if model.covariates else "baseline_weight"
+    return {n: v for n, v in now.items() if n != unused}
 
 
 def _ridge(name: str, directions: int) -> float:
@@ -246,11 +269,12 @@ def chain_start(
     spread: float,
 ) -> Parameters:
     """One chain's start: the pivot with noise, as values of the model's random variables."""
-    if not model.covariates:
+    if not model.regressed:
         return without_first_levels(model, jittered(model, pivot, scales, rng, spread))
-    plain = {n: pivot["baseline_weight" if n == "class_weight" else n] for n in model.dims}
+    weight = "baseline_weight" if model.covariates else "class_weight"
+    plain = {n: pivot[weight if n == "class_weight" else n] for n in model.dims}
     start = without_first_levels(model, jittered(model, plain, scales, rng, spread))
-    start["baseline_weight"] = start.pop("class_weight")
+    start[weight] = start.pop("class_weight")
     for name, value in raw_coefficients(model, row_layout(model, table), pivot).items():
         scale = scales.get(name.removeprefix("raw_coef_"), 1.0)
         start[name] = value + scale * rng.normal(size=value.shape) / np.sqrt(table["count"].values.sum())

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymc_mte.functionals import functionals
+from pymc_mte.coefficients import free_coefficients, with_linear_parents
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.scores import Scores, gradient
 from pymc_mte.network import cell_columns, draw_rows, log_joint, log_sum_classes
@@ -249,8 +250,9 @@ def _needs_shape(model: CausalModel, rng: np.random.Generator) -> bool:
 
 
 def n_free(model: CausalModel) -> int:
-    """Count the free parameters of a model, class weights included."""
-    return sum(int(np.prod(model.free_shape(name))) for name in model.dims)
+    """Count the free parameters of a model, class weights and coefficients of linear parents included."""
+    tables = sum(int(np.prod(model.free_shape(name))) for name in model.dims)
+    return tables + sum(free_coefficients(model, name) for name in with_linear_parents(model))
 
 
 def all_cells(model: CausalModel) -> bool:

@@ -64,6 +64,11 @@ def likelihood_lines(model: CausalModel, graph: Hierarchy, found: Jacobian | Non
             "The likelihood was not judged: covariates are conditioned on, not modelled. What follows is "
             "what moment methods reach."
         ]
+    if model.linear_edges:
+        return [
+            "The likelihood was not judged: linear parents make it parametric, and it may answer more than "
+            "what follows, which is what moment methods reach."
+        ]
     if found is None:
         return [
             f"The likelihood was not judged: the model has {n_free(model):,} parameters, more than "
