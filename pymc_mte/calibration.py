@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from scipy.stats import binom
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.bayes.compiled import CompiledPosterior, compile
 from pymc_mte.bayes.learnt import prior_draws
@@ -115,6 +116,7 @@ def calibrate(
         raise ModelError(f"n_simulations and n must be at least 1, got {n_simulations} and {n}")
     if model.covariates or model.strata:
         raise RefusedError("calibrate draws whole rows; a model with covariates or strata cannot be drawn")
+    refuse_linear(model, "calibrate")
     own = data if data is not None or model.data_path is not None else _unit_scale(model)
     compiled = compile(model, own, priors=priors)
     rng = np.random.default_rng(random_seed)

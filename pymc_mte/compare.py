@@ -83,7 +83,7 @@ def compare(
     draws = posterior["posterior"].to_dataset()
     identified, contraction = identified_functionals(posterior), _contractions(posterior)
     problem = problem_of(model, table, interactions=bool(estimate.attrs.get("interactions", False)))
-    if model.covariates:
+    if model.covariates or model.linear_edges:
         found = _given_covariates(estimate)
     else:
         mean = {n: draws[n].mean(("chain", "draw")).values[None] for n in PROFILE}

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.columns import allowed_values, event_signs, level_codes, number_column
 from pymc_mte.data import is_missing
 from pymc_mte.errors import DataError, ModelError, RefusedError
@@ -129,6 +130,7 @@ def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int
     posterior = post["posterior"].to_dataset()
     if model.covariates:
         raise RefusedError(f"no predictions for {model.name!r}: they do not take covariates yet")
+    refuse_linear(model, "predict")
     if model.interventions is not None:
         raise RefusedError("no predictions for a mixture of interventions: it answers with shares of targets")
     if missing := [name for name in model.dims if name not in posterior]:

@@ -43,6 +43,7 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     keys = {shares: shares}
     keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
     keys |= {name: name for name in model.coefficient_dims}
+    keys |= {f"{variable}.coef": f"coef_{variable}" for variable in model.regressed}
     flat: dict[str, Prior] = {}
     for key, value in model.priors.items():
         if isinstance(value, Mapping) and key in model.variables:

@@ -219,7 +219,7 @@ def identify(
         raise ModelError("base: only a model with interventions has base rows; leave it out")
     route = moment_route(model) if lacks_proxies(model) else None
     graph = hierarchy(model) if route is None else route.graph
-    likelihood = None if model.regressed else jacobian(model)
+    likelihood = None if model.covariates else jacobian(model)
     found = Findings(identified=answerable(model, graph, likelihood))
     if model.covariates:
         found.identified |= dict.fromkeys(CLASS_LEVEL if graph.level != "HTE" else found.identified, False)

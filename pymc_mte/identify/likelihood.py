@@ -25,7 +25,7 @@ def answerable(model: CausalModel, graph: Hierarchy, found: Jacobian | None) -> 
     if found is None:
         reached = REACHED[graph.level]
         return {name: ("ate" if name == "arm_mean" else name) in reached for name in names}
-    return {name: found.identified[name] for name in dict.fromkeys((*names, *model.dims))}
+    return {name: found.identified[name] for name in dict.fromkeys((*names, *model.posterior_dims))}
 
 
 def few_features(model: CausalModel, interactions: bool = False) -> list[Note]:
@@ -63,11 +63,6 @@ def likelihood_lines(model: CausalModel, graph: Hierarchy, found: Jacobian | Non
         return [
             "The likelihood was not judged: covariates are conditioned on, not modelled. What follows is "
             "what moment methods reach."
-        ]
-    if model.linear_edges:
-        return [
-            "The likelihood was not judged: linear parents make it parametric, and it may answer more than "
-            "what follows, which is what moment methods reach."
         ]
     if found is None:
         return [
