@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from scipy.stats import binom
 
-from pymc_mte.coefficients import refuse_linear
 from pymc_mte.alignment import match_classes, take_classes
 from pymc_mte.bayes.compiled import CompiledPosterior, compile
 from pymc_mte.bayes.learnt import prior_draws
@@ -21,6 +20,7 @@ from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import sample_density
 from pymc_mte.bayes.settle import settle
 from pymc_mte.bayes.start import with_first_levels
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.data import columns_of
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals

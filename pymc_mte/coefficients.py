@@ -1,4 +1,4 @@
-"""Linear parts in the description of a model: columns of covariates and linear parents, their coefficients."""
+"""Linear parts in a model's description: covariates and linear parents, their columns and coefficients."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -90,6 +90,6 @@ def refuse_linear(model: "CausalModel", what: str) -> None:
     """Refuse a model with linear parents where they are not taken."""
     for parent, child in model.linear_edges:
         raise RefusedError(
-            f"{what} takes no linear parents yet, and {parent!r} is one of {child!r}; a discrete one may stand "
-            "in parents instead, for a number use `sample` and what its result says of the effects"
+            f"{what} takes no linear parents yet, and {parent!r} is one of {child!r}; list it in parents if "
+            "it has levels, else read the effects off the result of `sample`"
         )

@@ -9,8 +9,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.columns import allowed_values, event_signs, level_codes, level_key, number_column
 from pymc_mte.coefficients import uncentred
+from pymc_mte.columns import allowed_values, event_signs, level_codes, level_key, number_column
 from pymc_mte.covariates import (
     STRATUM,
     check_conditioned,

@@ -24,6 +24,8 @@ class _Sum:
     """A product of factors over named axes, summed by one `einsum`."""
 
     def __init__(self, model: CausalModel) -> None:
+        for _, child in model.linear_edges:
+            full_table(model, child)
         self.model = model
         self.axes = {name: i + 1 for i, name in enumerate(model.variables)}
         self.operands: list[Any] = []
@@ -38,7 +40,7 @@ class _Sum:
 
     def add_table(self, variable: str, parameters: Parameters, fixed: Mapping[int, int]) -> None:
         """Multiply by P(variable | class, parents)."""
-        names = (*full_table(self.model, variable).parents, variable)
+        names = (*self.model.variables[variable].parents, variable)
         table = table_of(self.model, variable, parameters)
         lead = [CLASS] if self.model.variables[variable].latent else []
         self.add(table, [*lead, *(self.axes[v] for v in names)], fixed)

@@ -1,4 +1,4 @@
-"""Functionals where treatment or outcome descend from numbers: averages over simulated ancestors. NumPy only."""
+"""Functionals where treatment or outcome descend from numbers: averages over simulated ancestors. NumPy."""
 
 from collections.abc import Mapping
 
@@ -51,10 +51,9 @@ def simulated_functionals(
     levels = max([2, *(model.size(n) for n in names if model.variables[n].discrete)])
     size = units.count * model.classes * len(model.arms) * levels
     draws = len(parameters["class_weight" if covariates is None else "baseline_weight"])
-    parts = [
-        _of_block(model, {n: v[some] for n, v in parameters.items()}, names, units)
-        for some in np.array_split(np.arange(draws), min(draws, max(1, draws * size // block)))
-    ]
+    blocks = np.array_split(np.arange(draws), min(draws, max(1, draws * size // block)))
+    with np.errstate(over="ignore", invalid="ignore"):  # draws from a prior may have infinite means
+        parts = [_of_block(model, {n: v[b] for n, v in parameters.items()}, names, units) for b in blocks]
     return {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
 
 
@@ -186,7 +185,7 @@ def _chances(
     state: Mapping[str, NDArray[np.generic]],
     units: _Units,
 ) -> Array:
-    """P(level) of a discrete variable at every unit's parents: (draw, class or 1, arm or 1, unit or 1, level)."""
+    """P(level) of a discrete variable at every unit's parents, axes as of `_gather`."""
     var = model.variables[name]
     p, shift = _gather(model, name, "p", parameters, state), _shift(model, name, parameters, state, units)
     if var.trials is not None:

@@ -14,14 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from pymc_mte.coefficients import (
-    TERM_AXIS,
-    coefficient_axes,
-    column_names,
-    term_names,
-    uncentred,
-    why_unbuilt,
-)
+from pymc_mte.coefficients import TERM_AXIS, coefficient_axes, column_names, term_names, why_unbuilt
 from pymc_mte.errors import ModelError
 from pymc_mte.families import TABLE, Parameter
 from pymc_mte.interventions import (
@@ -35,9 +28,9 @@ from pymc_mte.interventions import (
 from pymc_mte.validation import (
     MAX_CLASSES,
     UNSUPPORTED,
+    append_treatment,
     check_roles,
     check_truth,
-    append_treatment,
     check_variables,
     explain,
 )
@@ -216,7 +209,7 @@ class CausalModel(Part):
 
     @property
     def regressed(self) -> tuple[str, ...]:
-        """Variables with a linear part: treatment and outcome given covariates, children of linear parents."""
+        """Variables with a linear part: treatment and outcome with covariates, children of linear parents."""
         named = (self.treatment, self.outcome) if self.covariates else ()
         linear = (name for name, var in self.variables.items() if var.linear_parents)
         return tuple(dict.fromkeys(name for name in (*named, *linear) if name is not None))
@@ -317,10 +310,10 @@ class CausalModel(Part):
         covariate_levels: dict[str, tuple[str, ...]] | None = None,
         centres: dict[str, float] | None = None,
     ) -> "CausalModel":
-        """Return the model with bernoulli and covariate levels and centres filled in as the data have them."""
+        """Return the model with bernoulli and covariate levels, and centres, as the data have them."""
         known = {k for k, var in self.variables.items() if var.levels is not None or var.trials is not None}
-        missing = {k: {"levels": v} for k, v in levels.items() if k not in known and v != (0, 1)}
-        missing |= {k: {"centre": v} for k, v in (centres or {}).items() if k in uncentred(self)}
+        missing: dict[str, dict[str, Any]] = {k: {"centre": v} for k, v in (centres or {}).items()}
+        missing |= {k: {"levels": v} for k, v in levels.items() if k not in known and v != (0, 1)}
         known_text = self.covariate_levels if covariate_levels is None else covariate_levels
         if not missing and known_text == self.covariate_levels:
             return self

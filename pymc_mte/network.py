@@ -21,6 +21,9 @@ Columns = Mapping[str, NDArray[Any]]
 TINY = 1e-300
 """Keeps the logarithm of a zero probability finite."""
 
+MAX_LOG_SHIFT = 30.0
+"""Draws go no further, on a logarithmic scale: a prior may put linear parents far from any row."""
+
 
 def full_table(model: CausalModel, variable: str) -> Variable:
     """Return a variable whose tables say everything; refuse one that linear parents shift.
@@ -174,7 +177,8 @@ def draw_variable(
             continue
         value = value[index] if index else np.broadcast_to(value, (n, *value.shape))
         if shift is not None and parameter == LINKS[var.family][0]:
-            value = value + shift if LINKS[var.family][1] == "identity" else value * np.exp(shift)
+            log_shift = np.clip(shift, -MAX_LOG_SHIFT, MAX_LOG_SHIFT)
+            value = value + shift if LINKS[var.family][1] == "identity" else value * np.exp(log_shift)
         own.append(value)
     drawn = var.spec.draw(rng, *own)
     return drawn if var.censor_at is None else np.where(drawn > var.censor_at, -var.censor_at, drawn)

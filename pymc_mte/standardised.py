@@ -1,5 +1,7 @@
 """Functionals averaged over the rows' covariates and over linear parents. NumPy only."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
@@ -58,11 +60,10 @@ def functionals_given(
     """
     if model.treatment is None:
         return {}
-    relevant = ancestors(model, {model.treatment, str(model.outcome)}, stop=set())
-    linear = any(model.variables[name].linear_parents for name in relevant)
-    if covariates is None and not linear:
+    if not model.regressed:
         return functionals(model, parameters)
-    wide = _written_out(model, relevant) if linear else model
+    linear = bool(model.linear_edges)
+    wide = _written_out(model) if linear else model
     weight = parameters["class_weight" if covariates is None else "baseline_weight"]
     lead = weight.shape[:-1]
     flat = {n: v.reshape(-1, *v.shape[len(lead) :]) for n, v in parameters.items()}
@@ -82,8 +83,9 @@ def functionals_given(
     return {n: v.reshape((*lead, *v.shape[1:])) for n, v in joined.items()}
 
 
-def _written_out(model: CausalModel, relevant: set[str]) -> CausalModel | None:
+def _written_out(model: CausalModel) -> CausalModel | None:
     """Network of treatment, outcome and ancestors with tables over linear parents; None if it cannot be."""
+    relevant = ancestors(model, {str(model.treatment), str(model.outcome)}, stop=set())
     variables = {}
     for name in model.variables:
         if name in relevant:
@@ -91,11 +93,12 @@ def _written_out(model: CausalModel, relevant: set[str]) -> CausalModel | None:
             axes = (*var.all_parents, *([name] if var.discrete else []))
             if any(not model.variables[p].discrete for p in var.linear_parents):
                 return None
-            if np.prod([float(model.size(a)) for a in axes]) > MAX_EXPANDED:
+            if var.linear_parents and np.prod([float(model.size(a)) for a in axes]) > MAX_EXPANDED:
                 return None
             variables[name] = var.model_copy(update={"parents": var.all_parents, "linear_parents": ()})
-    unused = {"treatment_proxies": (), "outcome_proxies": (), "covariates": (), "covariate_levels": {}}
-    return model.with_fields(variables=variables, truth=None, priors={}, strata=(), **unused)
+    roles: dict[str, Any] = {"treatment_proxies": (), "outcome_proxies": (), "strata": ()}
+    roles |= {"covariates": (), "covariate_levels": {}}
+    return model.with_fields(variables=variables, truth=None, priors={}, **roles)
 
 
 def row_parameters(
@@ -109,7 +112,7 @@ def row_parameters(
     out: Parameters = {n: parameters[n][:, None] for n in wide.owners}
     out["class_weight"] = np.moveaxis(np.exp(log_class(model, parameters, covariates)), -1, 1)
     for name in model.regressed:
-        if name in wide.variables and not wide.variables[name].linear_parents:
+        if name in wide.variables:
             out |= _shifted(model, name, parameters, covariates)
     return out
 

@@ -123,8 +123,8 @@ def check_variables(model: "CausalModel") -> None:
                 raise ValueError(CONTINUOUS_TREATMENT.format(parent))
             if not model.variables[parent].discrete and not model.linear:
                 raise ValueError(
-                    f"variables.{name}.parents: {parent!r} is continuous, and these parents have full tables; "
-                    "list it in linear_parents, or cut it into levels"
+                    f"variables.{name}.parents: {parent!r} is continuous, and these parents have full "
+                    "tables; list it in linear_parents, or cut it into levels"
                 )
         if len(set(var.parents)) != len(var.parents):
             raise ValueError(f"variables.{name}.parents: a parent is listed twice")

@@ -98,6 +98,14 @@ class Variable(Part):
         return (*self.parents, *self.linear_parents)
 
     @model_validator(mode="after")
+    def _check_centre(self) -> Self:
+        if self.centre is not None and self.family in FAMILIES and self.discrete:
+            raise ValueError(
+                f"centre: a {self.family} variable has levels, used as indicators; remove the key"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check(self) -> Self:
         if self.family not in FAMILIES:
             raise ValueError(f"family {self.family!r} is unknown; choose one of {', '.join(FAMILIES)}")
@@ -108,10 +116,6 @@ class Variable(Part):
             raise ValueError(f"event: only times have one ({', '.join(times)}), not {self.family}")
         if self.censor_at is not None and self.event is None:
             raise ValueError("censor_at: name the column that marks events too (event = ...)")
-        if self.centre is not None and self.discrete:
-            raise ValueError(
-                f"centre: a {self.family} variable has levels, which are indicators; remove the key"
-            )
         if not self.discrete or self.family == "binomial":
             if self.levels is not None:
                 raise ValueError(f"levels: a {self.family} variable has none; remove the key")

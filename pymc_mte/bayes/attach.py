@@ -16,7 +16,10 @@ from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import functional_dims
 from pymc_mte.model import CausalModel
 
-ROW_BY_ROW = "with covariates, linear parents, missing values or sampling weights the rows cannot be collapsed; leave it out"
+ROW_BY_ROW = (
+    "with covariates, linear parents, missing values or sampling weights the rows cannot be collapsed; "
+    "leave it out"
+)
 
 
 def add_to_model(

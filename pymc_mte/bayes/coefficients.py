@@ -30,7 +30,8 @@ def prior_width(name: str, prior: Prior | None) -> float:
         return float(prior)
     raise ModelError(
         f"prior of {name}: give a positive number, the standard deviation of the joint contribution of "
-        f"covariates and linear parents (log-odds, or pooled standard deviations of a continuous variable); got {prior!r}"
+        "covariates and linear parents (log-odds, or pooled standard deviations of a continuous variable); "
+        f"got {prior!r}"
     )
 
 
@@ -65,13 +66,13 @@ def add_coefficients(
         result name.
     """
     backs = {name: pm.Data(f"to_terms_{name}", found.to_covariates) for name, found in layout.linear.items()}
-    if layout.covariates is not None:
-        shared = pm.Data("to_covariates", layout.covariates.to_covariates)
+    given = layout.covariates
+    shared = None if given is None else pm.Data("to_covariates", given.to_covariates)
     along: dict[str, Tensor] = {}
     coefficients: dict[str, Tensor] = {}
     for name, dims in model.coefficient_dims.items():
         what = name.removeprefix("coef_")
-        r, back = layout.directions(what).values.shape[1], backs[what] if what in backs else shared
+        r, back = layout.directions(what).values.shape[1], backs.get(what, shared)
         sigma = prior_width(name, priors.get(name)) / np.sqrt(max(r, 1))
         if what == "class":
             raw = pm.Normal(f"raw_{name}", 0.0, sigma / np.sqrt(2), shape=(r, model.classes - 1))

@@ -16,8 +16,8 @@ from pymc_mte.identify.identification import Identification
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import TINY, log_sum_classes
 from pymc_mte.regression import centred_covariates, log_joint_given
-from pymc_mte.standardised import MAX_BLOCK, functionals_given
 from pymc_mte.results import dataset
+from pymc_mte.standardised import MAX_BLOCK, functionals_given
 
 Array = NDArray[np.float64]
 

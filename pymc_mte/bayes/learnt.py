@@ -16,8 +16,8 @@ from pymc_mte.alignment import take_classes
 from pymc_mte.bayes.checks import STUCK, chain_levels
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.standardised import functionals_given
 from pymc_mte.results import class_order, dims_of, labels
+from pymc_mte.standardised import functionals_given
 from pymc_mte.status import Note, Status
 from pymc_mte.summary import BY_CLASS, LABEL_FREE, carried
 

@@ -12,8 +12,8 @@ from pymc_mte.errors import DataError
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import pooled_scales
 from pymc_mte.regression import given_rows
-from pymc_mte.standardised import functionals_given
 from pymc_mte.results import dataset, labels, model_of
+from pymc_mte.standardised import functionals_given
 from pymc_mte.status import Status, dump_notes, load_notes
 
 JUDGED_ANEW = (

@@ -166,8 +166,8 @@ class RowData:
     ) -> None:
         self.pooled, self.weight = pooled, pm.Data("row_weight", layout.weight)
         self.features = pm.Data("features", layout.features)
-        if layout.covariates is not None:
-            self.directions = pm.Data("directions", layout.covariates.values)
+        given = layout.covariates
+        self.directions = None if given is None else pm.Data("directions", given.values)
         self.linear = {n: pm.Data(f"directions_{n}", found.values) for n, found in layout.linear.items()}
         place = {name: i for i, name in enumerate(model.variables)}
         outside = [n for n in layout.parent_cell if not model.variables[n].discrete]
@@ -238,7 +238,7 @@ def _shifts(model: CausalModel, data: RowData, values: Mapping[str, Tensor]) -> 
     for argument, value in values.items():
         if argument.startswith("along_"):
             name = argument.removeprefix("along_")
-            directions = data.linear[name] if name in data.linear else data.directions
+            directions = data.linear.get(name, data.directions)
             if value.ndim == 1:
                 out[name] = directions @ value
             else:

@@ -17,8 +17,8 @@ from pymc_mte.bayes.weigh import Index, Weighing, one_mode, resampled, weigh
 from pymc_mte.data import GROUP
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.problem import Problem
-from pymc_mte.standardised import functionals_given
 from pymc_mte.results import dataset, labels
+from pymc_mte.standardised import functionals_given
 from pymc_mte.status import Note, Status
 from pymc_mte.summary import BY_CLASS, LABEL_FREE
 

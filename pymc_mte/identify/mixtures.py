@@ -76,7 +76,7 @@ def judge_mixture(out: Findings, problem: Problem, rows: float, route: Route) ->
         From `moment_route`.
     """
     model = problem.model
-    if model.classes == 1:
+    if model.classes == 1 or model.linear_edges:
         return
     setup = ClassProblem(problem=problem, rows=rows)
     notes: list[Note] = []

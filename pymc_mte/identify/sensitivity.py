@@ -11,7 +11,6 @@ from numpy.polynomial import chebyshev, legendre
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from pymc_mte.coefficients import refuse_linear
 from pymc_mte.data import data_notes, resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.identify.extra_edge import ExtraEdge, Fit, check_edge
@@ -123,7 +122,6 @@ def sensitivity(
     parent, child = check_edge(model, edge)
     if model.covariates or model.strata:
         raise RefusedError("sensitivity fits the graph's likelihood, which takes no covariates or strata yet")
-    refuse_linear(model, "sensitivity")
     problem = problem_of(model, table)
     allowed = ExtraEdge(problem, parent, child)
     if 3**allowed.n_shifts > MAX_FITS:

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import networkx as nx
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -9,11 +10,12 @@ from scipy import special, stats
 from pymc_mte import CausalModel, ModelError, RefusedError, population, simulate, tabulate, truth
 from pymc_mte.data import columns_of, resolve
 from pymc_mte.families import FAMILIES, LINKS
+from pymc_mte.functionals import functionals
 from pymc_mte.gcomputation import simulated_functionals
+from pymc_mte.network import draw_rows
 from pymc_mte.quantiles import QUANTILE, quantile
 from pymc_mte.regression import draw_given, log_joint_given
 from pymc_mte.standardised import MAX_BLOCK, functionals_given
-
 
 B = {"family": "bernoulli"}
 C3 = {"family": "categorical", "levels": ["a", "b", "c"]}
@@ -23,11 +25,36 @@ ROLES = {"treatment": "t", "outcome": "y", "treatment_proxies": ["z"], "outcome_
 
 GRAPHS = {
     "number to number": {"z": B, "x": X, "t": {**B, "parents": ["z"]}, "y": {**N, "linear_parents": ["x"]}},
-    "levels add up": {"z": C3, "x": C3, "t": {**B, "linear_parents": ["z"]}, "y": {**B, "linear_parents": ["x", "m"]}, "m": {**B, "linear_parents": ["t"]}},
-    "both kinds of parents": {"z": X, "x": B, "t": {**B, "linear_parents": ["z"]}, "y": {"family": "student_t", "parents": ["x"], "linear_parents": ["m"]}, "m": {**X, "parents": ["t"], "scale_parents": True}},
-    "by level": {"z": X, "x": {**C3, "linear_parents": ["g"]}, "g": {"family": "ordinal", "levels": [1, 2, 3]}, "t": {**C3, "linear_parents": ["z", "g"]}, "y": {"family": "poisson", "linear_parents": ["x"], "latent": False}},
-    "trials and logs": {"z": {"family": "binomial", "trials": 2, "linear_parents": ["g"]}, "x": {"family": "gamma", "centre": 1.0}, "g": {"family": "poisson", "centre": 2.0}, "t": {**B, "linear_parents": ["z"]}, "y": {"family": "binomial", "trials": 3, "linear_parents": ["x", "z2"]}, "z2": {"family": "weibull", "linear_parents": ["g"], "centre": 1.5}},
-}  # fmt: skip
+    "levels add up": {
+        "z": C3,
+        "x": C3,
+        "t": {**B, "linear_parents": ["z"]},
+        "y": {**B, "linear_parents": ["x", "m"]},
+        "m": {**B, "linear_parents": ["t"]},
+    },
+    "both kinds of parents": {
+        "z": X,
+        "x": B,
+        "t": {**B, "linear_parents": ["z"]},
+        "y": {"family": "student_t", "parents": ["x"], "linear_parents": ["m"]},
+        "m": {**X, "parents": ["t"], "scale_parents": True},
+    },
+    "by level": {
+        "z": X,
+        "x": {**C3, "linear_parents": ["g"]},
+        "g": {"family": "ordinal", "levels": [1, 2, 3]},
+        "t": {**C3, "linear_parents": ["z", "g"]},
+        "y": {"family": "poisson", "linear_parents": ["x"], "latent": False},
+    },
+    "trials and logs": {
+        "z": {"family": "binomial", "trials": 2, "linear_parents": ["g"]},
+        "x": {"family": "gamma", "centre": 1.0},
+        "g": {"family": "poisson", "centre": 2.0},
+        "t": {**B, "linear_parents": ["z"]},
+        "y": {"family": "binomial", "trials": 3, "linear_parents": ["x", "z2"]},
+        "z2": {"family": "weibull", "linear_parents": ["g"], "centre": 1.5},
+    },
+}
 
 
 def make(name, classes=2, **more):
@@ -137,10 +164,10 @@ def test_log_joint_equals_a_sum_written_out(tools, rng, name, covariates):
 
 
 def walk(model, par, c, chance):
-    """Sum over all cells of discrete variables: potential outcomes, treated, gain of the treated in one class."""
+    """Sum over all cells of discrete variables: potential outcomes, the treated, what they gain."""
     arms = model.size("t")
     names = [n for n in model.order if n not in ("t", "y")]
-    below = {n for n in names if n in __import__("networkx").descendants(model.graph, "t")}
+    below = nx.descendants(model.graph, "t") & set(names)
     mean, treated, gain = np.zeros((2, arms)), 0.0, 0.0
     for u, cell in product(range(2), product(*(range(model.size(n)) for n in names))):
         row = dict(zip(names, cell, strict=True))
@@ -210,7 +237,8 @@ def confounded(family, linear):
     )
     par = {
         "class_weight": [0.6, 0.4], "mean_z": [-0.5, 1.0], "sd_z": [1.0, 0.7], "mean_x": [1.0, -1.0],
-        "sd_x": [0.8, 1.2], "p_t": [[0.6, 0.4], [0.3, 0.7]], "coef_t": [0.9], "coef_y": [0.5, -0.7][: len(linear)],
+        "sd_x": [0.8, 1.2], "p_t": [[0.6, 0.4], [0.3, 0.7]], "coef_t": [0.9],
+        "coef_y": [0.5, -0.7][: len(linear)],
     }  # fmt: skip
     return model, {n: np.asarray(v, dtype=float) for n, v in par.items()}
 
@@ -243,8 +271,9 @@ def test_mediators_follow_the_arm():
         outcome="y",
     )
     par = {n: np.asarray(v, dtype=float) for n, v in {
-        "class_weight": [1.0], "mean_x": [0.2], "sd_x": [1.0], "p_t": [[0.5, 0.5]], "coef_t": [1.1], "mean_m": [[0.0, 2.0]],
-        "sd_m": [0.5], "coef_m": [0.4], "mean_y": [[1.0, 1.5]], "sd_y": [1.0], "coef_y": [0.6, -0.3],
+        "class_weight": [1.0], "mean_x": [0.2], "sd_x": [1.0], "p_t": [[0.5, 0.5]], "coef_t": [1.1],
+        "mean_m": [[0.0, 2.0]], "sd_m": [0.5], "coef_m": [0.4], "mean_y": [[1.0, 1.5]], "sd_y": [1.0],
+        "coef_y": [0.6, -0.3],
     }.items()}  # fmt: skip
     found = functionals_given(model, par, None, np.ones(1))
     np.testing.assert_allclose(found["ate"], 0.5 + 0.6 * 2.0, atol=1e-12)
@@ -292,11 +321,8 @@ def test_quantiles_invert_the_distribution(rng, family):
     found = quantile(family, u, *own)
     assert (np.diff(found) >= 0).all()
     assert found.mean() == pytest.approx(float(spec.law.mean(*own)), rel=2e-3)
-    drawn = (
-        spec.draw(rng, *(np.full(20_000, v) for v in own))
-        if family != "student_t"
-        else spec.draw(rng, *(np.full(20_000, v) for v in own[:2]), own[2])
-    )
+    spread = own[:2] if family == "student_t" else own
+    drawn = spec.draw(rng, *(np.full(20_000, v) for v in spread), *own[len(spread) :])
     assert stats.ks_2samp(found, drawn).pvalue > 1e-4
     assert family.removeprefix("hurdle_") in QUANTILE
 
@@ -395,7 +421,7 @@ def test_descriptions_that_are_refused():
 
 
 def test_truths_that_are_refused():
-    with pytest.raises(ModelError, match="variables.x.centre: missing"):
+    with pytest.raises(ModelError, match=r"variables\.x\.centre: missing"):
         CausalModel(
             **{"classes": 2, "variables": {**GRAPHS["number to number"], "x": N}, **ROLES, "truth": STATED}
         )
@@ -404,8 +430,11 @@ def test_truths_that_are_refused():
         make("number to number", truth=lacking)
     with pytest.raises(ModelError, match=r"truth.y.coef: expected the shape \(1,\)"):
         make("number to number", truth={**STATED, "y": {**STATED["y"], "coef": [1.0, 2.0]}})
-    with pytest.raises(RefusedError, match="full tables"):
-        from pymc_mte.network import draw_rows
 
-        model = make("number to number", truth=STATED)
-        draw_rows(model, model.true_parameters(), 5, np.random.default_rng(0))
+
+def test_what_reads_tables_alone_never_answers(rng):
+    model = make("number to number", truth=STATED)
+    with pytest.raises(RefusedError, match="this analysis reads full tables"):
+        draw_rows(model, model.true_parameters(), 5, rng)
+    with pytest.raises(RefusedError, match=r"linear parents \(x\) shift 'y'"):
+        functionals(model, model.true_parameters())
