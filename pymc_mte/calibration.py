@@ -103,7 +103,7 @@ def calibrate(
     Raises
     ------
     RefusedError
-        If the model has no posterior, or needs covariates or strata.
+        If the model has no posterior, or has covariates, linear parents or strata.
 
     Examples
     --------

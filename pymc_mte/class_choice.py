@@ -113,7 +113,7 @@ def choose_classes(
     ModelError
         If ``max_classes`` is not a positive whole number.
     RefusedError
-        If the model has covariates, strata or interventions, or a limited form of rows.
+        If the model has covariates, linear parents, strata or interventions, or a limited form of rows.
 
     Notes
     -----

@@ -120,7 +120,7 @@ def bivariate_residuals(
     Raises
     ------
     RefusedError
-        If the model has covariates, strata or interventions.
+        If the model has covariates, linear parents, strata or interventions.
 
     Notes
     -----

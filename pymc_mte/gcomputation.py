@@ -11,7 +11,7 @@ from pymc_mte.coefficients import takes_covariates
 from pymc_mte.families import LINKS, binomial_table
 from pymc_mte.functionals import ancestors, effects_from_classes
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import TINY, by_parents, with_class_axis
+from pymc_mte.network import MAX_LOG_SHIFT, TINY, by_parents, with_class_axis
 from pymc_mte.quantiles import quantile
 from pymc_mte.regression import log_class, parent_terms
 
@@ -52,7 +52,7 @@ def simulated_functionals(
     size = units.count * model.classes * len(model.arms) * levels
     draws = len(parameters["class_weight" if covariates is None else "baseline_weight"])
     blocks = np.array_split(np.arange(draws), min(draws, max(1, draws * size // block)))
-    with np.errstate(over="ignore", invalid="ignore"):  # draws from a prior may have infinite means
+    with np.errstate(all="ignore"):  # draws from a prior may have infinite means
         parts = [_of_block(model, {n: v[b] for n, v in parameters.items()}, names, units) for b in blocks]
     return {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
 
@@ -174,7 +174,10 @@ def _at(
     shift = _shift(model, name, parameters, state, units)
     if shift is not None:
         moved, link = LINKS[var.family]
-        own[moved] = own[moved] + shift if link == "identity" else own[moved] * np.exp(shift)
+        if link == "identity":
+            own[moved] = own[moved] + shift
+        else:
+            own[moved] = own[moved] * np.exp(np.clip(shift, -MAX_LOG_SHIFT, MAX_LOG_SHIFT))
     return own
 
 

@@ -61,7 +61,7 @@ def do(
     ModelError
         For unknown variables or levels, an outcome that is set, or a continuous variable that is.
     RefusedError
-        If the result holds no tables, or the model has covariates.
+        If the result holds no tables, or the model has covariates or linear parents.
 
     Examples
     --------

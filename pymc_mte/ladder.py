@@ -49,7 +49,8 @@ def ladder(
     Raises
     ------
     RefusedError
-        If the model has no treatment, or has covariates, strata, interventions or censored times.
+        If the model has no treatment, or has covariates, linear parents, strata, interventions or
+        censored times.
 
     Examples
     --------

@@ -22,7 +22,7 @@ TINY = 1e-300
 """Keeps the logarithm of a zero probability finite."""
 
 MAX_LOG_SHIFT = 30.0
-"""Draws go no further, on a logarithmic scale: a prior may put linear parents far from any row."""
+"""Draws go no further on a logarithmic scale: under a prior, linear parents lie far from any row."""
 
 
 def full_table(model: CausalModel, variable: str) -> Variable:

@@ -1,6 +1,7 @@
 """Quantiles of every family of numbers, for simulation with common points. NumPy and SciPy only."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,47 @@ from pymc_mte import laws
 Array = NDArray[np.float64]
 
 
+MAX_STEPS = 200
+"""Counts are added up one by one so far; SciPy, several times slower, finds the larger ones."""
+
+
+def _count(
+    u: Array, first: Callable[..., Array], ratio: Callable[..., Array], law: Any, *parameters: Array
+) -> Array:
+    """Invert a distribution of counts: ``first`` is P(0), ``ratio(k)`` is P(k + 1) / P(k)."""
+    u, *own = np.broadcast_arrays(u, *parameters)
+    value, place = np.zeros(u.size), np.arange(u.size)
+    left, own = u.ravel(), [p.ravel() for p in own]
+    p = first(*own)
+    left = left - p
+    for k in range(MAX_STEPS):
+        on = left > 0
+        place, left, p, own = place[on], left[on], p[on], [v[on] for v in own]
+        if not len(place):
+            break
+        value[place] += 1
+        p = p * ratio(k, *own)
+        left = left - p
+    place, own = place[left > 0], [v[left > 0] for v in own]
+    value[place] = law(u.ravel()[place], *own)
+    return value.reshape(u.shape)
+
+
+def _poisson(u: Array, rate: Array) -> Array:
+    return _count(u, lambda r: np.exp(-r), lambda k, r: r / (k + 1), stats.poisson.ppf, rate)
+
+
+def _negative_binomial(u: Array, mean: Array, dispersion: Array) -> Array:
+    return _count(
+        u,
+        lambda m, d: np.exp(-np.log1p(d * m) / d),
+        lambda k, m, d: (k + 1 / d) / (k + 1) * d * m / (1 + d * m),
+        lambda rest, m, d: stats.nbinom.ppf(rest, 1 / d, 1 / (1 + d * m)),
+        mean,
+        dispersion,
+    )
+
+
 def _lognormal(u: Array, mean: Array, sd: Array) -> Array:
     variance = np.log1p((sd / mean) ** 2)
     return np.asarray(np.exp(np.log(mean) - variance / 2 + np.sqrt(variance) * special.ndtri(u)))
@@ -19,8 +61,8 @@ def _lognormal(u: Array, mean: Array, sd: Array) -> Array:
 QUANTILE: dict[str, Callable[..., Array]] = {
     "normal": lambda u, mean, sd: mean + sd * special.ndtri(u),
     "student_t": lambda u, mean, sd, nu: mean + sd * special.stdtrit(nu, u),
-    "poisson": lambda u, rate: stats.poisson.ppf(u, rate),
-    "negative_binomial": lambda u, mean, d: stats.nbinom.ppf(u, 1 / d, 1 / (1 + d * mean)),
+    "poisson": _poisson,
+    "negative_binomial": _negative_binomial,
     "gamma": lambda u, mean, sd: special.gammaincinv((mean / sd) ** 2, u) * sd**2 / mean,
     "lognormal": _lognormal,
     "exponential": lambda u, scale: -scale * np.log1p(-u),

@@ -65,7 +65,7 @@ def add_to_model(
     Returns
     -------
     dict of str to tensor
-        Parameters and, unless ``outcome`` is given or the model has covariates, the functionals
+        Parameters and, unless ``outcome`` is given or the model has a linear part, the functionals
         ``potential_outcome``, ``effect``, ``ate``, ``att``, ``effect_sd``, ``weight_harmed`` and
         ``arm_mean``, which are deterministic variables of the PyMC model, by their names without the
         prefix. A bernoulli ``p`` is the probability of the second level.

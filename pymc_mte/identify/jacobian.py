@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymc_mte.coefficients import free_coefficients, uncentred, with_linear_parents
-from pymc_mte.identify.linear_scores import linear_scores
+from pymc_mte.identify.linear_scores import interior_coefficients, linear_scores
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.scores import Scores, gradient
 from pymc_mte.network import cell_columns, draw_rows, log_sum_classes
@@ -295,9 +295,7 @@ def interior_point(model: CausalModel, rng: np.random.Generator) -> Parameters:
         else:
             low, high = INTERIOR[kind.scope]
             out[name] = rng.uniform(low, high, size=shape)
-    for name in with_linear_parents(model):
-        dims = model.coefficient_dims[f"coef_{name}"]
-        out[f"coef_{name}"] = rng.normal(0.0, 0.7, size=tuple(model.size(d) for d in dims))
+    out |= interior_coefficients(model, rng)
     return {name: value[None] for name, value in out.items()}
 
 

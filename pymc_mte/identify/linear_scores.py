@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from pymc_mte.coefficients import with_linear_parents
 from pymc_mte.families import LINKS
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.em import responsibilities
@@ -11,6 +12,19 @@ from pymc_mte.network import Columns, by_parents, gathered, with_class_axis
 from pymc_mte.regression import log_joint_of_terms, log_table_given, regressors, shift_of
 
 Array = NDArray[np.float64]
+
+
+def interior_coefficients(model: CausalModel, rng: np.random.Generator) -> Parameters:
+    """Draw coefficients of linear parents, small ones where logs or large numbers could run away."""
+    out = {}
+    for name in with_linear_parents(model):
+        var = model.variables[name]
+        above = {model.variables[p].spec.values for p in var.linear_parents}
+        scale = 0.7 if LINKS[var.family][1] != "log" and above <= {"levels", "real"} else 0.1
+        out[f"coef_{name}"] = rng.normal(
+            0.0, scale, [model.size(d) for d in model.coefficient_dims[f"coef_{name}"]]
+        )
+    return out
 
 
 def linear_scores(model: CausalModel, columns: Columns, parameters: Parameters) -> Array:

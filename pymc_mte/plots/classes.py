@@ -48,7 +48,7 @@ def plot_classes(result: xr.DataTree) -> "Figure":
     ------
     RefusedError
         If the result holds no tables, or its classes are targets of interventions,
-        or the model has covariates.
+        or the model has covariates or linear parents.
 
     Examples
     --------

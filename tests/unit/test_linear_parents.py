@@ -327,6 +327,14 @@ def test_quantiles_invert_the_distribution(rng, family):
     assert family.removeprefix("hurdle_") in QUANTILE
 
 
+@pytest.mark.parametrize("mean", [0.3, 7.0, 400.0, 3_000.0])
+def test_quantiles_of_counts_are_scipys(mean):
+    u = np.linspace(0.0007, 0.9993, 500)
+    np.testing.assert_array_equal(quantile("poisson", u, np.asarray(mean)), stats.poisson.ppf(u, mean))
+    found = quantile("negative_binomial", u, np.asarray(mean), np.asarray(0.6))
+    np.testing.assert_array_equal(found, stats.nbinom.ppf(u, 1 / 0.6, 1 / (1 + 0.6 * mean)))
+
+
 STATED = {
     "class_weight": [0.6, 0.4],
     "z": {"p": [0.2, 0.8]},
