@@ -181,6 +181,20 @@ def _at(
     return own
 
 
+def _success(
+    model: CausalModel,
+    name: str,
+    parameters: Parameters,
+    state: Mapping[str, NDArray[np.generic]],
+    units: _Units,
+) -> Array:
+    """P(second level) of a bernoulli variable, or of success in one trial, at every unit's parents."""
+    p = _gather(model, name, "p", parameters, state)
+    p = p if model.variables[name].trials is not None else p[..., 1]
+    shift = _shift(model, name, parameters, state, units)
+    return np.asarray(p if shift is None else special.expit(special.logit(p) + shift))
+
+
 def _chances(
     model: CausalModel,
     name: str,
@@ -190,13 +204,13 @@ def _chances(
 ) -> Array:
     """P(level) of a discrete variable at every unit's parents, axes as of `_gather`."""
     var = model.variables[name]
-    p, shift = _gather(model, name, "p", parameters, state), _shift(model, name, parameters, state, units)
     if var.trials is not None:
-        return binomial_table(p if shift is None else special.expit(special.logit(p) + shift), var.trials)
-    if shift is None:
-        return p
-    tilt = np.stack([np.zeros_like(shift), shift], axis=-1) if var.family == "bernoulli" else shift
-    return np.asarray(special.softmax(np.log(np.maximum(p, TINY)) + tilt, axis=-1))
+        return binomial_table(_success(model, name, parameters, state, units), var.trials)
+    if var.family == "bernoulli":
+        p = _success(model, name, parameters, state, units)
+        return np.stack([1 - p, p], axis=-1)
+    p, shift = _gather(model, name, "p", parameters, state), _shift(model, name, parameters, state, units)
+    return p if shift is None else np.asarray(special.softmax(np.log(np.maximum(p, TINY)) + shift, axis=-1))
 
 
 def _mean(
@@ -208,8 +222,7 @@ def _mean(
 ) -> Array:
     """Mean of the outcome at every unit's parents."""
     var = model.variables[name]
-    if var.discrete:
-        chances = _chances(model, name, parameters, state, units)
-        return np.asarray(chances @ np.arange(chances.shape[-1], dtype=float))
+    if var.discrete:  # bernoulli or binomial: others have no mean
+        return np.asarray((var.trials or 1) * _success(model, name, parameters, state, units))
     assert var.spec.law is not None
     return np.asarray(var.spec.law.mean(*_at(model, name, parameters, state, units).values()))

@@ -218,6 +218,24 @@ def test_simulated_functionals_come_near_the_exact_ones(tools, rng, covariates):
         np.testing.assert_allclose(value, exact[name], atol=0.01, err_msg=name)
 
 
+def test_simulated_functionals_of_several_levels_and_trials(tools, rng):
+    variables = {
+        "g": C3,
+        "x": {**C3, "linear_parents": ["g"]},
+        "t": {**C3, "parents": ["g"], "linear_parents": ["x"]},
+        "m": {"family": "binomial", "trials": 2, "linear_parents": ["t"]},
+        "y": {"family": "binomial", "trials": 3, "parents": ["g"], "linear_parents": ["x", "m"]},
+    }
+    model = CausalModel(classes=2, variables=variables, treatment="t", outcome="y")
+    par = {n: v[None] for n, v in parameters_of(tools, model, rng).items()}
+    exact = functionals_given(model, par, None, np.ones(1))
+    near = simulated_functionals(model, par, None, np.ones(1), MAX_BLOCK)
+    assert set(near) == set(exact)
+    for name, value in near.items():
+        assert value.shape == exact[name].shape
+        np.testing.assert_allclose(value, exact[name], atol=0.03, err_msg=name)
+
+
 NODES, HERMITE = np.polynomial.hermite_e.hermegauss(80)
 HERMITE = HERMITE / HERMITE.sum()
 
