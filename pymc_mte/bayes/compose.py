@@ -24,6 +24,10 @@ OutcomeDensity = Callable[[Any, Tensor, Mapping[str, Tensor]], Tensor]
 """``f(class, treatment, row)`` -> log-density (rows, classes), see `pymc_mte.add_to_model`."""
 
 
+MAX_INDICATORS = 32
+"""Tables of up to so many cells are looked up by a product with indicators, which compiles sooner."""
+
+
 def compose(
     model: CausalModel,
     table: xr.Dataset,
@@ -102,16 +106,24 @@ def _log_joint_cells(model: CausalModel, parameters: Mapping[str, Tensor], code:
             if trials > 1:
                 total = total + pt.as_tensor(np.log(binomial_coefficients(trials)))[own]
         else:
-            total = total + _look_up(pt.log(value), model.dims[f"p_{name}"], code)
+            total = total + pt.log(_look_up(value, model.dims[f"p_{name}"], code))
     return total
 
 
 def _look_up(value: Tensor, dims: tuple[str, ...], code: Code) -> Tensor:
     """Take a parameter at the level numbers of every cell: (class or 1, cell or 1)."""
-    index = tuple(code[d] for d in dims if d != "class")
-    if "class" not in dims:
-        return value[index][None, :] if index else value[None, None]
-    return value[(slice(None), *index)] if index else value[:, None]
+    names = [d for d in dims if d != "class"]
+    if not names:
+        return value[:, None] if "class" in dims else value[None, None]
+    if all(isinstance(code[d], np.ndarray) for d in names):  # a full table, whose cells are known
+        size = [int(code[d].max()) + 1 for d in names]
+        cell = np.ravel_multi_index([code[d] for d in names], size)
+        if (cells := int(np.prod(size))) <= MAX_INDICATORS:
+            indicator = (cell == np.arange(cells)[:, None]).astype(float)
+            value = value.reshape((value.shape[0] if "class" in dims else 1, cells))
+            return (value[:, :, None] * indicator).sum(axis=1)
+    index = tuple(code[d] for d in names)
+    return value[(slice(None), *index)] if "class" in dims else value[index][None, :]
 
 
 def _observe_counts(log_cells: Tensor, layout: xr.Dataset) -> None:

@@ -10,9 +10,9 @@ import pytensor.tensor as pt
 from numpy.typing import NDArray
 from pytensor.compile.mode import Mode
 from pytensor.graph.replace import clone_replace, vectorize_graph
-from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from scipy.special import gammaln
 
+from pymc_mte.bayes.gradient import PLAIN
 from pymc_mte.bayes.priors import Tensor
 from pymc_mte.bayes.start import with_first_levels, without_first_levels
 from pymc_mte.model import CausalModel, Parameters
@@ -22,9 +22,6 @@ Array = NDArray[np.float64]
 
 MAX_ELEMENTS = 4_000_000
 """Points are taken in blocks so that points x observed values x classes stay below this."""
-
-PLAIN = Mode(linker="py", optimizer=RewriteDatabaseQuery(include=[]))
-"""NumPy as it stands: nothing to optimise where every call takes many points."""
 
 EXCHANGEABLE = 1e-6
 """Largest change of the log-density, relative to its size, when classes change places."""

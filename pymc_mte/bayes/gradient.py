@@ -3,21 +3,20 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
-from pymc.pytensorf import join_nonshared_inputs
-from pytensor.compile.mode import get_mode
+from pytensor.compile.maker import function as make_function
+from pytensor.compile.mode import Mode, get_mode
 from pytensor.gradient import grad
 from pytensor.graph.replace import clone_replace, vectorize_graph
-from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS
-from pytensor.link.numba.dispatch.basic import numba_njit
-from pytensor.link.numba.linker import NumbaLinker
+from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 
+from pymc_mte.bayes.native import Native, native, places
 from pymc_mte.bayes.priors import Tensor
 from pymc_mte.errors import DataError
 from pymc_mte.model import Parameters
@@ -25,27 +24,11 @@ from pymc_mte.model import Parameters
 Array = NDArray[np.float64]
 Key = tuple[str, str]
 
-SHORT = "FAST_COMPILE"
-"""Compilation mode of what is called once on many draws."""
+PLAIN = Mode(linker="py", optimizer=RewriteDatabaseQuery(include=[]))
+"""Compilation mode of what is called once on many draws: NumPy as it stands, no machine code."""
 
 AT_ONCE = 4_000_000
 """Numbers per class that the values of many draws may take while they are computed."""
-
-
-class _ThreadedLinker(NumbaLinker):
-    """PyTensor's Numba linker, letting other chains run meanwhile; cached on disk under its own key.
-
-    A function that nutpie compiles itself is never cached and costs seconds in every process.
-    """
-
-    def jit_compile(self, fn_and_cache: Any) -> Callable[..., Any]:
-        function, key = fn_and_cache
-        if key is not None:
-            CACHED_SRC_FUNCTIONS[function.py_func] = f"{key}-nogil"
-        jitted: Callable[..., Any] = numba_njit(
-            function.py_func, final_function=True, cache=key is not None, nogil=True
-        )
-        return jitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,26 +80,36 @@ class Density:
 
     Attributes
     ----------
-    function : callable
-        Compiled: the vector and the data's arrays give log-density and gradient; runs without the
-        interpreter's lock.
+    function : Native
+        Compiled: the vector and the places of the data give log-density and gradient.
     keys : tuple of pairs
         What each of the data's arrays is: ``("data", name)`` or ``("dim", name)``.
     data : tuple of ndarray
         The data in use.
     maps : Maps
         Between the vector and the free variables.
+    places : ndarray of int
+        Where the data are.
     """
 
-    function: Callable[..., tuple[Any, Array]]
+    function: Native
     keys: tuple[Key | None, ...]
     data: tuple[NDArray[Any], ...]
     maps: Maps
+    places: NDArray[np.int64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Note where the data are."""
+        object.__setattr__(self, "places", places(self.data))
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         """Log-density and gradient at one vector."""
-        value, gradient = self.function(x, *self.data)
-        return float(value), gradient
+        x = np.ascontiguousarray(x, dtype=float)
+        if x.shape != (self.maps.size,):
+            raise ValueError(f"a vector of {self.maps.size} numbers is wanted, got shape {x.shape}")
+        value, gradient = np.full(1, np.nan), np.full_like(x, np.nan)
+        self.function.call(x.size, *(array.ctypes.data for array in (x, gradient, value, self.places)))
+        return float(value[0]), gradient
 
     def with_data(self, built: pm.Model, keep: str = "\0") -> "Density":
         """Take the data of another model of the same form; nothing is compiled.
@@ -157,22 +150,28 @@ def compile_maps(built: pm.Model, point: Mapping[str, Array]) -> Maps:
         transform = built.rvs_to_transforms[rv]
         forward.append(value if transform is None else transform.forward(value, *rv.owner.inputs))
     forward = clone_replace(forward, given, rebuild_strict=False)
-    to_vectors = pm.compile(list(given.values()), forward, mode=SHORT, on_unused_input="ignore")
+    to_vectors = pm.compile(list(given.values()), forward, mode=PLAIN, on_unused_input="ignore")
     names = tuple(rv.name for rv in given)
     flat = to_vectors(*(np.asarray(point[n], dtype=float) for n in names))
-    value_vars = [built.rvs_to_values[rv] for rv in built.free_RVs]
-    at = {v.name: np.asarray(part) for v, part in zip(value_vars, flat, strict=True)}
+    values, at = [built.rvs_to_values[rv] for rv in built.free_RVs], 0
+    size = sum(np.size(part) for part in flat)
+    joined = pt.TensorType("float64", shape=(size,))("vector")  # known lengths compile to less code
+    parts = {}
+    for value, part in zip(values, flat, strict=True):
+        own = joined[at : at + np.size(part)] if np.ndim(part) else joined[at]
+        parts[value] = own.reshape(np.shape(part)) if np.ndim(part) > 1 else own
+        at += np.size(part)
     wanted = [*built.free_RVs, *built.deterministics]
     outputs = [built.logp(), *built.replace_rvs_by_values(wanted)]
-    (log_density, *values), joined = join_nonshared_inputs(at, outputs, value_vars)
+    log_density, *found = clone_replace(outputs, parts, rebuild_strict=False)
     many = pt.matrix("vectors")
     return Maps(
         variables=names,
         computed=tuple(variable.name for variable in built.deterministics),
         joined=joined,
         log_density=log_density,
-        size=sum(part.size for part in at.values()),
-        to_values=pm.compile([many], vectorize_graph(values, {joined: many}), mode=SHORT),
+        size=size,
+        to_values=pm.compile([many], vectorize_graph(found, {joined: many}), mode=PLAIN),
         to_vectors=to_vectors,
         rows=max([1, *(len(np.atleast_1d(v.get_value())) for v in built.data_vars)]),
     )
@@ -189,19 +188,20 @@ def compile_density(built: pm.Model, point: Mapping[str, Array]) -> Density:
         Any values of the free variables; they give the shapes.
     """
     maps = compile_maps(built, point)
+    gradient: Any = grad(maps.log_density, maps.joined)
+    mode = get_mode("NUMBA").including("local_remove_check_parameter")  # transforms keep to the bounds
     with quiet_compilation():
-        function = pm.compile(
+        function = make_function(
             [maps.joined],
-            [maps.log_density, grad(maps.log_density, maps.joined)],
-            mode=get_mode("NUMBA").clone(linker=_ThreadedLinker()),
+            [maps.log_density, gradient],
+            mode=mode,
             on_unused_input="ignore",
         )
         shared = function.get_shared()
         data = tuple(_contiguous(v.get_value()) for v in shared)
-        function.vm.jit_fn(maps.unconstrain(point), *data)  # machine code is made, or read from disk, here
+        wrapped = native(function.vm.jit_fn, data)  # machine code is made, or read from disk, here
     known = {id(variable): key for key, variable in _shared(built).items()}
-    keys = tuple(known.get(id(v)) for v in shared)
-    return Density(function=function.vm.jit_fn, keys=keys, data=data, maps=maps)
+    return Density(function=wrapped, keys=tuple(known.get(id(v)) for v in shared), data=data, maps=maps)
 
 
 def _contiguous(value: Any) -> NDArray[Any]:

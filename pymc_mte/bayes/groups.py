@@ -8,6 +8,7 @@ import pymc as pm
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.bayes.gradient import PLAIN
 from pymc_mte.bayes.pooling import BY_GROUP
 from pymc_mte.bayes.rowwise import needs_rows
 from pymc_mte.bayes.start import with_first_levels
@@ -62,7 +63,7 @@ def add_predictive(
     size = max(int(np.prod(rv.shape.eval())) for rv in built.observed_RVs)
     number = min(N_PREDICTIVE, max(MIN_PREDICTIVE, MAX_PREDICTIVE // size))
     free = [rv.name for rv in built.free_RVs]
-    fast = {"mode": "FAST_COMPILE"}
+    fast = {"mode": PLAIN}
     level = logging.getLogger("pymc").level
     logging.getLogger("pymc").setLevel(logging.ERROR)
     try:

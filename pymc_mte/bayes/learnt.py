@@ -14,6 +14,7 @@ from pytensor.graph.traversal import ancestors
 
 from pymc_mte.alignment import take_classes
 from pymc_mte.bayes.checks import STUCK, chain_levels
+from pymc_mte.bayes.gradient import PLAIN
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.results import class_order, dims_of, labels
@@ -168,7 +169,7 @@ def prior_draws(
     wanted = [
         batched[built[name]] if name in free else vectorize_graph(built[name], batched) for name in names
     ]
-    drawn = pm.draw(wanted, random_seed=seed, mode="FAST_COMPILE")
+    drawn = pm.draw(wanted, random_seed=seed, mode=PLAIN)
     values = with_first_levels(model, dict(zip(names, drawn, strict=True)))
     covariates, share = given
     if covariates is not None and len(share) > MAX_PRIOR_ROWS:
@@ -185,7 +186,7 @@ def log_prior_density(built: pm.Model, drawn: xr.Dataset) -> Array:
     total = sum(term.sum() for term in conditional_logp(value).values())
     batched = {v: v.type.clone(shape=(None, *v.type.shape))(v.name) for v in value.values()}
     density = pm.compile(
-        list(batched.values()), vectorize_graph(total, batched), mode="FAST_COMPILE", on_unused_input="ignore"
+        list(batched.values()), vectorize_graph(total, batched), mode=PLAIN, on_unused_input="ignore"
     )
     chains = range(drawn.sizes["chain"])
     return np.stack([density(*(drawn[rv.name].values[c] for rv in value)) for c in chains])

@@ -78,7 +78,7 @@ def build_changes(
             "target_weight",
             a=concentration(chosen.get("target_weight", CONCENTRATION), size),
             dims="target",
-            **({"default_transform": LogRatio()} if size > 1 else {}),
+            **({"default_transform": LogRatio(size)} if size > 1 else {}),
         )
         equations = _equations(problem, chosen)
         value, spread = _changes(problem, mixture)

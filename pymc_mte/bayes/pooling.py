@@ -123,7 +123,7 @@ def add_pooled(model: CausalModel, name: str, prior: Prior | None, centre: Tenso
 def _simplex(model: CausalModel, name: str, prior: Prior | None, dims: tuple[str, ...]) -> Tensor:
     a = concentration(model, name, TABLE_CONCENTRATION if prior is None else prior)
     a = a if name == "class_weight" else a[0]
-    transform = {} if a.shape[-1] == 1 else {"default_transform": LogRatio()}
+    transform = {} if a.shape[-1] == 1 else {"default_transform": LogRatio(a.shape[-1])}
     return pm.Dirichlet(f"{name}_shared", a=a, dims=dims, **transform)
 
 

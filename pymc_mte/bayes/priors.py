@@ -20,6 +20,9 @@ Prior = float | list[float] | Mapping[str, Any] | Callable[..., Any]
 """A Dirichlet concentration, a ``{dist = ..., ...}`` or ``{pooled = scale}`` table, or ``f(name, dims)``."""
 
 TABLE_CONCENTRATION = 2.0
+FEW = 32
+"""Up to so many levels log-ratios are turned by a matrix."""
+
 WIDTH = 2.5
 """Pooled standard deviations that a mean may easily lie away from the pooled mean."""
 
@@ -65,9 +68,17 @@ class LogRatio(Transform):  # type: ignore[misc]
 
     The coordinates of PyMC's own simplex, in fewer operations to compile. Ratios to one level would
     compile as fast, but mix badly where that level is rare.
+
+    Parameters
+    ----------
+    levels : int
+        Length of the last axis.
     """
 
     name = "logratio"
+
+    def __init__(self, levels: int) -> None:
+        self.levels = levels
 
     def forward(self, value: Tensor, *inputs: Tensor) -> Tensor:
         """Map probabilities to unconstrained log-ratios."""
@@ -84,11 +95,14 @@ class LogRatio(Transform):  # type: ignore[misc]
         return pt.log(log_p.shape[-1].astype("float64")) + log_p.sum(axis=-1)
 
     def _log_backward(self, value: Tensor) -> Tensor:
-        to_last = value + value.sum(axis=-1, keepdims=True)
-        top = pt.maximum(to_last.max(axis=-1, keepdims=True), 0.0)
-        rest = pt.exp(to_last - top).sum(axis=-1, keepdims=True) + pt.exp(-top)
-        base = top + pt.log(rest)
-        return pt.concatenate([to_last - base, -base], axis=-1)
+        if self.levels <= FEW:  # a concatenation and its gradient are long to compile
+            to_last = np.hstack([np.eye(self.levels - 1) + 1.0, np.zeros((self.levels - 1, 1))])
+            ratio = (value[..., None] * to_last).sum(axis=-2)
+        else:
+            ratio = value + value.sum(axis=-1, keepdims=True)
+            ratio = pt.concatenate([ratio, pt.zeros_like(ratio[..., :1])], axis=-1)
+        ratio = ratio - ratio.max(axis=-1, keepdims=True)
+        return ratio - pt.log(pt.exp(ratio).sum(axis=-1, keepdims=True))
 
 
 def is_bernoulli(model: CausalModel, name: str) -> bool:
@@ -191,7 +205,7 @@ def add_parameter(
             return pm.Beta(name, alpha=a[..., 1], beta=a[..., 0], dims=dims)
         if a.shape[-1] == 1:  # one class: nothing to transform
             return pm.Dirichlet(name, a=a, dims=dims)
-        return pm.Dirichlet(name, a=a, dims=dims, default_transform=LogRatio())
+        return pm.Dirichlet(name, a=a, dims=dims, default_transform=LogRatio(a.shape[-1]))
     if prior is not None:
         raise ModelError(f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}")
     if kind.support == "real":

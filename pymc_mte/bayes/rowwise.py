@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pymc_mte.bayes.coefficients import add_coefficients, class_contrasts
 from pymc_mte.bayes.densities import LOG_DENSITY
 from pymc_mte.bayes.priors import TABLE_CONCENTRATION, LogRatio, Prior, Tensor, add_parameter
+from pymc_mte.bayes.products import products
 from pymc_mte.bayes.rowlayout import RowLayout, row_layout
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.data import SAMPLING_WEIGHT, has_missing
@@ -90,7 +91,9 @@ def _baseline(model: CausalModel, prior: Prior | None) -> Tensor:
         ) from None
     if model.classes == 1:
         return pm.Dirichlet("baseline_weight", a=concentration, dims="class")
-    return pm.Dirichlet("baseline_weight", a=concentration, dims="class", default_transform=LogRatio())
+    return pm.Dirichlet(
+        "baseline_weight", a=concentration, dims="class", default_transform=LogRatio(model.classes)
+    )
 
 
 def _average_weight(
@@ -217,34 +220,32 @@ def log_joint_rows(
         odds = odds + class_contrasts(k) @ shifts["class"] if "class" in shifts else odds
         total = odds - log_add_exp(odds, k) + constant[:, None]
     if columns:
-        total = total + products(data.features, pt.concatenate(columns, axis=1), k)
+        total = total + _per_class(data.features, pt.concatenate(columns, axis=1), k)
     for name in layout.parent_cell:
         own = _outside(model, data, name, values, shifts.get(name))
         total = total + (own * data.seen[name] if name in data.seen else own)
     return total + pt.zeros_like(data.weight)
 
 
-def products(matrix: Tensor, vectors: Tensor, count: int) -> Tensor:
-    """Multiply a tall matrix with few vectors, (vector, column) to (vector, row), one by one.
-
-    BLAS multiplies a matrix with a vector at the speed of memory, and with a few of them at a third of it.
-    """
-    return pt.stack([matrix @ vectors[i] for i in range(count)])
+def _per_class(features: Tensor, vectors: Tensor, classes: int) -> Tensor:
+    return pt.stack(products(features, [vectors[k] for k in range(classes)]))
 
 
 def _shifts(model: CausalModel, data: RowData, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Linear parts of what has one: (row,), or (contrast or level, row)."""
-    out = {}
+    """Linear parts of what has one: (row,), or (contrast or level, row); every matrix is read once."""
+    columns: dict[str, dict[str, list[Tensor]]] = {}  # by matrix: its own of a variable, or the covariates'
     for argument, value in values.items():
         if argument.startswith("along_"):
             name = argument.removeprefix("along_")
-            directions = data.linear.get(name, data.directions)
-            if value.ndim == 1:
-                out[name] = directions @ value
-            else:
-                width = model.classes - 1 if name == "class" else model.size(name)
-                out[name] = products(directions, value.T, width)
-    return out
+            width = model.classes - 1 if name == "class" else model.size(name) if value.ndim == 2 else 0
+            own = [value[:, i] for i in range(width)] if width else [value]
+            columns.setdefault(name if name in data.linear else "", {})[name] = own
+    parts: dict[str, list[Tensor]] = {}
+    for matrix, vectors in columns.items():
+        directions = data.linear[matrix] if matrix else data.directions
+        found = iter(products(directions, [vector for own in vectors.values() for vector in own]))
+        parts |= {name: [next(found) for _ in own] for name, own in vectors.items()}
+    return {n: pt.stack(own) if values[f"along_{n}"].ndim == 2 else own[0] for n, own in parts.items()}
 
 
 def log_table(model: CausalModel, name: str, value: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from math import lgamma
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -98,17 +99,23 @@ def draw_vectors(
 
 
 def _nutpie_model(density: Density, start: Callable[[int], Array]) -> Any:
-    from nutpie.compiled_pyfunc import from_pyfunc
+    """Describe a compiled density to nutpie; ``start`` takes a chain's seed."""
+    from nutpie.compile_pymc import CompiledPyMCModel
 
     size = density.maps.size
-    return from_pyfunc(
-        size,
-        lambda: density,
-        lambda *_: lambda x: {VECTOR: x},
-        ["float64"],
-        [(size,)],
-        [VECTOR],
-        make_initial_point_fn=start,
+    return CompiledPyMCModel(
+        compiled_logp_func=SimpleNamespace(address=density.function.address),
+        compiled_expand_func=SimpleNamespace(address=density.function.expansion),
+        initial_point_func=start,
+        shared_data={"density": density},  # lives as long as the sampler
+        user_data=density.places,
+        n_expanded=size,
+        shape_info=([VECTOR], [slice(0, size)], [(size,)]),
+        _n_dim=size,
+        _shapes={VECTOR: (size,)},
+        dims={},
+        _coords={},
+        **{"shared_var_keys": {}, "logp_func": None, "expand_func": None, "reparameterized_names": []},
     )
 
 

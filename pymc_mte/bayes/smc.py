@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from pymc_mte.bayes.density import PosteriorDensity
+from pymc_mte.bayes.gradient import PLAIN
 from pymc_mte.bayes.labels import LabelRegion
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.errors import RefusedError
@@ -136,7 +137,7 @@ def _tempered(
     density: PosteriorDensity, built: pm.Model, region: LabelRegion, n: int, rng: np.random.Generator
 ) -> tuple[Array, float]:
     """One run: particles (n, n_free) of the posterior, and the log evidence."""
-    drawn = pm.draw(built.free_RVs, draws=n, random_seed=int(rng.integers(2**31)), mode="FAST_COMPILE")
+    drawn = pm.draw(built.free_RVs, draws=n, random_seed=int(rng.integers(2**31)), mode=PLAIN)
     names = [rv.name for rv in built.free_RVs]
     values = with_first_levels(density.model, dict(zip(names, drawn, strict=True)))
     flat = density.to_flat(values)

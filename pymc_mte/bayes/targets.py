@@ -102,7 +102,7 @@ def build_shares(
             "target_weight",
             a=concentration(chosen.get("target_weight", CONCENTRATION), len(targets)),
             dims="target",
-            **({"default_transform": LogRatio()} if len(targets) > 1 else {}),
+            **({"default_transform": LogRatio(len(targets))} if len(targets) > 1 else {}),
         )
         if problem.base is None:
             p = pm.Data("component", components(problem.network, cells, targets).toarray()) @ weight

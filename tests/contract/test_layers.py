@@ -25,6 +25,7 @@ MAY_IMPORT = {  # layer -> third-party roots it may import, at any depth
     "plots": {"numpy", "pandas", "xarray", "matplotlib"},
 }
 ALSO = {
+    "bayes/native.py": {"numba"},
     "moments/estimate.py": {"xarray"},
     "moments/interventions/estimate.py": {"xarray"},
     "moments/interventions/linear_estimate.py": {"xarray"},

@@ -1,0 +1,144 @@
+"""Products of a tall matrix with a few vectors, reading the matrix once.
+
+BLAS reads a matrix once per vector, or multiplies with few vectors at once at a fraction of its speed; of
+a matrix that the caches do not hold, reading is what costs.
+"""
+
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from numpy.typing import NDArray
+from pytensor.gradient import disconnected_type
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_and_cache_key
+
+from pymc_mte.bayes.priors import Tensor
+
+Array = NDArray[np.float64]
+
+
+class Products(Op):
+    """Products (vector, row) of a matrix (row, column) with vectors (vector, column)."""
+
+    __props__ = ()
+
+    def make_node(self, *inputs: Any) -> Apply[Any]:
+        """Take matrix and vectors."""
+        matrix, vectors = map(pt.as_tensor, inputs)
+        shape = (vectors.type.shape[0], matrix.type.shape[0])
+        return Apply(self, [matrix, vectors], [pt.tensor(dtype="float64", shape=shape)])
+
+    def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
+        """Compute in NumPy."""
+        matrix, vectors = inputs
+        output_storage[0][0] = vectors @ matrix.T
+
+    def infer_shape(self, node: Any, shapes: Any) -> list[Any]:
+        """Give (vector, row)."""
+        return [(shapes[1][0], shapes[0][0])]
+
+    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
+        """No gradient of data; that of the vectors combines the rows."""
+        return [disconnected_type(), combinations(inputs[0], cotangents[0])]
+
+    def connection_pattern(self, node: Any) -> list[list[bool]]:
+        """Tell that the matrix is data."""
+        return [[False], [True]]
+
+
+class Combinations(Op):
+    """Combinations (vector, column) of a matrix's rows (row, column) with weights (vector, row)."""
+
+    __props__ = ()
+
+    def make_node(self, *inputs: Any) -> Apply[Any]:
+        """Take matrix and weights."""
+        matrix, weights = map(pt.as_tensor, inputs)
+        shape = (weights.type.shape[0], matrix.type.shape[1])
+        return Apply(self, [matrix, weights], [pt.tensor(dtype="float64", shape=shape)])
+
+    def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
+        """Compute in NumPy."""
+        matrix, weights = inputs
+        output_storage[0][0] = weights @ matrix
+
+    def infer_shape(self, node: Any, shapes: Any) -> list[Any]:
+        """Give (vector, column)."""
+        return [(shapes[1][0], shapes[0][1])]
+
+    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
+        """Second derivatives: products again."""
+        return [disconnected_type(), multiply(inputs[0], cotangents[0])]
+
+    def connection_pattern(self, node: Any) -> list[list[bool]]:
+        """Tell that the matrix is data."""
+        return [[False], [True]]
+
+
+multiply, combinations = Products(), Combinations()
+
+
+def products(matrix: Tensor, vectors: list[Tensor]) -> list[Tensor]:
+    """Multiply a matrix of data with vectors.
+
+    Parameters
+    ----------
+    matrix : tensor of shape (row, column)
+        Data: no gradient is taken of it.
+    vectors : list of tensors of shape (column,)
+        Few.
+
+    Returns
+    -------
+    list of tensors of shape (row,)
+    """
+    if find_spec("jax") is not None:
+        _teach_jax()
+    found: Tensor = multiply(matrix, pt.stack(vectors))
+    return [found[i] for i in range(len(vectors))]
+
+
+@cache
+def _teach_jax() -> None:
+    """Let JAX run models that hold these products."""
+    from pytensor.link.jax.dispatch.basic import jax_funcify
+
+    jax_funcify.register(Products)(lambda op, **_: lambda matrix, vectors: vectors @ matrix.T)
+    jax_funcify.register(Combinations)(lambda op, **_: lambda matrix, weights: weights @ matrix)
+
+
+@register_funcify_and_cache_key(Products)  # type: ignore[untyped-decorator]
+def _products(op: Products, node: Any = None, **_: Any) -> tuple[Any, str]:
+    @numba_njit
+    def multiply(matrix: Array, vectors: Array) -> Array:
+        rows, columns = matrix.shape
+        out = np.empty((len(vectors), rows))
+        for i in range(rows):
+            for k in range(len(vectors)):
+                total = 0.0
+                for j in range(columns):
+                    total += matrix[i, j] * vectors[k, j]
+                out[k, i] = total
+        return out
+
+    return multiply, "pymc_mte.products.1"
+
+
+@register_funcify_and_cache_key(Combinations)  # type: ignore[untyped-decorator]
+def _combinations(op: Combinations, node: Any = None, **_: Any) -> tuple[Any, str]:
+    @numba_njit
+    def combine(matrix: Array, weights: Array) -> Array:
+        rows, columns = matrix.shape
+        out = np.zeros((len(weights), columns))
+        for i in range(rows):
+            for k in range(len(weights)):
+                weight = weights[k, i]
+                for j in range(columns):
+                    out[k, j] += weight * matrix[i, j]
+        return out
+
+    return combine, "pymc_mte.combinations.1"
