@@ -42,9 +42,10 @@ def clean_stats(stats: xr.Dataset) -> xr.Dataset:
     kept = [
         str(n)
         for n in stats.data_vars
-        if set(stats[n].dims) == {"chain", "draw"} and stats[n].dtype.kind in "bif"
+        if set(stats[n].dims) == {"chain", "draw"} and stats[n].dtype.kind in "biuf"
     ]
-    return stats[kept].reset_coords(drop=True)
+    signed = {n: stats[n].astype("int64") for n in kept if stats[n].dtype.kind == "u"}
+    return stats[kept].assign(signed).reset_coords(drop=True)
 
 
 def add_predictive(

@@ -30,19 +30,19 @@ TOGETHER = 20
 FLOATS, INTS = types.CPointer(types.float64), types.CPointer(types.int64)
 LOG_DENSITY = types.int64(types.uint64, FLOATS, FLOATS, FLOATS, INTS)
 """Length, vector, gradient (out), log-density (out), places of the data."""
-EXPANSION = types.int64(types.uint64, types.uint64, FLOATS, FLOATS, INTS)
-"""Length twice, vector, what is kept of it (out), places of the data."""
+POSITION_TYPE = types.int64(types.uint64, types.uint64, FLOATS, FLOATS, INTS)
+"""Length twice, vector, position (out), places of the data."""
 
 CALL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_uint64, *[ctypes.c_void_p] * 4)
 
 
 @dataclass(frozen=True)
 class Native:
-    """A log-density with its gradient, and what a sampler keeps of a vector (all of it), as functions of C.
+    """A log-density with its gradient, and the position of a vector in a frame, as functions of C.
 
     Attributes
     ----------
-    address, expansion : int
+    address, position : int
         Where the two functions are.
     keep : tuple
         What must live as long as they.
@@ -51,7 +51,7 @@ class Native:
     """
 
     address: int
-    expansion: int
+    position: int
     keep: tuple[Any, ...]
     call: Any = field(init=False, repr=False)
 
@@ -82,48 +82,73 @@ def native(function: Any, data: Data) -> Native:
     """
     key = CACHED_SRC_FUNCTIONS.get(function.py_func)
     source = _source(data)
-    names = {"function": function, "carray": carray, "pointer": pointer, "isfinite": np.isfinite}
+    reading = {"carray": carray, "pointer": pointer, "real": np.dtype(float)}
+    position = _compiled(POSITION, "position", reading, POSITION_TYPE, "pymc_mte-position")
+    names = reading | {
+        "function": function,
+        "position": position[1],
+        "empty": np.empty,
+        "isfinite": np.isfinite,
+    }
     names |= {f"type{i}": array.dtype for i, array in enumerate(data)}
     form = "-".join(f"{array.dtype}{array.ndim}" for array in data)
     kept_as = None if key is None else sha256(f"{key} {form}".encode()).hexdigest()  # names a file
     density = _compiled(source, "log_density", names, LOG_DENSITY, kept_as)
-    keep_all = _compiled(KEEP_ALL, "keep_all", {}, EXPANSION, "pymc_mte-keep-all")
-    return Native(density[0], keep_all[0], (density[1], keep_all[1]))
+    return Native(density[0], position[0], (density[1], position[1]))
 
 
-KEEP_ALL = """
-def keep_all(size, kept, vector, out, places):
+POSITION = """
+def position(size, kept, vector, out, places):
+    if places[0] == 0:
+        for i in range(size):
+            out[i] = vector[i]
+        return 0
+    centre = carray(pointer(places[0]), (size,), real)
+    factor = carray(pointer(places[1]), (size, size), real)
     for i in range(size):
-        out[i] = vector[i]
+        out[i] = centre[i]
+        for j in range(size):
+            out[i] += factor[i, j] * vector[j]
     return 0
+"""
+
+DENSITY = """
+def log_density(size, vector, gradient, value, places):
+    x = empty(size)
+    position(size, size, vector, x, places)
+    try:
+{data}
+        found, slope = function(*({arguments}))
+    except Exception:
+        return {recoverable}
+    value[0] = found[()]
+    if places[0] == 0:
+        for i in range(size):
+            gradient[i] = slope[i]
+    else:
+        factor = carray(pointer(places[1]), (size, size), real)
+        for j in range(size):
+            gradient[j] = 0.0
+        for i in range(size):
+            for j in range(size):
+                gradient[j] += factor[i, j] * slope[i]
+    finite = isfinite(value[0])
+    for i in range(size):
+        finite = finite and isfinite(gradient[i])
+    return 0 if finite else {recoverable}
 """
 
 
 def _source(data: Data) -> str:
-    lines, at = [], 0
+    lines, at = [], 2
     for i, array in enumerate(data):
         shape = "".join(f"places[{at + 1 + axis}], " for axis in range(array.ndim))
         lines.append(f"        data{i} = carray(pointer(places[{at}]), ({shape}), type{i})")
         at += 1 + array.ndim
-    names = ["carray(vector, (size,))", *(f"data{i}" for i in range(len(data)))]
+    names = ["x", *(f"data{i}" for i in range(len(data)))]
     groups = [names[i : i + TOGETHER] for i in range(0, len(names), TOGETHER)]
     arguments = " + ".join(f"({', '.join(group)},)" for group in groups)
-    return "\n".join(
-        [
-            "def log_density(size, vector, gradient, value, places):",
-            "    try:",
-            *lines,
-            f"        found, slope = function(*({arguments}))",
-            "    except Exception:",
-            f"        return {RECOVERABLE}",
-            "    value[0] = found[()]",
-            "    finite = isfinite(value[0])",
-            "    for i in range(size):",
-            "        gradient[i] = slope[i]",
-            "        finite = finite and isfinite(slope[i])",
-            f"    return 0 if finite else {RECOVERABLE}",
-        ]
-    )
+    return DENSITY.format(data="\n".join(lines), arguments=arguments, recoverable=RECOVERABLE)
 
 
 def _compiled(
@@ -135,7 +160,26 @@ def _compiled(
     return _get_wrapper_address(jitted, signature), jitted
 
 
-def places(data: Data) -> NDArray[np.int64]:
-    """Address and shape of every array, one after the other; the arrays must outlive it."""
+@dataclass(frozen=True)
+class Frame:
+    """Coordinates in which a sampler moves: position = centre + factor @ vector.
+
+    Attributes
+    ----------
+    centre : ndarray of shape (size,)
+    factor : ndarray of shape (size, size)
+    """
+
+    centre: Array
+    factor: Array
+
+    def coordinates(self, position: Array) -> Array:
+        """Coordinates of a position."""
+        return np.linalg.solve(self.factor, position - self.centre)
+
+
+def places(data: Data, frame: Frame | None = None) -> NDArray[np.int64]:
+    """Where a sampler's frame (0: none) and the data are; all of them must outlive it."""
+    own = (0, 0) if frame is None else (frame.centre.ctypes.data, frame.factor.ctypes.data)
     numbers = [number for array in data for number in (array.ctypes.data, *array.shape)]
-    return np.array(numbers or [0], dtype=np.int64)
+    return np.array([*own, *numbers], dtype=np.int64)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from pymc_mte.bayes.density import multinomial_coefficient
 from pymc_mte.bayes.gradient import Density, Maps, compile_density, quiet_compilation
-from pymc_mte.bayes.laplace import laplace_draws
+from pymc_mte.bayes.laplace import laplace_draws, normal_frame
+from pymc_mte.bayes.native import Frame, places
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.smc import run_smc
 from pymc_mte.errors import ModelError, RefusedError
@@ -68,24 +69,26 @@ def draw_vectors(
     import nutpie
 
     seen: list[int] = []
+    frame = normal_frame(density, vectors[0])
+    starts = vectors if frame is None else [frame.coordinates(vector) for vector in vectors]
 
     def listening(chain_seed: int) -> Array:
         seen.append(chain_seed)
-        return vectors[0]
+        return starts[0]
 
     sizes = {"chains": len(vectors), "seed": seed}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Found chain dimension to be longer", category=UserWarning)
         nutpie.sample(
-            _nutpie_model(density, listening), draws=1, tune=1, cores=1, progress_bar=False, **sizes
+            _nutpie_model(density, frame, listening), draws=1, tune=1, cores=1, progress_bar=False, **sizes
         )
-        if len(seen) != len(vectors) or len(set(seen)) != len(vectors):
+        if len(seen) != len(starts) or len(set(seen)) != len(vectors):
             raise RuntimeError(
                 f"nutpie asked for {len(seen)} starts of {len(vectors)} chains; choose another random_seed"
             )
-        by_seed = dict(zip(seen, vectors, strict=True))
+        by_seed = dict(zip(seen, starts, strict=True))
         tree: xr.DataTree = nutpie.sample(
-            _nutpie_model(density, lambda chain_seed: by_seed[chain_seed]),
+            _nutpie_model(density, frame, lambda chain_seed: by_seed[chain_seed]),
             draws=options["draws"],
             tune=options["tune"],
             cores=options["cores"],
@@ -98,17 +101,17 @@ def draw_vectors(
     return tree
 
 
-def _nutpie_model(density: Density, start: Callable[[int], Array]) -> Any:
+def _nutpie_model(density: Density, frame: Frame | None, start: Callable[[int], Array]) -> Any:
     """Describe a compiled density to nutpie; ``start`` takes a chain's seed."""
     from nutpie.compile_pymc import CompiledPyMCModel
 
     size = density.maps.size
     return CompiledPyMCModel(
         compiled_logp_func=SimpleNamespace(address=density.function.address),
-        compiled_expand_func=SimpleNamespace(address=density.function.expansion),
+        compiled_expand_func=SimpleNamespace(address=density.function.position),
         initial_point_func=start,
-        shared_data={"density": density},  # lives as long as the sampler
-        user_data=density.places,
+        shared_data={"density": density, "frame": frame},  # live as long as the sampler
+        user_data=places(density.data, frame),
         n_expanded=size,
         shape_info=([VECTOR], [slice(0, size)], [(size,)]),
         _n_dim=size,

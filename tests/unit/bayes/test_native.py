@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS
 
-from pymc_mte.bayes.native import RECOVERABLE, native, places
+from pymc_mte.bayes.native import RECOVERABLE, Frame, native, places
 
 
-def called(wrapped, x, data):
+def called(wrapped, x, data, frame=None):
     value, gradient = np.full(1, np.nan), np.full(x.size, np.nan)
-    where = places(data)
+    where = places(data, frame)
     code = wrapped.call(x.size, *(a.ctypes.data for a in (x, gradient, value, where)))
     return code, value[0], gradient
 
@@ -60,3 +60,16 @@ def test_any_number_of_arrays_can_be_kept_on_disk():
     numbers = numba.njit(lambda x, *more: (np.array(x.sum() * more[-1][0, 0]), x * 0.0 + more[1][0, 0]))
     CACHED_SRC_FUNCTIONS[numbers.py_func] = f"{'0' * 64}_test_native"
     assert called(native(numbers, data), np.ones(2), data)[1] == 78.0
+
+
+def test_a_frame_turns_vectors_and_gradients(rng):
+    """The chain rule by hand: position = centre + factor @ vector."""
+    wrapped = native(numba.njit(lambda x: (np.array(-0.5 * (x * x).sum()), -x)), ())
+    frame = Frame(rng.normal(size=3), rng.normal(size=(3, 3)))
+    z = rng.normal(size=3)
+    x = frame.centre + frame.factor @ z
+    np.testing.assert_allclose(frame.coordinates(x), z)
+    code, value, gradient = called(wrapped, z, (), frame)
+    assert code == 0
+    assert value == pytest.approx(-0.5 * x @ x)
+    np.testing.assert_allclose(gradient, -frame.factor.T @ x)
