@@ -21,14 +21,20 @@ from pymc_mte.bayes.samplers import sample_density
 from pymc_mte.bayes.settle import settle
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.coefficients import refuse_linear
-from pymc_mte.data import columns_of
-from pymc_mte.errors import ModelError, RefusedError
-from pymc_mte.functionals import functionals
+from pymc_mte.covariates import covariate_names
+from pymc_mte.data import columns_of, complete_rows, resolve
+from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile
-from pymc_mte.network import draw_rows, log_joint, log_sum_classes
-from pymc_mte.regression import given_rows
+from pymc_mte.network import Columns, draw_rows, log_sum_classes
+from pymc_mte.regression import (
+    centred_covariates,
+    draw_given,
+    given_rows,
+    log_joint_given,
+)
 from pymc_mte.results import dims_of, provenance
+from pymc_mte.standardised import functionals_given
 from pymc_mte.status import dump_notes
 from pymc_mte.summary import BY_CLASS, LABEL_FREE
 from pymc_mte.variable import Variable
@@ -65,7 +71,7 @@ def calibrate(
 
     Parameters are drawn from the prior, rows from the parameters, and the posterior of the rows is
     sampled: over many rounds the truth must be at a uniformly distributed place among the draws.
-    The model is compiled once.
+    The model is compiled once. Covariates are not drawn: all rounds have the same.
 
     Parameters
     ----------
@@ -78,7 +84,9 @@ def calibrate(
     data : tabulated Dataset, dataframe, mapping or path, optional
         Gives levels and the scale of the default priors, which stays the same in all rounds; the
         model's own data file by default, else mean 0 and standard deviation 1 (counts and positive
-        numbers: mean 1).
+        numbers: mean 1). A model with covariates needs them: the covariates of ``n`` of these rows, drawn
+        once with replacement (of every row once where there are ``n``), are kept. Rows with missing
+        values are left out.
     priors : mapping, optional
         See `build_model`.
     draws, tune, chains : int
@@ -98,12 +106,14 @@ def calibrate(
         Attributes: ``verdict`` in words, ``simulations``, ``failures`` (counted by reason, left
         out), ``divergent`` (rounds with divergences, kept), ``seconds_per_fit``.
         Class-level quantities are aligned draw by draw to the optimum that starts the chains,
-        the truth too.
+        the truth too. With covariates their coefficients are quantities as well.
 
     Raises
     ------
     RefusedError
-        If the model has no posterior, or has covariates, linear parents or strata.
+        If the model has no posterior, or has linear parents or strata.
+    DataError
+        If the model has covariates and there are no data.
 
     Examples
     --------
@@ -114,12 +124,15 @@ def calibrate(
     """
     if n_simulations < 1 or n < 1:
         raise ModelError(f"n_simulations and n must be at least 1, got {n_simulations} and {n}")
-    if model.covariates or model.strata:
-        raise RefusedError("calibrate draws whole rows; a model with covariates or strata cannot be drawn")
+    if model.strata:
+        raise RefusedError("calibrate takes no strata; list them as covariates")
     refuse_linear(model, "calibrate")
-    own = data if data is not None or model.data_path is not None else _unit_scale(model)
-    compiled = compile(model, own, priors=priors)
     rng = np.random.default_rng(random_seed)
+    people = fixed_people(model, data, n, rng) if model.covariates else None
+    own = data if data is not None or model.data_path is not None else _unit_scale(model)
+    if people is not None:
+        own = tabulated(model, columns_of(people, model), people)
+    compiled = compile(model, own, priors=priors)
     ready, _ = compiled.prepare(own, chains=1, random_seed=random_seed)
     given = given_rows(compiled.model, ready.table)
     truths = prior_draws(compiled.model, ready.built, n_simulations, random_seed, given)
@@ -130,8 +143,8 @@ def calibrate(
     with Progress(disable=not progressbar) as progress:
         task = progress.add_task("calibrating", total=n_simulations)
         for i in range(n_simulations):
-            truth = {name: value[i] for name, value in truths.items() if name in compiled.model.dims}
-            table = rows_of(compiled.model, truth, n, rng)
+            truth = {name: truths[name][i] for name in compiled.model.posterior_dims}
+            table = rows_of(compiled.model, truth, n, rng, people)
             try:
                 place, stray = _place(compiled, truth, table, {**options, "chains": chains, "seed": i}, rng)
             except (ValueError, RuntimeError, np.linalg.LinAlgError) as err:
@@ -160,17 +173,53 @@ def calibrate(
     return tree
 
 
-def rows_of(model: CausalModel, truth: Parameters, n: int, rng: np.random.Generator) -> xr.Dataset:
-    """Draw rows and tabulate them: a level that no row has stays a level of the model."""
-    columns = draw_rows(model, truth, n, rng)[1]
-    matrix = np.column_stack([columns[name].astype(float) for name in model.variables])
+def fixed_people(model: CausalModel, data: Any, n: int, rng: np.random.Generator) -> xr.Dataset:
+    """Choose ``n`` rows of the data whose covariates all rounds have, one entry per row."""
+    if data is None and model.data_path is None:
+        raise DataError(
+            f"covariates {list(model.covariates)} have no distribution to be drawn from: pass data, whose "
+            "covariates are kept"
+        )
+    model, table = resolve(model, data)
+    table = complete_rows(model, table)
+    count = table["count"].values.astype(float)
+    if count.sum() == n and (count == count.round()).all():
+        chosen = np.repeat(np.arange(len(count)), count.astype(int))
+    else:
+        chosen = rng.choice(len(count), n, p=count / count.sum())
+    people = table.isel(pattern=chosen)[[*model.variables, *covariate_names(table)]]
+    return people.assign(count=("pattern", np.ones(n)))
+
+
+def rows_of(
+    model: CausalModel,
+    truth: Parameters,
+    n: int,
+    rng: np.random.Generator,
+    people: xr.Dataset | None = None,
+) -> xr.Dataset:
+    """Draw rows, with the covariates of given people, and tabulate them."""
+    if people is None:
+        columns = draw_rows(model, truth, n, rng)[1]
+    else:
+        columns = draw_given(model, truth, centred_covariates(people), n, rng)[1]
+    return tabulated(model, columns, people)
+
+
+def tabulated(model: CausalModel, columns: Columns, people: xr.Dataset | None) -> xr.Dataset:
+    """Tabulate rows and their covariates: a level that no row has stays a level of the model."""
+    kept = {name: columns[name] for name in model.variables}
+    if people is not None:
+        kept |= {name: people[name].values for name in covariate_names(people)}
+    matrix = np.column_stack([column.astype(float) for column in kept.values()])
     _, first, count = np.unique(matrix, axis=0, return_index=True, return_counts=True)
-    table = xr.Dataset({name: ("pattern", columns[name][first]) for name in model.variables})
+    table = xr.Dataset({name: ("pattern", column[first]) for name, column in kept.items()})
     table["count"] = ("pattern", count.astype(np.int64))
     for name, var in model.variables.items():
         if var.discrete:
             table[name].attrs["levels"] = json.dumps(list(var.labels))
-    table.attrs = {"tabulated": 1, "n": float(n), "notes": dump_notes([])}
+    table.attrs = {} if people is None else dict(people.attrs)
+    table.attrs |= {"tabulated": 1, "n": float(count.sum()), "notes": dump_notes([])}
     return table
 
 
@@ -204,7 +253,7 @@ def _place(
     raw = sample_density(density, starts, options["seed"], options)
     given = given_rows(ready.model, ready.table)
     settled = settle(ready, raw, given, sampler="nutpie", seed=options["seed"])
-    values = with_first_levels(ready.model, {n: settled.kept[n].values for n in ready.model.dims})
+    values = with_first_levels(ready.model, {n: settled.kept[n].values for n in ready.model.posterior_dims})
     flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
     step = max(1, len(flat["class_weight"]) // POINTS)
     thin = {n: v[::step] for n, v in flat.items()}
@@ -220,20 +269,17 @@ def _place(
 
 def _quantities(ready: Prepared, values: Parameters) -> Parameters:
     """Functionals (without a treatment: parameters), classes of each draw matched to the optimum."""
-    model = ready.model
+    model, (covariates, share) = ready.model, given_rows(ready.model, ready.table)
+    values = values | functionals_given(model, values, covariates, share)
     pivot = class_profile(model, {n: v[None] for n, v in ready.pivot.items()}, ready.scales)[0]
-    order = match_classes(class_profile(model, values, ready.scales), pivot)[0]
-    matched = {
-        n: take_classes(v, order, 1) if model.dims[n][:1] == ("class",) else v for n, v in values.items()
-    }
-    columns, count = columns_of(ready.table, model), ready.table["count"].values.astype(float)
-    out = dict(matched)
-    if model.treatment is not None:
-        found = functionals(model, matched) | {"class_weight": matched["class_weight"]}
-        out = {n: found[n] for n in (*LABEL_FREE, *BY_CLASS) if n in found}
+    order, dims = match_classes(class_profile(model, values, ready.scales), pivot)[0], dims_of(model)
+    matched = {n: take_classes(v, order, 1) if dims[n][:1] == ("class",) else v for n, v in values.items()}
+    wanted = [*model.dims] if model.treatment is None else [*LABEL_FREE, *BY_CLASS, *model.coefficient_dims]
     if model.classes == 1:
-        out = {n: v for n, v in out.items() if n not in ("effect_sd", "class_weight")}
-    return out | {FIT: log_sum_classes(log_joint(model, matched, columns)) @ count}
+        wanted = [n for n in wanted if n not in ("effect_sd", "class_weight")]
+    columns, count = columns_of(ready.table, model), ready.table["count"].values.astype(float)
+    log_p = log_joint_given(model, matched, columns, covariates)
+    return {n: matched[n] for n in wanted if n in matched} | {FIT: log_sum_classes(log_p) @ count}
 
 
 def _result(model: CausalModel, places: list[Parameters]) -> xr.DataTree:

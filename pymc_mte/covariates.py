@@ -1,6 +1,7 @@
 """Observed covariates and strata: conditioned on, never modelled."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,47 @@ def covariate_columns(
             hit = np.array([str(item) == value for item in text], dtype=float)
             out[f"{name} = {value}"] = np.where(absent, np.nan, hit)
     return out, levels
+
+
+def new_covariates(
+    raw: pd.DataFrame, model: CausalModel, means: Mapping[str, float]
+) -> dict[str, NDArray[np.float64]]:
+    """Covariates of new rows, as deviations from the means of the rows that a result was learnt from.
+
+    Parameters
+    ----------
+    raw : pandas.DataFrame
+        The new rows.
+    model : CausalModel
+        With the values of its text covariates filled in.
+    means : mapping of str to float
+        By column, a text covariate's indicators included.
+    """
+    if absent := [name for name in model.covariates if name not in raw]:
+        raise DataError(
+            f"the new rows lack the covariates {absent}, which the result was learnt given; add these columns"
+        )
+    for name in model.covariates:
+        column = raw[name]
+        if gone := int(column.isna().sum()):
+            raise DataError(
+                f"covariate {name!r} is missing in {gone} of the new rows; it is conditioned on and has no "
+                "distribution to be summed over, so fill it in (with its mean, say) or leave the rows out"
+            )
+        if name in model.covariate_levels:
+            known = model.covariate_levels[name]
+            if unseen := sorted({str(value) for value in column} - set(known)):
+                raise DataError(
+                    f"covariate {name!r} holds {unseen[:5]} in the new rows, and the result knows "
+                    f"{list(known)}; recode them, or sample again from rows that have them"
+                )
+        elif not pd.api.types.is_numeric_dtype(column):
+            raise DataError(
+                f"covariate {name!r} is a number in the rows that the result was learnt from, and the new "
+                f"rows hold {column.iloc[:3].tolist()}; convert it to numbers"
+            )
+    columns, _ = covariate_columns(raw, model)
+    return {name: column - means[name] for name, column in columns.items()}
 
 
 def _finite(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import interventional_mean, interventional_table, joint_table, outcome_mean
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.results import model_of
+from pymc_mte.sites import SHIFT
 from pymc_mte.status import Note, Status, dump_notes
 from pymc_mte.variable import Level
 
@@ -61,7 +62,8 @@ def do(
     ModelError
         For unknown variables or levels, an outcome that is set, or a continuous variable that is.
     RefusedError
-        If the result holds no tables, or the model has covariates or linear parents.
+        If the result holds no tables, the model has covariates or linear parents, or groups have effects of
+        their own.
 
     Examples
     --------
@@ -81,6 +83,8 @@ def do(
         raise RefusedError(
             "`do` takes no mixture of interventions; use `base_model` for the untouched network"
         )
+    if group in result and SHIFT in result[group]:
+        raise RefusedError("`do` takes no effects of groups; read group_effect and potential_outcome")
     outcome = model.outcome if outcome is None else outcome
     levels = _level_numbers(model, values, outcome)
     assert outcome is not None

@@ -9,7 +9,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
-from pymc_mte.predict import DRAWS, NO_INDIVIDUAL, blocks, distinct, read_rows, thinned_draws
+from pymc_mte.predict import (
+    DRAWS,
+    NO_INDIVIDUAL,
+    blocks,
+    covariate_means_of,
+    distinct,
+    read_rows,
+    thinned_draws,
+)
 from pymc_mte.results import INTERVAL
 
 Array = NDArray[np.float64]
@@ -68,7 +76,7 @@ def policy(post: xr.DataTree, new_rows: Any, cost: float = 0.0, *, draws: int = 
         raise ModelError("policy: this model names no treatment and outcome; add the roles")
     if not np.isfinite(cost):
         raise ModelError(f"cost must be a finite number in units of the outcome, got {cost!r}")
-    columns, place = distinct(read_rows(new_rows, model))
+    columns, place = distinct(read_rows(new_rows, model, covariate_means_of(model, post)))
     count = np.bincount(place, minlength=len(next(iter(columns.values())))).astype(float)
     reference, arms = model.reference_arm, range(len(model.arms))
     sign = 1.0 if model.better == "higher" else -1.0

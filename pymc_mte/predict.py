@@ -1,5 +1,7 @@
 """`predict`: classes and effects of new people, per draw, missing values summed out."""
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -11,13 +13,16 @@ from numpy.typing import NDArray
 
 from pymc_mte.coefficients import refuse_linear
 from pymc_mte.columns import allowed_values, event_signs, level_codes, number_column
+from pymc_mte.covariates import new_covariates
 from pymc_mte.data import is_missing
 from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import ancestors, outcome_means
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import log_joint
 from pymc_mte.readers import open_frame
+from pymc_mte.regression import log_joint_given
 from pymc_mte.results import model_of
+from pymc_mte.sites import SHIFT
+from pymc_mte.standardised import row_parameters
 
 Array = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
@@ -68,7 +73,8 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
     new_rows : dataframe, mapping of arrays, xarray.Dataset, str or Path
         One person per row. Columns may be absent and values missing, the outcome's and the treatment's
         too: what is missing is summed out (exactly; it is taken to be missing at random). What is there
-        is used, an observed outcome as well. Columns that the model does not know are ignored.
+        is used, an observed outcome as well. Covariates must all be there: they have no distribution to
+        be summed over. Columns that the model does not know are ignored.
     draws : int
         At most so many draws are used, evenly thinned.
 
@@ -79,14 +85,15 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
         ``unit_potential_outcome`` (chain, draw, row, treatment) and ``unit_effect`` (chain, draw,
         row[, contrast]): means among people of the same class and with the same values of what
         precedes the treatment, averaged over the classes that the row may belong to. They are no
-        individual effects: the attribute ``text`` says why.
+        individual effects: the attribute ``text`` says why. With covariates all of this is given the
+        row's own.
 
     Raises
     ------
     RefusedError
         If the result holds no tables, or a row misses too many variables with observed children.
     DataError
-        If a value is no level of its variable.
+        If a value is no level of its variable, or a covariate is missing or has a new text value.
 
     Examples
     --------
@@ -97,7 +104,7 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
     [[0.9, 0.1], [0.1, 0.9]]
     """
     model, lead, parameters = thinned_draws(post, draws)
-    columns, place = distinct(read_rows(new_rows, model))
+    columns, place = distinct(read_rows(new_rows, model, covariate_means_of(model, post)))
     n_draws, n = len(parameters["class_weight"]), len(place)
     shares = np.empty((n_draws, len(next(iter(columns.values()))), model.classes))
     outcome = None if model.treatment is None else np.empty((*shares.shape[:2], len(model.arms)))
@@ -128,12 +135,15 @@ def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int
         raise ModelError(f"draws must be a whole number of at least 1, got {draws!r}")
     model = model_of(post)
     posterior = post["posterior"].to_dataset()
-    if model.covariates:
-        raise RefusedError(f"no predictions for {model.name!r}: they do not take covariates yet")
     refuse_linear(model, "predict")
     if model.interventions is not None:
         raise RefusedError("no predictions for a mixture of interventions: it answers with shares of targets")
-    if missing := [name for name in model.dims if name not in posterior]:
+    if SHIFT in posterior:
+        raise RefusedError(
+            "no predictions where groups have effects of their own: a new row's group is not asked for yet; "
+            "read group_effect of the result, or sample without group_effect"
+        )
+    if missing := [name for name in model.posterior_dims if name not in posterior]:
         raise RefusedError(
             f"this result (method {post.attrs.get('method', 'unknown')!r}) holds no {missing[0]!r}; "
             "predictions need the tables of the network, so use a posterior or estimate(method='polished')"
@@ -141,18 +151,33 @@ def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int
     chains, per_chain = posterior.sizes["chain"], posterior.sizes["draw"]
     kept = np.unique(np.linspace(0, per_chain - 1, max(1, draws // chains)).round().astype(int))
     out = {}
-    for name, dims in model.dims.items():
+    for name, dims in model.posterior_dims.items():
         value = posterior[name].transpose("chain", "draw", *dims).values[:, kept]
         out[name] = value.reshape(-1, *value.shape[2:])
     return model, (chains, len(kept)), out
 
 
-def read_rows(new_rows: Any, model: CausalModel) -> Columns:
-    """Read rows that may lack columns and values: level numbers (-1 missing) and values (NaN missing)."""
+def covariate_means_of(model: CausalModel, post: xr.DataTree) -> dict[str, float]:
+    """Means of the covariates in the rows that a result was learnt from; empty without covariates."""
+    if not model.covariates:
+        return {}
+    if "covariate_means" not in post.attrs:
+        raise DataError(
+            "this result lacks the attribute 'covariate_means' that `sample` writes; sample again"
+        )
+    return dict(json.loads(str(post.attrs["covariate_means"])))
+
+
+def read_rows(new_rows: Any, model: CausalModel, means: Mapping[str, float]) -> Columns:
+    """Read rows that may lack columns and values: level numbers (-1 missing) and values (NaN missing).
+
+    Covariates, which must be there, come as deviations from ``means``.
+    """
     frame = open_frame(new_rows)
     names = frame.collect_schema().names()
     events = [var.event for var in model.variables.values() if var.event is not None]
-    known = [name for name in dict.fromkeys([*model.variables, *events]) if name in names]
+    wanted = dict.fromkeys([*model.variables, *events, *model.covariates])
+    known = [name for name in wanted if name in names]
     if not set(known) & set(model.variables):
         raise DataError(f"the new rows have none of the model's columns {list(model.variables)}; rename them")
     raw = frame.select(known).collect().to_pandas()
@@ -172,7 +197,7 @@ def read_rows(new_rows: Any, model: CausalModel) -> Columns:
             columns[name] = columns[name] * event_signs(raw[var.event], var.event)
         if var.discrete:
             columns[name] = columns[name].astype(np.int64)
-    return columns
+    return columns | (new_covariates(raw, model, means) if model.covariates else {})
 
 
 def distinct(columns: Columns) -> tuple[Columns, NDArray[np.int64]]:
@@ -191,39 +216,51 @@ def blocks(model: CausalModel, parameters: Parameters, columns: Columns) -> Iter
     model : CausalModel
         The graph.
     parameters : mapping of str to ndarray
-        Tables with one leading axis, the draws.
+        Parameters with one leading axis, the draws.
     columns : dict of str to ndarray
         Distinct rows, from `read_rows` and `distinct`.
     """
-    before: tuple[str, ...] = ()
-    means: Array | None = None
-    if model.treatment is not None:
-        before, means = outcome_means(model, parameters)
+    shared = None if model.treatment is None or model.covariates else outcome_means(model, parameters)
     lacks = np.column_stack([is_missing(column) for column in columns.values()])
     masks, which = np.unique(lacks, axis=0, return_inverse=True)
-    draws = len(parameters["class_weight"])
-    size = max(1, BLOCK // (draws * model.classes * (1 if means is None else means.shape[-1])))
+    size = max(1, BLOCK // (len(parameters["class_weight"]) * _width(model)))
     for m, mask in enumerate(masks):
         missing = {name for name, gone in zip(columns, mask, strict=True) if gone}
         rows = np.flatnonzero(which.ravel() == m)
         for part in np.array_split(rows, -(-len(rows) // size)):
             own = {name: column[part] for name, column in columns.items()}
-            shares, outcome = _predicted(model, parameters, own, missing, before, means)
+            given, means = None, shared
+            if model.covariates:
+                given = np.column_stack([own[name] for name in model.covariate_columns])
+                means = outcome_means(model, row_parameters(model, model, parameters, given))
+            shares, outcome = _predicted(model, parameters, own, given, missing, means)
             yield Block(rows=part, class_probability=shares, outcome=outcome)
+
+
+def _width(model: CausalModel) -> int:
+    """Numbers that one row takes per draw: classes and arms, with covariates tables of its own."""
+    arms = 1 if model.treatment is None else len(model.arms)
+    tables = [1]
+    for name in model.regressed:
+        var = model.variables[name]
+        tables.append(math.prod(model.size(v) for v in (*var.parents, *([name] if var.discrete else []))))
+    return model.classes * max(arms, *tables)
 
 
 def _predicted(
     model: CausalModel,
     parameters: Parameters,
     columns: Columns,
+    covariates: Array | None,
     missing: set[str],
-    before: tuple[str, ...],
-    means: Array | None,
+    means: tuple[tuple[str, ...], Array] | None,
 ) -> tuple[Array, Array | None]:
     """Class probabilities (draws, rows, classes) and outcomes (draws, rows, arms) of rows that lack the same.
 
-    A missing variable without observed descendants drops out; the others are enumerated.
+    A missing variable without observed descendants drops out; the others are enumerated. ``means`` are
+    from `outcome_means`, behind the draws with an axis of rows where there are covariates.
     """
+    before = () if means is None else means[0]
     needed = ancestors(model, (set(model.variables) - missing) | set(before), stop=set())
     open_ = [name for name in model.order if name in needed and name in missing]
     levels = [range(model.size(name)) for name in open_]
@@ -234,7 +271,7 @@ def _predicted(
         )
     variables = tuple(name for name in model.variables if name in needed)
     filled = [_filled(columns, dict(zip(open_, at, strict=True))) for at in product(*levels)]
-    log_p = [log_joint(model, parameters, own, variables) for own in filled]
+    log_p = [log_joint_given(model, parameters, own, covariates, variables) for own in filled]
     n = len(next(iter(columns.values())))
     log_p = [np.broadcast_to(p, (*p.shape[:-1], n)) for p in log_p]
     top = np.max([p.max(axis=-2) for p in log_p], axis=0)[..., None, :]
@@ -244,11 +281,12 @@ def _predicted(
     shares = joint / whole[..., None, :]
     outcome = None
     if means is not None:
-        outcome = np.zeros((len(shares), n, means.shape[-1]))
+        by_row = means[1][:, :, None] if covariates is None else np.moveaxis(means[1], 1, 2)
+        place = np.minimum(np.arange(n), by_row.shape[2] - 1)  # one set of means, or one per row
+        outcome = np.zeros((len(shares), n, by_row.shape[-1]))
         for own, weight in zip(filled, weights, strict=True):
-            index: tuple[Any, ...] = tuple(own[name] for name in before)
-            at = means[(slice(None), slice(None), *index)] if index else means[:, :, None]
-            outcome += (weight[..., None] * at).sum(axis=1)
+            index: tuple[Any, ...] = (place, *(own[name] for name in before))
+            outcome += (weight[..., None] * by_row[(slice(None), slice(None), *index)]).sum(axis=1)
         outcome /= whole[..., None]
     return np.moveaxis(shares, 1, 2), outcome
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from pymc_mte.coefficients import takes_covariates
-from pymc_mte.covariates import covariate_matrix
+from pymc_mte.covariates import covariate_matrix, covariate_names
 from pymc_mte.data import effective_weights
 from pymc_mte.families import LINKS, binomial_coefficients
 from pymc_mte.model import CausalModel, Parameters
@@ -33,12 +33,18 @@ from pymc_mte.network import (
 Array = NDArray[np.float64]
 
 
+def covariate_means(table: xr.Dataset) -> dict[str, float]:
+    """Means of the covariates over rows, by column; empty without any."""
+    weight = effective_weights(table)
+    return {name: float(np.average(table[name].values, weights=weight)) for name in covariate_names(table)}
+
+
 def centred_covariates(table: xr.Dataset) -> Array | None:
     """Deviations of the covariates from their means over rows (patterns, columns); None without any."""
     values = covariate_matrix(table)
     if values is None:
         return None
-    moved = values - np.average(values, axis=0, weights=effective_weights(table))
+    moved = values - list(covariate_means(table).values())
     return np.asarray(np.where(np.ptp(values, axis=0) == 0, 0.0, moved))  # no rounding errors of constants
 
 
@@ -134,11 +140,19 @@ def log_density_given(
 
 
 def log_joint_given(
-    model: CausalModel, parameters: Parameters, columns: Columns, covariates: Array | None
+    model: CausalModel,
+    parameters: Parameters,
+    columns: Columns,
+    covariates: Array | None,
+    variables: tuple[str, ...] | None = None,
 ) -> Array:
-    """Log P(class, row | covariates): (..., class, row). Missing values are summed out."""
-    terms = regressors(model, columns, covariates, model.regressed)
-    return log_joint_of_terms(model, parameters, columns, covariates, terms)
+    """Log P(class, row | covariates) of all or some variables: (..., class, row). Missing ones drop out."""
+    if not model.regressed:
+        return log_joint(model, parameters, columns, variables)
+    wanted = tuple(model.variables) if variables is None else variables
+    shifted = [name for name in model.regressed if name in wanted]
+    terms = regressors(model, columns, covariates, shifted)
+    return log_joint_of_terms(model, parameters, columns, covariates, terms, wanted)
 
 
 def log_joint_of_terms(
@@ -147,12 +161,11 @@ def log_joint_of_terms(
     columns: Columns,
     covariates: Array | None,
     terms: Mapping[str, Array],
+    variables: tuple[str, ...] | None = None,
 ) -> Array:
-    """Log P(class, row | covariates) from the terms of every variable: (..., class, row)."""
-    if not terms:
-        return log_joint(model, parameters, columns)
+    """Log P(class, row | covariates) from the terms of the variables: (..., class, row)."""
     total = log_class(model, parameters, covariates)
-    for name in model.variables:
+    for name in model.variables if variables is None else variables:
         if name in terms:
             total = total + log_density_given(model, name, parameters, columns, terms[name])
         else:

@@ -75,11 +75,12 @@ def functionals_given(
     draws = int(np.prod(lead))
     cells = max(int(np.prod(shape)) for shape in wide.shapes.values()) if linear else 2 * model.classes
     size = len(share) * max(cells, model.classes * 2 * max(len(model.arms), 2))
-    parts = [
-        _averaged(model, wide, {n: v[block] for n, v in flat.items()}, covariates, share)
-        for block in np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK))
-    ]
-    joined = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
+    parts = []
+    for block in np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK)):
+        part = {n: v[block] for n, v in flat.items()}
+        parts.append(averaged(wide, row_parameters(model, wide, part, covariates), share))
+    names = [n for n in parts[0] if covariates is not None or n != "class_weight"]
+    joined = {n: np.concatenate([part[n] for part in parts]) for n in names}
     return {n: v.reshape((*lead, *v.shape[1:])) for n, v in joined.items()}
 
 
@@ -152,24 +153,32 @@ def _shifted(model: CausalModel, name: str, parameters: Parameters, covariates: 
     return out
 
 
-def _averaged(
-    model: CausalModel, wide: CausalModel, parameters: Parameters, covariates: Array | None, share: Array
-) -> dict[str, Array]:
-    own = row_parameters(model, wide, parameters, covariates)
+def averaged(model: CausalModel, own: Parameters, share: Array) -> dict[str, Array]:
+    """Functionals averaged over rows, or groups of them, whose networks differ: (draw, ...).
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    own : mapping of str to ndarray
+        Parameters of every row's network: (draw, row or 1, ...), ``class_weight`` (draw, row, class).
+    share : ndarray of shape (row,)
+        Share of every row, summing to 1.
+    """
     weight = np.einsum("r,drk->dk", share, own["class_weight"])
-    outcomes = potential_outcomes(wide, own)
+    outcomes = potential_outcomes(model, own)
     mean = np.einsum(
         "r,drk,drka->dka",
         share,
         own["class_weight"],
         np.broadcast_to(outcomes, (*own["class_weight"].shape, outcomes.shape[-1])),
     )
-    out = {"potential_outcome": mean / weight[..., None]}
+    out = {"class_weight": weight, "potential_outcome": mean / weight[..., None]}
     out |= effects_from_classes(model, weight, out["potential_outcome"])
-    got = arm_weight(wide, own).sum(axis=-2)
+    got = arm_weight(model, own).sum(axis=-2)
     att = []
     for b, a in model.contrasts:
-        gain = mean_among(wide, own, b, b) - mean_among(wide, own, a, b)
+        gain = mean_among(model, own, b, b) - mean_among(model, own, a, b)
         att.append(((gain * got[..., b]) @ share) / (got[..., b] @ share))
     out["att"] = att[0] if len(att) == 1 else np.stack(att, axis=-1)
-    return out if covariates is None else {"class_weight": weight, **out}
+    return out

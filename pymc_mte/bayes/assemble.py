@@ -1,5 +1,6 @@
 """Last stage of `sample`: draws become an aligned result with functionals, checks and notes."""
 
+import json
 from dataclasses import replace
 
 import xarray as xr
@@ -18,7 +19,7 @@ from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, complete_rows, data_notes, f
 from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.identify.likelihood import CLASS_LEVEL
 from pymc_mte.model import CausalModel
-from pymc_mte.regression import given_rows
+from pymc_mte.regression import covariate_means, given_rows
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -60,8 +61,10 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
     notes = [*settled.notes, *learnt_notes(learnt, found.identified)]
     if ready.start is not None:
         tree["estimate"] = xr.DataTree(ready.start["estimate"].to_dataset())
+    about_rows = {"covariate_means": json.dumps(covariate_means(table))} if model.covariates else {}
     tree.attrs = provenance(
         model,
+        **about_rows,
         method=f"approximate posterior ({sampler})" if about else "posterior",
         sampler=sampler,
         random_seed=seed,

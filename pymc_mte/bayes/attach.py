@@ -9,6 +9,7 @@ import xarray as xr
 from pymc_mte.bayes.compose import OutcomeDensity, compose
 from pymc_mte.bayes.effects import symbolic_functionals
 from pymc_mte.bayes.grid import Grid, on_grid
+from pymc_mte.bayes.pooling import GROUP_EFFECT
 from pymc_mte.bayes.priors import Prior, Tensor, merge_priors
 from pymc_mte.bayes.rowwise import needs_rows
 from pymc_mte.data import GROUP, resolve
@@ -155,6 +156,10 @@ def _check_own_outcome(model: CausalModel, table: xr.Dataset) -> None:
 def _added(
     model: CausalModel, table: xr.Dataset, priors: Mapping[str, Prior], outcome: OutcomeDensity | None
 ) -> dict[str, Tensor]:
+    if GROUP_EFFECT in priors:
+        raise ModelError(
+            f"prior of {GROUP_EFFECT}: effects of groups are averaged by `sample` only; use `build_model`"
+        )
     parameters = compose(model, table, priors, outcome)
     if outcome is not None or model.treatment is None or model.regressed:
         return parameters

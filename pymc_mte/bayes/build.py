@@ -62,7 +62,12 @@ def build_model(
         then has class weights of its own, ``group_class_weight``, partially pooled: their logs vary
         around ``class_weight_shared`` with the standard deviation ``class_weight_spread`` ~
         HalfNormal(1). ``class_weight`` is their average over the rows. All else is shared, so classes
-        mean the same in every group.
+        mean the same in every group. With ``priors={"group_effect": {"pooled": s}}`` every group also adds
+        something of its own to the outcome, and something more in each arm but the reference, alike in
+        all classes and on the scale of the outcome's link: normal around the groups' mean with standard
+        deviations ``group_level_spread`` and ``group_effect_spread`` ~ HalfNormal(s), in log-odds, logs, or
+        for a mean in pooled standard deviations. The outcome's parameters are then those of the average
+        group. Not for ordinal outcomes and those with a hurdle, nor with a grid on the outcome.
 
     Returns
     -------

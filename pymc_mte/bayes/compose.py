@@ -12,13 +12,15 @@ from pymc_mte.bayes.densities import LOG_DENSITY
 from pymc_mte.bayes.grid import observe_on_grid, widths_of
 from pymc_mte.bayes.layout import Code, level_numbers, pattern_layout, pooled_scale
 from pymc_mte.bayes.mixture import continuous_mixture
-from pymc_mte.bayes.pooling import add_group_weights, add_pooled
+from pymc_mte.bayes.pooling import GROUP_EFFECT, add_group_shift, add_group_weights, add_pooled
 from pymc_mte.bayes.priors import Prior, Tensor, free_dims
 from pymc_mte.bayes.rowwise import compose_rows, needs_rows
 from pymc_mte.bayes.scored import scored_mixture
 from pymc_mte.data import GROUP
-from pymc_mte.families import binomial_coefficients
+from pymc_mte.errors import ModelError
+from pymc_mte.families import LINKS, binomial_coefficients
 from pymc_mte.model import CausalModel
+from pymc_mte.sites import SHIFT
 
 OutcomeDensity = Callable[[Any, Tensor, Mapping[str, Tensor]], Tensor]
 """``f(class, treatment, row)`` -> log-density (rows, classes), see `pymc_mte.add_to_model`."""
@@ -52,6 +54,8 @@ def compose(
     dict of str to tensor
         The parameters by result name.
     """
+    if GROUP_EFFECT in priors and GROUP not in table:
+        raise ModelError(f"prior of {GROUP_EFFECT}: effects vary over groups; name their column as group")
     if needs_rows(model, table):
         return compose_rows(model, table, priors)
     layout = pattern_layout(model, table)
@@ -73,7 +77,11 @@ def compose(
     code = level_numbers(model, layout)
     if GROUP in table:
         unweighted = parameters | {"class_weight": pt.ones(model.classes)}
-        log_cells = pt.log(by_group)[:, :, None] + _log_joint_cells(model, unweighted, code)[None]
+        if GROUP_EFFECT in priors:
+            scale = scales.get(str(model.outcome), (None, None))[1]
+            parameters[SHIFT] = unweighted[SHIFT] = add_group_shift(model, priors[GROUP_EFFECT], table, scale)
+        cells = _log_joint_cells(model, unweighted, code)
+        log_cells = pt.log(by_group)[:, :, None] + (cells if cells.ndim == 3 else cells[None])
     else:
         log_cells = _log_joint_cells(model, parameters, code)
     if model.discrete_variables:
@@ -90,7 +98,7 @@ def _owner(model: CausalModel, name: str) -> str:
 
 
 def _log_joint_cells(model: CausalModel, parameters: Mapping[str, Tensor], code: Code) -> Tensor:
-    """Log P(class, cell) of the discrete variables: (class, cell).
+    """Log P(class, cell) of the discrete variables: (class, cell), or (group, class, cell).
 
     Element-wise sums over looked-up values: this form compiles in half the time of products of
     broadcast tables.
@@ -102,7 +110,11 @@ def _log_joint_cells(model: CausalModel, parameters: Mapping[str, Tensor], code:
         if var.family == "bernoulli" or var.trials is not None:
             trials = var.trials or 1
             p = _look_up(value, free_dims(model, f"p_{name}"), code)
-            total = total + own * pt.log(p) + (trials - own) * pt.log1p(-p)
+            if name == model.outcome and SHIFT in parameters:
+                odds = pt.log(p) - pt.log1p(-p) + parameters[SHIFT][:, None, code[str(model.treatment)]]
+                total = total + own * odds - trials * pt.softplus(odds)
+            else:
+                total = total + own * pt.log(p) + (trials - own) * pt.log1p(-p)
             if trials > 1:
                 total = total + pt.as_tensor(np.log(binomial_coefficients(trials)))[own]
         else:
@@ -151,6 +163,8 @@ def _observe_rows(
     log_class = _log_class(model, log_cells, where, layout)
     by_row = [_by_row(model, parameters, v, code, where) for v in model.continuous_variables]
     if widths:
+        if SHIFT in parameters and model.outcome in widths:
+            raise ModelError("grid: bins are alike in all groups; leave grid or group_effect out")
         row = {name: pt.as_tensor(code[name])[where] for name in model.discrete_variables}
         observe_on_grid(model, parameters, layout, widths, log_class=log_class, by_row=by_row, row=row)
         return
@@ -183,6 +197,12 @@ def _by_row(
         cells = _look_up(parameters[name], model.dims[name], code)
         by_cell = any(d != "class" for d in model.dims[name])
         own.append(cells[:, where].T if by_cell else cells.T)
+    if variable == model.outcome and SHIFT in parameters:
+        place, link = LINKS[model.variables[variable].family]
+        i = list(model.variables[variable].spec.parameters).index(place)
+        arm = pt.as_tensor(code[str(model.treatment)])[where]
+        shift = parameters[SHIFT][pm.modelcontext(None)["group_of_row"], arm][:, None]
+        own[i] = own[i] + shift if link == "identity" else own[i] * pt.exp(shift)
     return own
 
 

@@ -129,8 +129,10 @@ class Density:
                 raise DataError(f"the new data have another form than the compiled model's ({key})")
             data.append(_contiguous(new.astype(old.dtype)))
         maps = self.maps
-        if maps.to_values.get_shared():  # computed from data, such as a covariate's scale
-            maps = compile_maps(built, maps.constrain(np.zeros(maps.size)))
+        if used := maps.to_values.get_shared():  # computed from data, such as a covariate's scale
+            by_name = {name: variable for (_, name), variable in found.items()}
+            to_values = maps.to_values.copy(swap={old: by_name[old.name] for old in used})
+            maps = replace(maps, to_values=to_values, rows=_longest(built))
         return replace(self, data=tuple(data), maps=maps)
 
 
@@ -173,7 +175,7 @@ def compile_maps(built: pm.Model, point: Mapping[str, Array]) -> Maps:
         size=size,
         to_values=pm.compile([many], vectorize_graph(found, {joined: many}), mode=PLAIN),
         to_vectors=to_vectors,
-        rows=max([1, *(len(np.atleast_1d(v.get_value())) for v in built.data_vars)]),
+        rows=_longest(built),
     )
 
 
@@ -202,6 +204,11 @@ def compile_density(built: pm.Model, point: Mapping[str, Array]) -> Density:
         wrapped = native(function.vm.jit_fn, data)  # machine code is made, or read from disk, here
     known = {id(variable): key for key, variable in _shared(built).items()}
     return Density(function=wrapped, keys=tuple(known.get(id(v)) for v in shared), data=data, maps=maps)
+
+
+def _longest(built: pm.Model) -> int:
+    """Length of the longest data array."""
+    return max([1, *(len(np.atleast_1d(v.get_value())) for v in built.data_vars)])
 
 
 def _contiguous(value: Any) -> NDArray[Any]:

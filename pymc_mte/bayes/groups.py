@@ -9,16 +9,17 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.gradient import PLAIN
-from pymc_mte.bayes.pooling import BY_GROUP
+from pymc_mte.bayes.pooling import by_group_names, functionals_of
 from pymc_mte.bayes.rowwise import needs_rows
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.data import GROUP, columns_of, effective_weights
 from pymc_mte.identify.identification import Identification
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import TINY, log_sum_classes
+from pymc_mte.network import Columns, log_joint, log_sum_classes
 from pymc_mte.regression import centred_covariates, log_joint_given
 from pymc_mte.results import dataset
-from pymc_mte.standardised import MAX_BLOCK, functionals_given
+from pymc_mte.sites import BY_GROUP, SHIFT, group_parameters
+from pymc_mte.standardised import MAX_BLOCK
 
 Array = NDArray[np.float64]
 
@@ -80,9 +81,11 @@ def add_predictive(
             )
     finally:
         logging.getLogger("pymc").setLevel(level)
-    prior_values = with_first_levels(model, {n: prior["prior"][n].values for n in model.posterior_dims})
-    prior_values |= functionals_given(model, prior_values, *given)
-    tree["prior"] = xr.DataTree(dataset(model, prior_values))
+    names = [*model.posterior_dims, *by_group_names(built.named_vars)]
+    prior_values = with_first_levels(model, {n: prior["prior"][n].values for n in names})
+    prior_values |= functionals_of(model, built, prior_values, given)
+    known = {n: v for n, v in prior_values.items() if n not in (BY_GROUP, SHIFT)}
+    tree["prior"] = xr.DataTree(dataset(model, known))
     for group, found in (("prior_predictive", prior), ("posterior_predictive", predicted)):
         tree[group] = xr.DataTree(_predictive(model, found[group].to_dataset()))
 
@@ -142,7 +145,7 @@ def total_log_likelihood(tree: xr.DataTree, model: CausalModel, table: xr.Datase
 
 
 def _chains(model: CausalModel, posterior: xr.Dataset) -> list[Parameters]:
-    names = [*model.posterior_dims, *([BY_GROUP] if BY_GROUP in posterior else [])]
+    names = [*model.posterior_dims, *(n for n in (BY_GROUP, SHIFT) if n in posterior)]
     return [{n: posterior[n].values[c] for n in names} for c in range(posterior.sizes["chain"])]
 
 
@@ -153,12 +156,27 @@ def _log_p(model: CausalModel, parameters: Parameters, table: xr.Dataset) -> Ite
     size = min(100, max(1, MAX_BLOCK // (model.classes * table.sizes["pattern"])))
     for block in np.array_split(np.arange(draws), max(1, draws // size)):
         part = {n: v[block] for n, v in parameters.items()}
-        by_group = part.pop(BY_GROUP, None)
-        log_p = log_joint_given(model, part, columns, given)
-        if by_group is not None:  # the row's group knows its class weights better than the average
-            known = np.log(np.maximum(by_group, TINY)[:, table[GROUP].values])
-            log_p += np.moveaxis(known, 1, 2) - np.log(np.maximum(part["class_weight"], TINY))[..., None]
+        if BY_GROUP in part:
+            log_p = _log_joint_by_group(model, part, columns, table[GROUP].values)
+        else:
+            log_p = log_joint_given(model, part, columns, given)
         yield log_sum_classes(log_p)
+
+
+def _log_joint_by_group(
+    model: CausalModel, parameters: Parameters, columns: Columns, group: NDArray[np.int64]
+) -> Array:
+    """Log P(class, row) where every group has class weights, and perhaps outcomes, of its own."""
+    by_group = parameters[BY_GROUP]
+    out = np.empty((len(by_group), model.classes, len(group)))
+    own = {n: parameters[n][:, None] for n in model.owners} | {"class_weight": by_group}
+    if SHIFT in parameters:
+        own = group_parameters(model, parameters, by_group, parameters[SHIFT])
+    for g in np.unique(group):
+        at = np.flatnonzero(group == g)
+        its = {n: v[:, min(g, v.shape[1] - 1)] for n, v in own.items()}
+        out[..., at] = log_joint(model, its, {n: column[at] for n, column in columns.items()})
+    return out
 
 
 def identification_dataset(found: Identification) -> xr.Dataset:

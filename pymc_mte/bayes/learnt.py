@@ -15,10 +15,11 @@ from pytensor.graph.traversal import ancestors
 from pymc_mte.alignment import take_classes
 from pymc_mte.bayes.checks import STUCK, chain_levels
 from pymc_mte.bayes.gradient import PLAIN
+from pymc_mte.bayes.pooling import by_group_names, functionals_of
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.results import class_order, dims_of, labels
-from pymc_mte.standardised import functionals_given
+from pymc_mte.sites import BY_GROUP, SHIFT
 from pymc_mte.status import Note, Status
 from pymc_mte.summary import BY_CLASS, LABEL_FREE, carried
 
@@ -165,6 +166,7 @@ def prior_draws(
         parents = {p: batched[p] for p in ancestors([rv]) if p in batched}
         batched[rv] = vectorize_graph(rv, parents) if parents else change_dist_size(rv, (n,), expand=True)
     names = [name for name in model.posterior_dims if name != "class_weight" or not model.covariates]
+    names += by_group_names(built.named_vars)
     free = {rv.name for rv in built.free_RVs}
     wanted = [
         batched[built[name]] if name in free else vectorize_graph(built[name], batched) for name in names
@@ -175,7 +177,8 @@ def prior_draws(
     if covariates is not None and len(share) > MAX_PRIOR_ROWS:
         rows = np.random.default_rng(seed).choice(len(share), MAX_PRIOR_ROWS, p=share)
         covariates, share = covariates[rows], np.full(MAX_PRIOR_ROWS, 1 / MAX_PRIOR_ROWS)
-    values |= functionals_given(model, values, covariates, share)
+    values |= functionals_of(model, built, values, (covariates, share))
+    values = {n: v for n, v in values.items() if n not in (BY_GROUP, SHIFT)}
     order, dims = class_order(model, values), dims_of(model)
     return {n: take_classes(v, order, 1) if dims[n][:1] == ("class",) else v for n, v in values.items()}
 
@@ -200,7 +203,7 @@ def agreement(stats: xr.Dataset, at_best: float) -> dict[str, float]:
     stats : xarray.Dataset
         Sampler statistics.
     at_best : float
-        Share of the climbs, from `pymc_mte.bayes.start.starting_point`.
+        Share of the climbs, from `pymc_mte.bayes.modes.at_best`.
     """
     level = chain_levels(stats)
     return {

@@ -53,10 +53,9 @@ class Modes:
     likelihood: DistinctOptima
     penalty: float
 
-    @property
-    def best(self) -> Parameters:
-        """Parameters of the highest mode, without a leading axis."""
-        return {name: value[0] for name, value in self.posterior.parameters.items()}
+    def at(self, mode: int) -> Parameters:
+        """Parameters of one mode, the highest first, without a leading axis."""
+        return {name: value[mode] for name, value in self.posterior.parameters.items()}
 
     def __len__(self) -> int:
         """Return the number of posterior modes."""
@@ -100,7 +99,7 @@ def find_modes(
     Modes
         Posterior modes within 10 log units of the best, likelihood optima likewise.
     """
-    penalty, given = prior_penalty(problem.model, priors), _given(problem, start)
+    penalty, given = prior_penalty(problem.model, priors), given_start(problem, start)
     posterior = distinct_optima(problem, penalty=penalty, given=given, rounds=rounds, window=WINDOW)
     posterior = _ordered(problem.model, posterior)
     if penalty == 0:
@@ -127,7 +126,7 @@ def one_mode(point: Parameters, share: float) -> Modes:
     return Modes(posterior=found, likelihood=found, penalty=0.0)
 
 
-def _given(problem: Problem, start: xr.DataTree | None) -> Parameters | None:
+def given_start(problem: Problem, start: xr.DataTree | None) -> Parameters | None:
     """Complete the parameters that an estimate holds to one start of a climb."""
     partial = estimated_point(problem, start)
     if partial is None:
@@ -194,7 +193,7 @@ def basin_shares(
     Parameters
     ----------
     problem : Problem or None
-        The data; None where one optimum was looked for.
+        The data; None with the row-wise likelihood.
     found : DistinctOptima
         The optima.
     values : mapping of str to ndarray
@@ -207,12 +206,14 @@ def basin_shares(
     share, error : ndarray of shape (optima,)
         From at most 400 draws, fewer with many patterns. The error is the larger one of that between
         chains and that of independent draws. Shares may add up to less than 1: some draws lead to
-        optima outside the window. NaN where the data are too large to climb from draws.
+        optima outside the window. NaN where the data are too large to climb from draws, or row-wise.
     """
     chains, draws = values["class_weight"].shape[:2]
     optima = len(found.objective)
-    if optima == 1 or problem is None:
+    if optima == 1:
         return np.ones(1), np.zeros(1)
+    if problem is None:
+        return np.full(optima, np.nan), np.full(optima, np.nan)
     affordable = MAX_CLIMBS // (len(problem.counts) * problem.model.classes)
     each = min(N_BASIN // chains, affordable // chains, draws)
     if each < MIN_BASIN:

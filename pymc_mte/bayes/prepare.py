@@ -12,7 +12,8 @@ from pymc_mte.bayes.build import build_model
 from pymc_mte.bayes.modes import OVERDISPERSED, Modes, at_best, chain_modes, chain_starts, find_modes
 from pymc_mte.bayes.pooling import pooled_values
 from pymc_mte.bayes.priors import Prior
-from pymc_mte.bayes.rowstart import chain_start, row_starting_point
+from pymc_mte.bayes.rowmodes import row_modes
+from pymc_mte.bayes.rowstart import chain_start
 from pymc_mte.bayes.rowwise import needs_rows
 from pymc_mte.bayes.start import JITTER, without_first_levels
 from pymc_mte.data import columns_of
@@ -39,8 +40,8 @@ class Prepared:
         The best optimum, classes in the order of the package.
     problem : Problem or None
         The data as the climbs see them; None with the row-wise likelihood.
-    modes : Modes or None
-        All modes that were found; None with the row-wise likelihood, where one optimum is looked for.
+    modes : Modes
+        All modes that were found.
     started : ndarray of int, shape (runs,)
         Mode at which each chain starts.
     chains : int
@@ -60,7 +61,7 @@ class Prepared:
     built: pm.Model
     pivot: Parameters
     problem: Problem | None
-    modes: Modes | None
+    modes: Modes
     started: NDArray[np.int64]
     chains: int
     scales: dict[str, float]
@@ -102,14 +103,17 @@ def prepare(
     built = build_model(model, table, priors=priors)
     scales, rng = pooled_scales(model, columns, counts), np.random.default_rng(seed)
     if needs_rows(model, table):
-        pivot, share = row_starting_point(model, table, start, seed)
-        problem, modes, started = None, None, np.zeros(chains, dtype=np.int64)
-        spreads = [OVERDISPERSED if chain % 2 else JITTER for chain in range(chains)]
-        starts = [chain_start(model, table, pivot, scales, rng, spread) for spread in spreads]
+        problem, modes = None, row_modes(model, table, start, seed)
+        started = chain_modes(modes, chains)
+        wide = [len(modes) == 1 and chain % 2 == 1 for chain in range(len(started))]
+        starts = [
+            chain_start(model, table, modes.at(mode), scales, rng, OVERDISPERSED if far else JITTER)
+            for mode, far in zip(started, wide, strict=True)
+        ]
     else:
         problem = make_problem(model, columns, counts, seed=seed)
         modes = find_modes(problem, start, priors=priors)
-        pivot, share, started = modes.best, at_best(modes), chain_modes(modes, chains)
+        started = chain_modes(modes, chains)
         points = chain_starts(problem, modes, started, rng)
         if not set(model.dims) <= {rv.name for rv in built.free_RVs}:
             # The variables behind pooled parameters have no labels to be matched by, so modes cannot be
@@ -125,9 +129,9 @@ def prepare(
         modes=modes,
         started=started,
         chains=chains,
-        pivot=pivot,
+        pivot=modes.at(0),
         scales=scales,
         starts=starts,
-        at_best=share,
+        at_best=at_best(modes),
         start=start,
     )

@@ -47,6 +47,7 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
     keys |= {name: name for name in model.coefficient_dims}
     keys |= {f"{variable}.coef": f"coef_{variable}" for variable in model.regressed}
+    keys |= {"group_effect": "group_effect"} if model.treatment is not None else {}
     flat: dict[str, Prior] = {}
     for key, value in model.priors.items():
         if isinstance(value, Mapping) and key in model.variables:
@@ -133,7 +134,8 @@ def concentration(model: CausalModel, name: str, prior: object) -> NDArray[np.fl
 def prior_record(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[str, Any]:
     """Say every parameter's prior, for a result's attributes: given ones as given, defaults in words."""
     chosen = merge_priors(model, given)
-    return {name: _default(model, name) if name not in chosen else _told(chosen[name]) for name in model.dims}
+    names = [*model.dims, *(["group_effect"] if "group_effect" in chosen else [])]
+    return {name: _default(model, name) if name not in chosen else _told(chosen[name]) for name in names}
 
 
 def _told(prior: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Starts of the row-wise posterior: climbs without linear parts on some of the rows, then EM with them."""
+"""Climbs of the likelihood with linear parts, and the chains' starts of the row-wise posterior."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,121 +9,24 @@ from numpy.typing import NDArray
 from scipy import special
 
 from pymc_mte.bayes.coefficients import prior_width, raw_coefficients
-from pymc_mte.bayes.rowlayout import Orthogonal, orthogonalise, row_layout
-from pymc_mte.bayes.start import PENALTY, jittered, starting_point, without_first_levels
-from pymc_mte.coefficients import takes_covariates, with_linear_parents, without_linear
-from pymc_mte.data import complete_rows, effective_weights
+from pymc_mte.bayes.rowlayout import Orthogonal, row_layout
+from pymc_mte.bayes.start import PENALTY, jittered, without_first_levels
+from pymc_mte.coefficients import without_linear
 from pymc_mte.families import LINKS
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.moments.em import Maximiser, em, random_starts, responsibilities
-from pymc_mte.moments.problem import make_problem
+from pymc_mte.moments.em import Maximiser, responsibilities
 from pymc_mte.network import Columns, log_sum_classes
 from pymc_mte.regression import (
-    centred_covariates,
     log_class,
     log_joint_of_terms,
     log_table_given,
-    regressors,
 )
-from pymc_mte.results import class_order, reorder
-from pymc_mte.standardised import functionals_given
 
 Array = NDArray[np.float64]
-
-MAX_START_ROWS = 4_000
-"""Rows, drawn at random, on which many climbs are tried; the best goes on with all rows."""
 
 STEPS = 100
 GAIN = 1e-6
 """A climb stops when a step gains less than this per row."""
-
-
-def row_starting_point(
-    model: CausalModel, table: xr.Dataset, start: xr.DataTree | None, seed: int
-) -> tuple[Parameters, float]:
-    """Find the best optimum, its classes ordered by effect; and the share of climbs that ended there.
-
-    Parameters
-    ----------
-    model : CausalModel
-        The graph, its levels resolved.
-    table : xarray.Dataset
-        Tabulated data.
-    start : DataTree, optional
-        An answer of `estimate`, used as one more start.
-    seed : int
-        Seed of the rows tried first and of random starts.
-    """
-    weight = effective_weights(table)
-    covariates, share = centred_covariates(table), weight / weight.sum()
-    columns = {name: np.asarray(table[name].values) for name in model.variables}
-    directions = row_directions(model, columns, covariates, share)
-    plain = _adjusted(model, columns, weight, directions.get("class"))
-    point, at_best = _first_climbs(without_linear(model), table, plain, weight, start, seed)
-    one = {name: value[None] for name, value in point.items()}
-    if not directions:
-        best = em(model, plain, weight[None], one, penalty=PENALTY, max_iterations=STEPS, tolerance=GAIN)
-        point = {name: value[0] for name, value in best.parameters.items()}
-    else:
-        point = climb_given(model, columns, weight, directions, point)
-    values = {n: v[None] for n, v in point.items()}
-    found = {n: v[0] for n, v in functionals_given(model, values, covariates, share).items()}
-    point |= {n: v for n, v in found.items() if n == "class_weight"}
-    return reorder(model, point, class_order(model, {**point, **found})), at_best
-
-
-def row_directions(
-    model: CausalModel, columns: Columns, covariates: Array | None, share: Array
-) -> dict[str, Orthogonal]:
-    """Directions of everything with a linear part, by variable or ``class``; empty without any."""
-    shared = {} if covariates is None else {"class": orthogonalise(covariates, share)}
-    linear = regressors(model, columns, covariates, with_linear_parents(model))
-    own = {name: orthogonalise(terms, share) for name, terms in linear.items()}
-    return {**shared, **{name: own[name] if name in own else shared["class"] for name in model.regressed}}
-
-
-def _adjusted(
-    model: CausalModel, columns: dict[str, Array], weight: Array, directions: Orthogonal | None
-) -> dict[str, Array]:
-    """Take the linear part of the covariates out of a continuous outcome."""
-    out = dict(columns)
-    if directions is not None:
-        for name in model.regressed:
-            link = LINKS[model.variables[name].family][1]
-            if link == "identity" and takes_covariates(model, name):
-                seen = ~np.isnan(columns[name])
-                q, w = directions.values[seen], weight[seen]
-                value = columns[name][seen] - np.average(columns[name][seen], weights=w)
-                slope = np.linalg.lstsq(q.T @ (w[:, None] * q), q.T @ (w * value), rcond=None)[0]
-                out[name] = columns[name] - directions.values @ slope
-    return out
-
-
-def _first_climbs(
-    model: CausalModel,
-    table: xr.Dataset,
-    columns: dict[str, Array],
-    weight: Array,
-    start: xr.DataTree | None,
-    seed: int,
-) -> tuple[Parameters, float]:
-    """Best of many climbs on part of the complete rows; on part of all rows where few are complete."""
-    rng = np.random.default_rng(seed)
-    marked = table.assign(_row=("pattern", np.arange(table.sizes["pattern"])))
-    rows = complete_rows(model, marked)["_row"].values
-    enough = len(rows) >= min(MAX_START_ROWS, len(weight)) / 4
-    rows = rows if enough else np.arange(len(weight))
-    if len(rows) > MAX_START_ROWS:
-        rows = np.sort(rng.choice(rows, MAX_START_ROWS, replace=False))
-    part, counts = {n: c[rows] for n, c in columns.items()}, weight[rows]
-    if enough:
-        return starting_point(make_problem(model, part, counts, seed=seed), start)
-    tried = np.repeat(counts[None], 8, axis=0)
-    found = em(model, part, tried, random_starts(model, part, tried, rng), penalty=PENALTY, tolerance=GAIN)
-    best = int(np.nanargmax(found.log_likelihood))
-    reached = found.log_likelihood
-    at_best = float((reached > reached[best] - 0.1).mean())
-    return {n: v[best] for n, v in found.parameters.items()}, at_best
 
 
 def climb_given(

@@ -72,7 +72,7 @@ def compose_rows(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Pri
     if model.regressed:
         along, coefficients = add_coefficients(model, layout, priors, pooled)
         parameters |= coefficients
-    data = RowData(model, layout, pooled)
+    data = RowData(model, layout)
     if layout.covariates is not None:
         parameters["class_weight"] = _average_weight(model, parameters, along, data)
     _observe(model, layout, parameters, along, data)
@@ -161,14 +161,15 @@ def _observe(
 class RowData:
     """Symbolic data of the density: the arrays of a `RowLayout` under the same names."""
 
-    def __init__(
-        self,
-        model: CausalModel,
-        layout: RowLayout,
-        pooled: dict[str, tuple[Tensor, Tensor]],
-    ) -> None:
-        self.pooled, self.weight = pooled, pm.Data("row_weight", layout.weight)
+    def __init__(self, model: CausalModel, layout: RowLayout) -> None:
+        self.weight = pm.Data("row_weight", layout.weight)
         self.features = pm.Data("features", layout.features)
+        # Not the priors' scale, which `calibrate` keeps while it puts other rows in.
+        scale = {n: layout.pooled[n] for n in layout.normals}
+        self.scale = {
+            n: (pm.Data(f"feature_mean_{n}", mean), pm.Data(f"feature_sd_{n}", sd))
+            for n, (mean, sd) in scale.items()
+        }
         given = layout.covariates
         self.directions = None if given is None else pm.Data("directions", given.values)
         self.linear = {n: pm.Data(f"directions_{n}", found.values) for n, found in layout.linear.items()}
@@ -206,7 +207,7 @@ def log_joint_rows(
             log_p = log_p[:, 1:] - log_p[:, :1]
         columns.append(_to_classes(log_p, k))
     for name, gaps in layout.normals.items():
-        powers, one = _normal_powers(values[f"mean_{name}"], values[f"sd_{name}"], *data.pooled[name])
+        powers, one = _normal_powers(values[f"mean_{name}"], values[f"sd_{name}"], *data.scale[name])
         powers = [*powers, one] if gaps else powers
         lead = k if model.variables[name].latent else 1
         columns.append(_to_classes(pt.stack(powers, axis=-1).reshape((lead, len(powers))), k))

@@ -76,7 +76,9 @@ def sample(
         holds is then of the rounded values, whose widths its attribute ``grid`` says.
     group : str, optional
         Column of groups whose class weights are partially pooled, see `build_model`; ``posterior`` then
-        has ``group_class_weight`` (group, class) too.
+        has ``group_class_weight`` (group, class) too. Where ``priors`` name ``group_effect``, effects are
+        pooled as well: ``posterior`` has ``group_effect`` (group, class) and ``group_ate`` (group), on the
+        outcome's scale, and ``effect``, ``ate`` and the others are averages over the groups' people.
     measurement_first : bool
         Learn the classes from all variables but the outcome, and the outcome's class means afterwards,
         by regression on the class probabilities of every draw with Bayesian bootstrap weights. Slower

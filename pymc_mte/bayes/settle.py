@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 from pymc_mte.bayes.checks import convergence
 from pymc_mte.bayes.labels import align_chains, align_draws
 from pymc_mte.bayes.modes import Modes, basin_shares, optima_notes
-from pymc_mte.bayes.pooling import BY_GROUP, group_labels
+from pymc_mte.bayes.pooling import functionals_of, group_labels
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.start import with_first_levels
-from pymc_mte.bayes.weigh import Index, Weighing, one_mode, resampled, weigh
-from pymc_mte.data import GROUP
+from pymc_mte.bayes.weigh import Weighing, one_mode, resampled, weigh
+from pymc_mte.data import GROUP, SAMPLING_WEIGHT
 from pymc_mte.model import CausalModel
-from pymc_mte.moments.problem import Problem
 from pymc_mte.results import dataset, labels
-from pymc_mte.standardised import functionals_given
+from pymc_mte.sites import BY_GROUP, SHIFT, group_functionals
 from pymc_mte.status import Note, Status
 from pymc_mte.summary import BY_CLASS, LABEL_FREE
 
@@ -38,7 +37,7 @@ class Settled:
     stats : xarray.Dataset
         Their sampler statistics; ``mode`` is the mode of each draw.
     groups : mapping of str to xarray.Dataset
-        Groups of a result: ``modes``, except with the row-wise likelihood, and ``evidence`` with SMC.
+        Groups of a result: ``modes``, and ``evidence`` with SMC.
     switching : float
         Share of draws whose labels are unsure.
     notes : list of Note
@@ -91,30 +90,25 @@ def settle(
     own = with_first_levels(model, {name: kept[name].values for name in model.posterior_dims})
     if BY_GROUP in kept:
         own[BY_GROUP] = np.moveaxis(kept[BY_GROUP].values, -1, 2)
-    weighing = one_mode(1 if modes is None else len(modes), kept.sizes["chain"], kept.sizes["draw"])
+    weighing = one_mode(len(modes), kept.sizes["chain"], kept.sizes["draw"])
     if smc or about is not None:
         aligned, switching = align_draws(model, own, ready.pivot, ready.scales)
-    elif modes is None:
-        pivots = {n: np.repeat(v[None], kept.sizes["chain"], axis=0) for n, v in ready.pivot.items()}
-        aligned, switching = align_chains(model, own, pivots, ready.scales)
     else:
         weighing = weigh(model, ready.built, modes, own, ready.started, ready.scales, seed)
         pivots = {name: v[weighing.chain_mode] for name, v in modes.posterior.parameters.items()}
         aligned, switching = align_chains(model, own, pivots, ready.scales)
-    by_group = aligned.pop(BY_GROUP, None)
-    aligned |= functionals_given(model, aligned, *given)
-    runs = dataset(model, aligned)
-    if by_group is not None:
-        runs = runs.assign_coords({GROUP: group_labels(ready.table)})
-        runs[BY_GROUP] = (("chain", "draw", GROUP, "class"), np.moveaxis(by_group, 2, -1))
+    of_groups = _of_groups(aligned, kept)
+    aligned |= functionals_of(model, ready.built, aligned | of_groups, given)
+    runs = _with_groups(ready, dataset(model, aligned), of_groups)
     notes = _approximation(about) if about else _convergence(model, runs, stats, switching, weighing)
     notes = [*_interruption(raw), *notes]
     stats = stats.assign(mode=(("chain", "draw"), weighing.mode_of_draw))
     posterior, kept, stats = (_sampled(part, weighing, ready.chains, seed) for part in (runs, kept, stats))
     groups = {}
-    if modes is not None and ready.problem is not None:
-        groups["modes"] = _group(ready.problem, modes, ready.started, posterior, runs, weighing)
-        notes = [*_mode_notes(modes, weighing), *notes, *optima_notes(modes)]
+    if np.isfinite(modes.posterior.objective[0]):
+        groups["modes"] = _group(ready, posterior, runs, weighing)
+        others = optima_notes(modes) if ready.problem is not None else []
+        notes = [*_mode_notes(modes, weighing), *notes, *others]
     if smc:
         groups["evidence"] = raw["evidence"].to_dataset()
     return Settled(
@@ -127,6 +121,30 @@ def settle(
         kind="approximation" if about else "smc" if smc else "mcmc",
         library="pymc_mte" if smc else sampler,
     )
+
+
+def _of_groups(aligned: dict[str, Array], kept: xr.Dataset) -> dict[str, Array]:
+    """Take the class weights of groups out of the aligned draws, and their shifts of the outcome."""
+    if BY_GROUP not in aligned:
+        return {}
+    out = {BY_GROUP: np.moveaxis(aligned.pop(BY_GROUP), 2, -1)}
+    names = (SHIFT, "group_level_spread", "group_effect_spread")
+    return out | {name: kept[name].values for name in names if name in kept}
+
+
+def _with_groups(ready: Prepared, runs: xr.Dataset, of_groups: dict[str, Array]) -> xr.Dataset:
+    """Add what differs over groups to the draws."""
+    if not of_groups:
+        return runs
+    found, dims = of_groups, {BY_GROUP: (GROUP, "class"), SHIFT: (GROUP, "treatment")}
+    if SHIFT in of_groups:
+        values = {n: runs[n].values for n in ready.model.dims} | of_groups
+        share = ready.built["group_share"].get_value()
+        found = of_groups | group_functionals(ready.model, values, share)[1]
+        contrast = ("contrast",) if len(ready.model.contrasts) > 1 else ()
+        dims |= {"group_effect": (GROUP, "class", *contrast), "group_ate": (GROUP, *contrast)}
+    out = runs.assign_coords({GROUP: group_labels(ready.table)})
+    return out.assign({n: (("chain", "draw", *dims.get(n, ())), v) for n, v in found.items()})
 
 
 def _interruption(raw: xr.DataTree) -> list[Note]:
@@ -200,15 +218,13 @@ def _mode_notes(modes: Modes, weighing: Weighing) -> list[Note]:
 
 
 def _group(
-    problem: Problem,
-    modes: Modes,
-    started: Index,
+    ready: Prepared,
     posterior: xr.Dataset,
     runs: xr.Dataset,
     weighing: Weighing,
 ) -> xr.Dataset:
     """Describe modes and optima: heights, shares of starts, weights, parameters."""
-    model = problem.model
+    model, modes, problem = ready.model, ready.modes, ready.problem
     drawn = {name: posterior[name].values for name in model.dims}
     weight, error = weighing.weight, weighing.weight_error
     if weighing.reading != "weighted":
@@ -233,12 +249,13 @@ def _group(
     }
     out = out.assign({name: ("optimum", value) for name, value in optima.items()})
     out["chain_mode"] = ("run", weighing.chain_mode)
-    out["start_mode"] = ("run", started)
+    out["start_mode"] = ("run", ready.started)
     out.attrs = {"reading": weighing.reading, "penalty": modes.penalty, "n_starts": modes.posterior.n_starts}
-    if weighing.reading == "weighted":
+    if weighing.reading == "weighted" and SAMPLING_WEIGHT not in ready.table:
         weighted = np.nan_to_num(weighing.weight) * weighing.error
         out.attrs["log_evidence"] = float(np.logaddexp.reduce(weighing.log_evidence))
         out.attrs["log_evidence_error"] = float(np.sqrt((weighted**2).sum()))
+    if weighing.reading == "weighted":
         out = _with_mixing(model, out, runs, weighing)
     return out
 

@@ -91,7 +91,7 @@ def run_smc(
        Differential Evolution. Statistics and Computing 16.
     """
     if "class_weight" not in {rv.name for rv in built.free_RVs}:
-        raise RefusedError("sequential Monte Carlo is not for covariates of class membership; take nutpie")
+        raise RefusedError("sequential Monte Carlo takes neither covariates nor groups; take nutpie")
     density = PosteriorDensity(model, built)
     start = class_profile(model, {name: value[None] for name, value in pivot.items()}, scales)[0]
     region = LabelRegion(model, start, scales)

@@ -8,8 +8,6 @@ from pymc_mte.bayes.priors import is_bernoulli
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.classes import ClassProblem, lacks_proxies
-from pymc_mte.moments.em import em, start_from_classes
-from pymc_mte.moments.likelihood import fit_likelihood
 from pymc_mte.moments.problem import Problem
 from pymc_mte.results import class_order, dataset, reorder
 
@@ -20,42 +18,6 @@ PENALTY = 1.0
 
 JITTER = 0.2
 """Spread of the chains' starts: standard deviation on the log or logit scale, and in pooled SDs."""
-
-
-SAME_OPTIMUM = 0.1
-"""Climbs that end within this many log units of each other are at one optimum, near enough."""
-
-
-def starting_point(problem: Problem, start: xr.DataTree | None) -> tuple[Parameters, float]:
-    """Best penalised likelihood climb, from the given estimate and from the usual starts.
-
-    Without proxies the spectral start is lacking; then the optimum that moments of runs and rounds of
-    random starts reach is climbed from, unless an estimate is given.
-
-    Parameters
-    ----------
-    problem : Problem
-        The data.
-    start : DataTree, optional
-        An answer of `estimate`, used as one more start.
-
-    Returns
-    -------
-    point : mapping of str to ndarray
-        One set of parameters, classes in no particular order.
-    at_best : float
-        Share of the climbs that ended at the best optimum.
-    """
-    model, columns, counts = problem.model, problem.columns, problem.counts
-    best, reached = fit_likelihood(problem, penalty=PENALTY)
-    if (partial := estimated_point(problem, start)) is not None:
-        begin = start_from_classes(model, columns, counts[None], {n: v[None] for n, v in partial.items()})
-        climbed = em(model, columns, counts[None], begin, penalty=PENALTY)
-        if climbed.log_likelihood[0] > np.nanmax(reached) - 1e-6:
-            best = climbed.parameters
-        reached = np.append(reached, climbed.log_likelihood)
-    at_best = float((reached > np.nanmax(reached) - SAME_OPTIMUM).mean())
-    return {name: value[0] for name, value in best.items()}, at_best
 
 
 def estimated_point(problem: Problem, start: xr.DataTree | None) -> Parameters | None:

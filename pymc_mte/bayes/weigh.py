@@ -13,6 +13,7 @@ from pymc_mte.bayes.bridge import Normal
 from pymc_mte.bayes.density import PosteriorDensity
 from pymc_mte.bayes.evidence import region_integral
 from pymc_mte.bayes.modes import Modes
+from pymc_mte.bayes.rowdensity import RowDensity
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile
 from pymc_mte.moments.optima import relabelled
@@ -137,7 +138,7 @@ def weigh(
     built : pymc.Model
         Its PyMC model.
     modes : Modes
-        From `pymc_mte.bayes.modes.find_modes`.
+        From `pymc_mte.bayes.modes.find_modes` or `pymc_mte.bayes.rowmodes.row_modes`.
     values : mapping of str to ndarray
         Draws (chain, draw, ...) in any labelling.
     started : ndarray of int, shape (chains,)
@@ -159,8 +160,11 @@ def weigh(
     nothing = np.full(m, np.nan)
     if len(np.unique(started)) < 2:
         return one_mode(m, chains, draws)
-    density = PosteriorDensity(model, built)
-    regions = ModeRegions(density, class_profile(model, modes.posterior.parameters, scales), scales)
+    pivots = modes.posterior.parameters
+    density = RowDensity(model, built) if model.regressed else PosteriorDensity(model, built)
+    if model.covariates:  # proposals have no average over rows, so classes are told by baseline weights
+        pivots, values = ({**v, "class_weight": v["baseline_weight"]} for v in (pivots, values))
+    regions = ModeRegions(density, class_profile(model, pivots, scales), scales)
     half = draws // 2
     for j in np.unique(started):
         own = {name: value[started == j, :half] for name, value in values.items()}

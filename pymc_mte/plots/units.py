@@ -12,6 +12,7 @@ from pymc_mte.plots.looks import TAIL, plain_frame
 from pymc_mte.plots.said import plain_text
 from pymc_mte.regression import centred_covariates, log_joint_given
 from pymc_mte.results import model_of
+from pymc_mte.sites import SHIFT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,6 +84,8 @@ def _expected(result: xr.DataTree | xr.Dataset) -> tuple[Array, Array, Array | N
             "plot_unit_effects: a posterior with class effects and its observed rows is wanted; draw one "
             "with `sample` for a model with a treatment"
         )
+    if SHIFT in draws:
+        raise RefusedError("plot_unit_effects takes no effects of groups; read group_effect of the result")
     total = draws.sizes["chain"] * draws.sizes["draw"]
     kept = np.linspace(0, total - 1, min(total, MAX_DRAWS)).astype(int)
     parameters = {n: draws[n].values.reshape(-1, *draws[n].shape[2:])[kept] for n in model.posterior_dims}

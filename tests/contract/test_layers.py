@@ -48,6 +48,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "standardised.py",
     "gcomputation.py",
     "quantiles.py",
+    "sites.py",
     "coefficients.py",
     "data.py",
     "functionals.py",

@@ -3,7 +3,7 @@
 import arviz as az
 import pytest
 
-from pymc_mte import calibrate
+from pymc_mte import CausalModel, calibrate
 
 pytestmark = pytest.mark.slow
 
@@ -20,3 +20,26 @@ def test_level3_is_calibrated_and_drawn(level3):
         checked["coverage"]["lower"].sel(level=0.9) <= covered <= checked["coverage"]["upper"].sel(level=0.9)
     )
     az.plot_ecdf_pit(checked, var_names=["ate", "effect"], method="envelope")
+
+
+def test_posteriors_given_covariates_are_calibrated(rng):
+    """22 quantities of which some repeat each other; `inside` is the 99% band of each."""
+    n, binary, number = 150, {"family": "bernoulli"}, {"family": "normal"}
+    model = CausalModel(
+        classes=2,
+        variables={"z": binary, "x": number, "t": {**binary, "parents": ["z"]}, "y": number},
+        treatment="t",
+        outcome="y",
+        treatment_proxies=["z"],
+        outcome_proxies=["x"],
+        covariates=["age", "site"],
+    )
+    frame = {"z": rng.integers(0, 2, n), "t": rng.integers(0, 2, n)}
+    frame |= {"x": rng.normal(size=n), "y": rng.normal(size=n)}
+    frame |= {"age": rng.normal(50, 9, n).round(), "site": rng.choice(["p", "q"], n)}
+    checked = calibrate(model, 60, n=n, data=frame, draws=150, tune=200, progressbar=False)
+    assert checked.attrs["failures"] == "{}"
+    places = checked["prior_sbc"].to_dataset()
+    assert {"ate", "effect", "coef_class", "coef_t", "coef_y"} <= set(places.data_vars)
+    assert all(((v >= 0) & (v <= 1)).all() for v in places.data_vars.values())
+    assert "every quantity inside its 99% band" in checked.attrs["verdict"]

@@ -3,10 +3,22 @@
 import numpy as np
 import pytest
 
-from pymc_mte import CausalModel, ModelError, RefusedError, calibrate, load_model, sample, simulate
+from pymc_mte import (
+    CausalModel,
+    DataError,
+    DataSource,
+    ModelError,
+    RefusedError,
+    calibrate,
+    load_model,
+    sample,
+    simulate,
+    tabulate,
+)
 from pymc_mte.bayes import samplers
-from pymc_mte.calibration import BAND, _result, _strays, _unit_scale, rows_of
+from pymc_mte.calibration import BAND, _result, _strays, _unit_scale, fixed_people, rows_of
 from pymc_mte.data import resolve
+from pymc_mte.regression import covariate_means
 
 N = 400
 
@@ -43,6 +55,53 @@ def test_rows_are_tabulated_with_every_level(level3, rng):
     assert same.equals(table)
 
 
+GIVEN = CausalModel(
+    classes=2,
+    variables={"t": {"family": "bernoulli"}, "x": {"family": "normal"}, "y": {"family": "normal"}},
+    treatment="t",
+    outcome="y",
+    covariates=["age", "site"],
+    data=DataSource(missing="sum"),
+)
+
+
+def people_of(n=30):
+    return {
+        "t": [0, 1] * (n // 2),
+        "x": np.arange(n) * 1.0,
+        "y": np.arange(n) * 1.0,
+        "age": [40.0, 40.0, 50.0] * (n // 3),
+        "site": ["p", "q"] * (n // 2),
+    }
+
+
+def test_covariates_stay_while_rows_are_drawn(tools, rng):
+    frame = people_of()
+    people = fixed_people(GIVEN, frame, 30, rng)  # as many as there are: every row once
+    model, _ = resolve(GIVEN, frame)
+    truth = tools.random_truth(model, rng)
+    truth |= {"baseline_weight": truth["class_weight"], "coef_class": rng.normal(size=(2, 2))}
+    truth |= {"coef_t": rng.normal(size=2), "coef_y": rng.normal(size=2)}
+    table = rows_of(model, truth, 30, rng, people)
+    again, same = resolve(model, table)
+    assert again == model
+    assert same.equals(table)
+    own = tabulate(frame, GIVEN)
+    assert covariate_means(table) == pytest.approx(covariate_means(own))
+    for name in ("age", "site = q"):
+        drawn = np.repeat(table[name].values, table["count"].values)
+        np.testing.assert_array_equal(np.sort(drawn), np.sort(np.repeat(own[name].values, own["count"])))
+
+
+def test_more_rows_than_the_data_have_repeat_their_covariates(rng):
+    frame = people_of() | {"x": [np.nan] + [1.0] * 29}
+    people = fixed_people(GIVEN, frame, 200, rng)
+    assert people.sizes["pattern"] == int(people["count"].sum()) == 200
+    assert not np.isnan(people["x"].values).any()
+    seen = set(zip(people["age"].values.tolist(), people["site = q"].values.tolist(), strict=True))
+    assert seen <= set(zip(frame["age"], [float(s == "q") for s in frame["site"]], strict=True))
+
+
 def test_without_data_the_scale_is_one():
     model = CausalModel(
         classes=2,
@@ -67,6 +126,10 @@ def test_what_cannot_be_calibrated_or_sampled_is_refused(level3, monkeypatch):
         calibrate(level3, 0)
     with pytest.raises(RefusedError, match="interventions"):
         calibrate(load_model("gallery:unknown_interventions"), 2)
+    with pytest.raises(DataError, match="pass data, whose covariates are kept"):
+        calibrate(GIVEN, 2)
+    with pytest.raises(RefusedError, match="list them as covariates"):
+        calibrate(GIVEN.with_fields(covariates=(), strata=("site",)), 2)
     monkeypatch.setattr(samplers, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pymc-mte\[jax\]"):
         sample(level3, simulate(level3, 100, rng=1), sampler="numpyro", chains=1)

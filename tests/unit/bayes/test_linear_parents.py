@@ -28,7 +28,7 @@ from pymc_mte import (
 )
 from pymc_mte.bayes.coefficients import raw_coefficients
 from pymc_mte.bayes.rowlayout import row_layout
-from pymc_mte.bayes.rowstart import row_starting_point
+from pymc_mte.bayes.rowmodes import row_modes
 from pymc_mte.bayes.start import without_first_levels
 from pymc_mte.data import resolve
 from pymc_mte.regression import centred_covariates, draw_given, log_joint_given
@@ -189,13 +189,13 @@ def with_edge(edge=True, truth=None):
 def test_climb_finds_the_coefficients_and_leaving_an_edge_out_costs_the_average_effect():
     model = with_edge(truth=STATED)
     model, table = resolve(model, simulate(model, 4_000, rng=3))
-    found, _ = row_starting_point(model, table, None, 0)
+    found = row_modes(model, table, None, 0).at(0)
     assert "baseline_weight" not in found
     for name, value in model.true_parameters().items():
         np.testing.assert_allclose(found[name], value, atol=10 / np.sqrt(4_000), err_msg=name)
     with_it = functionals_given(model, found, None, np.ones(1))["ate"]
     plain, table = resolve(with_edge(edge=False), simulate(with_edge(truth=STATED), 4_000, rng=3))
-    without = functionals_given(plain, row_starting_point(plain, table, None, 0)[0], None, np.ones(1))["ate"]
+    without = functionals_given(plain, row_modes(plain, table, None, 0).at(0), None, np.ones(1))["ate"]
     assert abs(with_it - ATE) < 0.15
     assert without - ATE > 0.5
 
@@ -209,7 +209,7 @@ def test_climbs_start_chains_of_other_families(tools, rng, options):
         "y": {**options, "linear_parents": ["x"]},
     }
     model, table = rows_of(tools, CausalModel(classes=2, variables=variables), rng, n=80)
-    found, _ = row_starting_point(model, table, None, 0)
+    found = row_modes(model, table, None, 0).at(0)
     assert all(np.isfinite(value).all() for value in found.values())
 
 

@@ -7,8 +7,9 @@ from scipy import special
 
 from pymc_mte import CausalModel, DataError, DataSource, ModelError, build_model, tabulate
 from pymc_mte.bayes.coefficients import raw_coefficients
+from pymc_mte.bayes.gradient import Density, compile_maps
 from pymc_mte.bayes.rowlayout import orthogonalise, row_layout
-from pymc_mte.bayes.rowstart import row_starting_point
+from pymc_mte.bayes.rowmodes import row_modes
 from pymc_mte.bayes.start import without_first_levels
 from pymc_mte.data import resolve
 from pymc_mte.moments.em import em, random_starts
@@ -184,6 +185,36 @@ def test_missing_values_are_summed_out(tools, rng, name, covariates):
     assert float(compiled(built)(point)) == pytest.approx(summed_out(model, table, parameters), rel=1e-10)
 
 
+def test_other_rows_under_the_same_priors(tools, rng):
+    """The scale of the priors stays while rows of another scale are put in: their likelihood is their own."""
+    model = make("normal outcome")
+    old = build_model(model, tabulate(frame_of(model, tools, rng), model))
+    frame = frame_of(model, tools, rng, 30)
+    table = tabulate(frame | {"x": 3 * frame["x"] + 7}, model)
+    new = build_model(model, table)
+    kept = {v.name: v.get_value() for v in new.data_vars if not v.name.startswith("pooled_")}
+    pm.set_data(kept, model=old)
+    parameters = parameters_of(tools, model, rng)
+    point = point_at(old, model, table, parameters)
+    assert float(compiled(old)(point)) == pytest.approx(float(compiled(new)(point)), rel=1e-12)
+
+
+def test_values_that_use_data_follow_other_data(tools, rng):
+    """Coefficients and class weights of other rows, by the maps compiled with the first ones."""
+    model = make("normal outcome")
+    built = [build_model(model, tabulate(frame_of(model, tools, rng, n), model)) for n in (40, 25, 30)]
+    point = dict(
+        zip([v.name for v in built[0].free_RVs], pm.draw(built[0].free_RVs, random_seed=1), strict=True)
+    )
+    density = Density(function=None, keys=(), data=(), maps=compile_maps(built[0], point))
+    x = rng.normal(size=(2, density.maps.size))
+    for other in built[1:]:  # one after the other
+        density = density.with_data(other)
+        wanted = compile_maps(other, point).constrain(x)
+        for name, value in density.maps.constrain(x).items():
+            np.testing.assert_allclose(value, wanted[name], rtol=1e-12, err_msg=name)
+
+
 def test_missing_parents_are_refused(tools, rng):
     model = make("normal outcome", covariates=(), missing="sum")
     frame = frame_of(model, tools, rng)
@@ -279,7 +310,7 @@ def test_climb_with_covariates_finds_them(tools, rng):
     _, columns = draw_given(model, par, age - age.mean(), n, rng)
     frame = {**columns, "z": np.array(["a", "b", "c"])[columns["z"]], "age": age[:, 0]}
     model, table = resolve(model, frame)
-    found, _ = row_starting_point(model, table, None, 0)
+    found = row_modes(model, table, None, 0).at(0)
     for name in ("coef_t", "coef_y", "coef_class", "mean_y", "baseline_weight"):
         np.testing.assert_allclose(found[name], par[name], atol=10 / np.sqrt(n), err_msg=name)
 
