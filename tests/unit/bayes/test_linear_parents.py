@@ -27,6 +27,7 @@ from pymc_mte import (
     tabulate,
 )
 from pymc_mte.bayes.coefficients import raw_coefficients
+from pymc_mte.bayes.rowdensity import RowDensity
 from pymc_mte.bayes.rowlayout import row_layout
 from pymc_mte.bayes.rowmodes import row_modes
 from pymc_mte.bayes.start import without_first_levels
@@ -284,3 +285,14 @@ def test_the_posterior_with_the_edge_holds_the_average_effect():
     for refused in (lambda: predict(post, rows), lambda: do(post, {"t": 1}), lambda: plot_classes(post)):
         with pytest.raises(RefusedError, match="takes no linear parents yet"):
             refused()
+
+
+@pytest.mark.parametrize("covariates", [(), ("age",)])
+def test_points_of_the_row_density_turn_back(tools, rng, covariates):
+    """Modes are weighed at these points: parameters to points and back, every variable by its own matrix."""
+    model, table = rows_of(tools, make("levels and numbers", covariates), rng)
+    par = {n: v[None] for n, v in parameters_of(tools, model, rng).items()}
+    density = RowDensity(model, build_model(model, table))
+    back = density.from_flat(density.to_flat(par))
+    for name in model.posterior_dims:
+        np.testing.assert_allclose(back[name], par[name], atol=1e-8, err_msg=name)
