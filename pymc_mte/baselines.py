@@ -135,7 +135,9 @@ def _latent_classes(
     rng: np.random.Generator,
 ) -> Array:
     """Class probabilities of a latent class model of the proxies alone: (classes, patterns)."""
-    variables = {n: model.variables[n].model_copy(update={"parents": ()}) for n in proxies}
+    variables = {
+        n: model.variables[n].model_copy(update={"parents": (), "linear_parents": ()}) for n in proxies
+    }
     alone = CausalModel(classes=model.classes, variables=variables)
     fit = fit_classes(make_problem(alone, columns, counts, int(rng.integers(2**31))))
     known = {name: value[None] for name, value in fit.parameters.items()}

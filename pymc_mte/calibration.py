@@ -20,6 +20,7 @@ from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import sample_density
 from pymc_mte.bayes.settle import settle
 from pymc_mte.bayes.start import with_first_levels
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.covariates import covariate_names
 from pymc_mte.data import columns_of, complete_rows, resolve
 from pymc_mte.errors import DataError, ModelError, RefusedError
@@ -29,11 +30,11 @@ from pymc_mte.network import Columns, draw_rows, log_sum_classes
 from pymc_mte.regression import (
     centred_covariates,
     draw_given,
-    functionals_given,
     given_rows,
     log_joint_given,
 )
 from pymc_mte.results import dims_of, provenance
+from pymc_mte.standardised import functionals_given
 from pymc_mte.status import dump_notes
 from pymc_mte.summary import BY_CLASS, LABEL_FREE
 from pymc_mte.variable import Variable
@@ -110,7 +111,7 @@ def calibrate(
     Raises
     ------
     RefusedError
-        If the model has no posterior, or strata.
+        If the model has no posterior, or has linear parents or strata.
     DataError
         If the model has covariates and there are no data.
 
@@ -125,6 +126,7 @@ def calibrate(
         raise ModelError(f"n_simulations and n must be at least 1, got {n_simulations} and {n}")
     if model.strata:
         raise RefusedError("calibrate takes no strata; list them as covariates")
+    refuse_linear(model, "calibrate")
     rng = np.random.default_rng(random_seed)
     people = fixed_people(model, data, n, rng) if model.covariates else None
     own = data if data is not None or model.data_path is not None else _unit_scale(model)

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import special
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.data import resolve
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
@@ -112,7 +113,7 @@ def choose_classes(
     ModelError
         If ``max_classes`` is not a positive whole number.
     RefusedError
-        If the model has covariates, strata or interventions, or a limited form of rows.
+        If the model has covariates, linear parents, strata or interventions, or a limited form of rows.
 
     Notes
     -----
@@ -138,6 +139,7 @@ def choose_classes(
         raise RefusedError(
             "choose_classes fits the graph's likelihood, which takes no covariates, strata or interventions"
         )
+    refuse_linear(model, "choose_classes")
     generator = np.random.default_rng(rng)
     plain, edged = _fits(model, table, max_classes, int(generator.integers(2**31)))
     posteriors = _posteriors(plain, table, sampling, int(generator.integers(2**31))) if sample else {}

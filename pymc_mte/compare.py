@@ -1,5 +1,6 @@
 """Moments against the posterior."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def compare(
         removed), ``identified`` and a ``verdict`` in words. Bridge and spectral values are computed
         anew, whatever the method of ``estimate``. ``attrs["tests"]`` and ``attrs["says"]``: one joint
         Hausman-type test per pair of rungs, as records and in sentences, see `pymc_mte.ladder`. With
-        covariates there is no test: the averages of ``estimate`` stand beside the posterior.
+        covariates or linear parents there is no test: the values of ``estimate`` stand beside the posterior.
 
     Raises
     ------
@@ -83,8 +84,8 @@ def compare(
     draws = posterior["posterior"].to_dataset()
     identified, contraction = identified_functionals(posterior), _contractions(posterior)
     problem = problem_of(model, table, interactions=bool(estimate.attrs.get("interactions", False)))
-    if model.covariates:
-        found = _given_covariates(estimate)
+    if model.covariates or model.linear_edges:
+        found = _given(estimate)
     else:
         mean = {n: draws[n].mean(("chain", "draw")).values[None] for n in PROFILE}
         pivot = class_profile(problem, mean)[0]
@@ -128,12 +129,17 @@ def _check_same(posterior: xr.DataTree, estimate: xr.DataTree) -> None:
         )
 
 
-def _given_covariates(estimate: xr.DataTree) -> Ladder:
-    """Take the averages of an estimate given covariates; no likelihood fit without a prior takes these."""
+def _given(estimate: xr.DataTree) -> Ladder:
+    """Take a moment estimate as it is: no fit without a prior takes covariates or linear parents."""
     point = estimate["estimate"].to_dataset()
-    names = [n for n in ("ate", "att") if n in point]
-    values = {f"bridge_{n}": np.asarray(point[n].values)[None] for n in names}
-    se = {f"bridge_{n}": np.asarray(point[f"se_{n}"].values) for n in names if f"se_{n}" in point}
+    kinds = {"": str(estimate.attrs["method"]), "_bridge": "bridge"}
+    values, se = {}, {}
+    for name, (ending, method) in product(COMPARED, kinds.items()):
+        key = f"{name}{ending}"
+        if key in point and method in ("bridge", "spectral"):
+            values[f"{method}_{name}"] = np.asarray(point[key].values)[None]
+            if f"se_{key}" in point:
+                se[f"{method}_{name}"] = np.asarray(point[f"se_{key}"].values)
     return Ladder(values=values, se=se, gaps=(), simulated=False, point={})
 
 

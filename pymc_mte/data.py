@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.coefficients import uncentred
 from pymc_mte.columns import allowed_values, event_signs, level_codes, level_key, number_column
 from pymc_mte.covariates import (
     STRATUM,
@@ -157,7 +158,19 @@ def resolve(model: CausalModel, data: Any, group: str | None = None) -> tuple[Ca
         if var.discrete
     }
     text = {k: tuple(v) for k, v in json.loads(table.attrs.get("covariate_levels", "{}")).items()}
-    return model.with_levels(found, text), _in_model_levels(table, model, found)
+    return model.with_levels(found, text, _pooled_centres(table, model)), _in_model_levels(
+        table, model, found
+    )
+
+
+def _pooled_centres(table: xr.Dataset, model: CausalModel) -> dict[str, float]:
+    """Weighted means of the numbers that are linear parents and have no centre yet."""
+    weight, out = effective_weights(table), {}
+    for name in uncentred(model):
+        column = table[name].values
+        seen = ~is_missing(column)
+        out[name] = float(np.average(column[seen], weights=weight[seen]))
+    return out
 
 
 def _in_model_levels(

@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.data import SAMPLING_WEIGHT, has_missing, resolve
 from pymc_mte.errors import RefusedError
 from pymc_mte.model import CausalModel
@@ -119,7 +120,7 @@ def bivariate_residuals(
     Raises
     ------
     RefusedError
-        If the model has covariates, strata or interventions.
+        If the model has covariates, linear parents, strata or interventions.
 
     Notes
     -----
@@ -192,6 +193,7 @@ def _plain(model: CausalModel, data: Any, posterior: xr.DataTree | None) -> tupl
         model, table = resolve(model, data)
     if model.covariates or model.strata or model.interventions is not None:
         raise RefusedError("checks of fit take no covariates, strata or interventions")
+    refuse_linear(model, "a check of fit")
     return model, table
 
 

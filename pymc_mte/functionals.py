@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import by_parents, table_of, with_class_axis
+from pymc_mte.network import by_parents, full_table, table_of, with_class_axis
 
 Array = NDArray[np.float64]
 
@@ -24,6 +24,8 @@ class _Sum:
     """A product of factors over named axes, summed by one `einsum`."""
 
     def __init__(self, model: CausalModel) -> None:
+        for _, child in model.linear_edges:
+            full_table(model, child)
         self.model = model
         self.axes = {name: i + 1 for i, name in enumerate(model.variables)}
         self.operands: list[Any] = []
@@ -53,7 +55,7 @@ def outcome_mean(model: CausalModel, parameters: Parameters, outcome: str) -> Ar
 
     For a bernoulli variable it is the probability of the second level.
     """
-    var = model.variables[outcome]
+    var = full_table(model, outcome)
     if var.family == "bernoulli":
         name = f"p_{outcome}"
         value = with_class_axis(model, name, parameters[name])[..., 1]
@@ -140,7 +142,7 @@ def ancestors(model: CausalModel, targets: set[str], stop: set[str]) -> set[str]
             continue
         found.add(variable)
         if variable not in stop:
-            queue += model.variables[variable].parents
+            queue += model.variables[variable].all_parents
     return found
 
 
@@ -167,7 +169,7 @@ def outcome_means(model: CausalModel, parameters: Parameters) -> tuple[tuple[str
     t, y = _roles(model)
     below = {v for v in model.variables if v != t and t in ancestors(model, {v}, stop=set())}
     between = (ancestors(model, {y}, stop={t}) & below) - {y}
-    parents = {p for v in between | {y} for p in model.variables[v].parents}
+    parents = {p for v in between | {y} for p in full_table(model, v).parents}
     before = tuple(v for v in model.variables if v in parents - between - {t})
     by_arm = []
     for arm in range(len(model.arms)):

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import interventional_mean, interventional_table, joint_table, outcome_mean
 from pymc_mte.model import CausalModel, Parameters
@@ -61,7 +62,8 @@ def do(
     ModelError
         For unknown variables or levels, an outcome that is set, or a continuous variable that is.
     RefusedError
-        If the result holds no tables, the model has covariates, or groups have effects of their own.
+        If the result holds no tables, the model has covariates or linear parents, or groups have effects of
+        their own.
 
     Examples
     --------
@@ -76,6 +78,7 @@ def do(
         raise RefusedError(
             "do takes no covariates: read potential_outcome and effect of the result, which average over them"
         )
+    refuse_linear(model, "do")
     if model.interventions is not None:
         raise RefusedError(
             "`do` takes no mixture of interventions; use `base_model` for the untouched network"

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.data import resolve
 from pymc_mte.errors import RefusedError
 from pymc_mte.model import CausalModel
@@ -48,7 +49,8 @@ def ladder(
     Raises
     ------
     RefusedError
-        If the model has no treatment, or has covariates, strata, interventions or censored times.
+        If the model has no treatment, or has covariates, linear parents, strata, interventions or
+        censored times.
 
     Examples
     --------
@@ -61,6 +63,7 @@ def ladder(
     model, table = resolve(model, data)
     if model.treatment is None or model.covariates or model.strata or model.interventions is not None:
         raise RefusedError("the ladder needs a treatment, and takes no covariates, strata or interventions")
+    refuse_linear(model, "the ladder")
     if model.censored:
         raise RefusedError(
             f"the ladder needs means of {model.outcome!r}, and censored times have none to see; "

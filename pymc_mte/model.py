@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from pymc_mte.coefficients import coefficient_axes, column_names, why_unbuilt
+from pymc_mte.coefficients import TERM_AXIS, coefficient_axes, column_names, term_names, why_unbuilt
 from pymc_mte.errors import ModelError
 from pymc_mte.families import TABLE, Parameter
 from pymc_mte.interventions import (
@@ -28,6 +28,7 @@ from pymc_mte.interventions import (
 from pymc_mte.validation import (
     MAX_CLASSES,
     UNSUPPORTED,
+    append_treatment,
     check_roles,
     check_truth,
     check_variables,
@@ -131,21 +132,7 @@ class CausalModel(Part):
     @model_validator(mode="before")
     @classmethod
     def _append_treatment(cls, fields: Any) -> Any:
-        """Give the outcome the treatment as its last parent when it is missing."""
-        if not isinstance(fields, dict):
-            return fields
-        outcome, treatment = fields.get("outcome"), fields.get("treatment")
-        variables = fields.get("variables")
-        if not isinstance(variables, dict) or treatment is None or outcome not in variables:
-            return fields
-        child = variables[outcome]
-        raw = child.model_dump() if isinstance(child, Variable) else child
-        if not isinstance(raw, dict):
-            return fields
-        parents = tuple(raw.get("parents", ()))
-        if treatment not in parents:
-            raw = {**raw, "parents": (*parents, treatment)}
-        return {**fields, "variables": {**variables, outcome: raw}}
+        return append_treatment(fields) if isinstance(fields, dict) else fields
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -167,7 +154,7 @@ class CausalModel(Part):
         """The observed graph (the latent class is left out)."""
         graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(self.variables)
-        graph.add_edges_from((p, v) for v, var in self.variables.items() for p in var.parents)
+        graph.add_edges_from((p, v) for v, var in self.variables.items() for p in var.all_parents)
         return graph
 
     @cached_property
@@ -211,7 +198,7 @@ class CausalModel(Part):
 
     @cached_property
     def coefficient_dims(self) -> dict[str, tuple[str, ...]]:
-        """Axes of the coefficients of the covariates, by name; empty without covariates."""
+        """Axes of the coefficients of covariates and linear parents, by name; empty without any."""
         return coefficient_axes(self)
 
     @cached_property
@@ -222,9 +209,20 @@ class CausalModel(Part):
 
     @property
     def regressed(self) -> tuple[str, ...]:
-        """Variables that covariates shift: treatment and outcome."""
+        """Variables with a linear part: treatment and outcome with covariates, children of linear parents."""
         named = (self.treatment, self.outcome) if self.covariates else ()
-        return tuple(name for name in named if name is not None)
+        linear = (name for name, var in self.variables.items() if var.linear_parents)
+        return tuple(dict.fromkeys(name for name in (*named, *linear) if name is not None))
+
+    @cached_property
+    def terms(self) -> dict[str, tuple[str, ...]]:
+        """Names of the columns that shift a variable, of those with a linear part."""
+        return {name: term_names(self, name) for name in self.regressed}
+
+    @property
+    def linear_edges(self) -> tuple[tuple[str, str], ...]:
+        """Pairs (linear parent, child)."""
+        return tuple((p, name) for name, var in self.variables.items() for p in var.linear_parents)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -261,6 +259,8 @@ class CausalModel(Part):
             return len(self.variables[dim.removeprefix(PARENT_AXIS)].parents)
         if dim == "covariate":
             return len(self.covariate_columns)
+        if dim not in self.variables and dim.endswith(TERM_AXIS):
+            return len(self.terms[dim.removesuffix(TERM_AXIS)])
         return self.classes if dim == "class" else len(self.variables[dim].labels)
 
     @property
@@ -277,7 +277,7 @@ class CausalModel(Part):
             coords["contrast"] = [f"{self.arms[b]} - {self.arms[a]}" for b, a in self.contrasts]
         if self.covariates:
             coords["covariate"] = list(self.covariate_columns)
-        return coords
+        return coords | {f"{v}{TERM_AXIS}": list(self.terms[v]) for _, v in self.linear_edges}
 
     @property
     def discrete_variables(self) -> tuple[str, ...]:
@@ -308,15 +308,17 @@ class CausalModel(Part):
         self,
         levels: dict[str, tuple[Level, ...]],
         covariate_levels: dict[str, tuple[str, ...]] | None = None,
+        centres: dict[str, float] | None = None,
     ) -> "CausalModel":
-        """Return the model with bernoulli and covariate levels filled in as the data have them."""
+        """Return the model with bernoulli and covariate levels, and centres, as the data have them."""
         known = {k for k, var in self.variables.items() if var.levels is not None or var.trials is not None}
-        missing = {k: v for k, v in levels.items() if k not in known and v != (0, 1)}
+        missing: dict[str, dict[str, Any]] = {k: {"centre": v} for k, v in (centres or {}).items()}
+        missing |= {k: {"levels": v} for k, v in levels.items() if k not in known and v != (0, 1)}
         known_text = self.covariate_levels if covariate_levels is None else covariate_levels
         if not missing and known_text == self.covariate_levels:
             return self
         variables = {
-            name: var.model_copy(update={"levels": missing[name]}) if name in missing else var
+            name: var.model_copy(update=missing[name]) if name in missing else var
             for name, var in self.variables.items()
         }
         return self.with_fields(variables=variables, covariate_levels=known_text)
@@ -358,7 +360,7 @@ class CausalModel(Part):
             if self.variables[variable].family == "bernoulli":
                 value = np.stack([1 - value, value], axis=-1)
             out[name] = value
-        return out
+        return out | {f"coef_{v}": np.asarray(stated[v]["coef"], dtype=float) for v in self.regressed}
 
     @property
     def unbuilt(self) -> str | None:

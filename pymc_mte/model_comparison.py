@@ -147,7 +147,7 @@ def _criteria(posteriors: Mapping[str, xr.DataTree]) -> dict[str, dict[str, floa
 def maximum_likelihood(posterior: xr.DataTree) -> tuple[float, int]:
     """Climb the likelihood from the best draw: its maximum, and the number of free parameters."""
     model, draws = model_of(posterior), posterior["posterior"].to_dataset()
-    own = model.interventions is not None or model.covariates or GROUP in posterior["observed_data"]
+    own = model.interventions is not None or model.regressed or GROUP in posterior["observed_data"]
     if own or not set(model.dims) <= set(draws.data_vars):
         return np.nan, 0  # EM climbs the likelihood of the graph alone
     return float(best_fit(posterior).log_likelihood[0]), n_free(model)

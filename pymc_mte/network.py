@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pymc_mte.errors import RefusedError
 from pymc_mte.families import LINKS, binomial_table
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.variable import Variable
@@ -19,6 +20,23 @@ Columns = Mapping[str, NDArray[Any]]
 
 TINY = 1e-300
 """Keeps the logarithm of a zero probability finite."""
+
+MAX_LOG_SHIFT = 30.0
+"""Draws go no further on a logarithmic scale: under a prior, linear parents lie far from any row."""
+
+
+def full_table(model: CausalModel, variable: str) -> Variable:
+    """Return a variable whose tables say everything; refuse one that linear parents shift.
+
+    Whatever reads tables alone passes here, so that it can never leave linear parents out unnoticed.
+    """
+    var = model.variables[variable]
+    if var.linear_parents:
+        raise RefusedError(
+            f"this analysis reads full tables, and linear parents ({', '.join(var.linear_parents)}) shift "
+            f"{variable!r}; use `sample`, whose result holds the effects, or list discrete ones in parents"
+        )
+    return var
 
 
 def with_class_axis(model: CausalModel, name: str, value: Array) -> Array:
@@ -60,7 +78,7 @@ def log_density(model: CausalModel, variable: str, parameters: Parameters, colum
 
     A negative level number or NaN stands for a missing value and contributes zero.
     """
-    var = model.variables[variable]
+    var = full_table(model, variable)
     column = np.asarray(columns[variable])
     if var.discrete:
         table = table_of(model, variable, parameters)
@@ -77,7 +95,7 @@ def log_density(model: CausalModel, variable: str, parameters: Parameters, colum
 
 def scores(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> dict[str, Array]:
     """Differentiate `log_density` by the free coordinate of each parameter: (..., class, pattern)."""
-    law, own = model.variables[variable].spec.law, gathered(model, variable, parameters, columns)
+    law, own = full_table(model, variable).spec.law, gathered(model, variable, parameters, columns)
     assert law is not None
     return dict(zip(own, law.scores(np.asarray(columns[variable]), *own.values()), strict=True))
 
@@ -145,8 +163,8 @@ def draw_variable(
 
     ``shift`` (rows) moves the location of a variable without listed levels, on the scale of its link.
     """
-    var, n = model.variables[variable], len(latent)
-    own = []
+    var = full_table(model, variable) if shift is None else model.variables[variable]
+    own, n = [], len(latent)
     for parameter, kind in var.spec.parameters.items():
         value = parameters[f"{parameter}_{variable}"]
         if var.discrete:
@@ -159,7 +177,8 @@ def draw_variable(
             continue
         value = value[index] if index else np.broadcast_to(value, (n, *value.shape))
         if shift is not None and parameter == LINKS[var.family][0]:
-            value = value + shift if LINKS[var.family][1] == "identity" else value * np.exp(shift)
+            log_shift = np.clip(shift, -MAX_LOG_SHIFT, MAX_LOG_SHIFT)
+            value = value + shift if LINKS[var.family][1] == "identity" else value * np.exp(log_shift)
         own.append(value)
     drawn = var.spec.draw(rng, *own)
     return drawn if var.censor_at is None else np.where(drawn > var.censor_at, -var.censor_at, drawn)

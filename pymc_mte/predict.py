@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.columns import allowed_values, event_signs, level_codes, number_column
 from pymc_mte.covariates import new_covariates
 from pymc_mte.data import is_missing
@@ -18,9 +19,10 @@ from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import ancestors, outcome_means
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.readers import open_frame
-from pymc_mte.regression import log_joint_given, row_parameters
+from pymc_mte.regression import log_joint_given
 from pymc_mte.results import model_of
 from pymc_mte.sites import SHIFT
+from pymc_mte.standardised import row_parameters
 
 Array = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
@@ -133,6 +135,7 @@ def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int
         raise ModelError(f"draws must be a whole number of at least 1, got {draws!r}")
     model = model_of(post)
     posterior = post["posterior"].to_dataset()
+    refuse_linear(model, "predict")
     if model.interventions is not None:
         raise RefusedError("no predictions for a mixture of interventions: it answers with shares of targets")
     if SHIFT in posterior:
@@ -229,7 +232,7 @@ def blocks(model: CausalModel, parameters: Parameters, columns: Columns) -> Iter
             given, means = None, shared
             if model.covariates:
                 given = np.column_stack([own[name] for name in model.covariate_columns])
-                means = outcome_means(model, row_parameters(model, parameters, given))
+                means = outcome_means(model, row_parameters(model, model, parameters, given))
             shares, outcome = _predicted(model, parameters, own, given, missing, means)
             yield Block(rows=part, class_probability=shares, outcome=outcome)
 

@@ -1,11 +1,13 @@
-"""Mechanisms given covariates: class membership, treatment and outcome of every row. NumPy only.
+"""Mechanisms with a linear part: class membership and variables of every row. NumPy only.
 
-Covariates enter linearly, as deviations from their means: in log-odds of class membership (multinomial
-logit) and of discrete variables, in the mean of continuous ones. So ``baseline_weight``, tables and
-means are those of a row whose covariates are at their means, and ``coef_class``, ``coef_t`` are changes
-per unit of a covariate. Parameters may have any leading axes (chain, draw).
+Covariates shift class membership (multinomial logit), treatment and outcome; linear parents shift their
+children: log-odds of discrete variables, means of numbers or their logs. Numbers enter by their distance
+from their mean, a parent from its centre; levels of a parent by an indicator of each but the first. So
+``baseline_weight``, tables and means are those of a row where all of these are zero, and ``coef_class``,
+``coef_t`` are changes per unit. Parameters may have any leading axes (chain, draw).
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +15,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import special
 
+from pymc_mte.coefficients import takes_covariates
 from pymc_mte.covariates import covariate_matrix, covariate_names
 from pymc_mte.data import effective_weights
 from pymc_mte.families import LINKS, binomial_coefficients
-from pymc_mte.functionals import (
-    arm_weight,
-    effects_from_classes,
-    functionals,
-    mean_among,
-    potential_outcomes,
-)
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import (
     TINY,
@@ -35,9 +31,6 @@ from pymc_mte.network import (
 )
 
 Array = NDArray[np.float64]
-
-MAX_BLOCK = 4_000_000
-"""Numbers (draws x rows x classes x levels) that are held at once while draws are averaged over rows."""
 
 
 def covariate_means(table: xr.Dataset) -> dict[str, float]:
@@ -71,16 +64,42 @@ def log_class(model: CausalModel, parameters: Parameters, covariates: Array | No
     return np.asarray(total - special.logsumexp(total, axis=-2, keepdims=True))
 
 
-def _shift(model: CausalModel, variable: str, parameters: Parameters, covariates: Array) -> Array:
+def regressors(
+    model: CausalModel, columns: Columns, covariates: Array | None, names: Sequence[str]
+) -> dict[str, Array]:
+    """Columns that shift each variable, as `CausalModel.terms` names them: (row, term)."""
+    return {name: _terms(model, name, columns, covariates) for name in names}
+
+
+def _terms(model: CausalModel, name: str, columns: Columns, covariates: Array | None) -> Array:
+    out = []
+    if takes_covariates(model, name):
+        assert covariates is not None
+        out.append(covariates)
+    for parent in model.variables[name].linear_parents:
+        out.append(np.stack(parent_terms(model, parent, columns[parent]), axis=-1))
+    return np.concatenate(out, axis=-1)
+
+
+def parent_terms(model: CausalModel, parent: str, column: NDArray[Any]) -> list[Array]:
+    """Terms of one linear parent: its distance from the centre, or indicators of all levels but the first."""
+    var = model.variables[parent]
+    if var.discrete:
+        return [np.asarray(column == level, dtype=float) for level in range(1, model.size(parent))]
+    assert var.centre is not None
+    return [np.asarray(column, dtype=float) - var.centre]
+
+
+def shift_of(variable: str, parameters: Parameters, terms: Array) -> Array:
     """Linear part of a variable: (..., row), with a level axis in front where levels have their own."""
-    return np.asarray(parameters[f"coef_{variable}"] @ covariates.T)
+    return np.asarray(parameters[f"coef_{variable}"] @ terms.T)
 
 
-def log_table_given(model: CausalModel, variable: str, parameters: Parameters, covariates: Array) -> Array:
-    """Log P(level | class, parents, covariates): (..., row, class or 1, *parents, level)."""
+def log_table_given(model: CausalModel, variable: str, parameters: Parameters, terms: Array) -> Array:
+    """Log P(level | class, parents, terms): (..., row, class or 1, *parents, level)."""
     var = model.variables[variable]
     lead = len(var.parents) + 1
-    shift = _shift(model, variable, parameters, covariates)
+    shift = shift_of(variable, parameters, terms)
     if var.trials is not None:
         rate = with_class_axis(model, f"p_{variable}", parameters[f"p_{variable}"])
         odds = np.expand_dims(special.logit(rate), rate.ndim - lead)
@@ -99,18 +118,18 @@ def log_table_given(model: CausalModel, variable: str, parameters: Parameters, c
 
 
 def log_density_given(
-    model: CausalModel, variable: str, parameters: Parameters, columns: Columns, covariates: Array
+    model: CausalModel, variable: str, parameters: Parameters, columns: Columns, terms: Array
 ) -> Array:
     """Log-density of a shifted variable per class and row: (..., class or 1, row)."""
     column = np.asarray(columns[variable])
     var = model.variables[variable]
     if not var.discrete:
         own, (parameter, link) = gathered(model, variable, parameters, columns), LINKS[var.family]
-        shift = _shift(model, variable, parameters, covariates)[..., None, :]
+        shift = shift_of(variable, parameters, terms)[..., None, :]
         own[parameter] = own[parameter] + shift if link == "identity" else own[parameter] * np.exp(shift)
         missing = np.isnan(column)
         return np.where(missing, 0.0, var.spec.log_density(np.where(missing, 1.0, column), **own))
-    log_p = log_table_given(model, variable, parameters, covariates)
+    log_p = log_table_given(model, variable, parameters, terms)
     lead = len(model.variables[variable].parents) + 2
     index: tuple[Any, ...] = tuple(
         np.asarray(columns[p]) for p in (*model.variables[variable].parents, variable)
@@ -128,106 +147,30 @@ def log_joint_given(
     variables: tuple[str, ...] | None = None,
 ) -> Array:
     """Log P(class, row | covariates) of all or some variables: (..., class, row). Missing ones drop out."""
-    if covariates is None:
+    if not model.regressed:
         return log_joint(model, parameters, columns, variables)
+    wanted = tuple(model.variables) if variables is None else variables
+    shifted = [name for name in model.regressed if name in wanted]
+    terms = regressors(model, columns, covariates, shifted)
+    return log_joint_of_terms(model, parameters, columns, covariates, terms, wanted)
+
+
+def log_joint_of_terms(
+    model: CausalModel,
+    parameters: Parameters,
+    columns: Columns,
+    covariates: Array | None,
+    terms: Mapping[str, Array],
+    variables: tuple[str, ...] | None = None,
+) -> Array:
+    """Log P(class, row | covariates) from the terms of the variables: (..., class, row)."""
     total = log_class(model, parameters, covariates)
     for name in model.variables if variables is None else variables:
-        if name in model.regressed:
-            total = total + log_density_given(model, name, parameters, columns, covariates)
+        if name in terms:
+            total = total + log_density_given(model, name, parameters, columns, terms[name])
         else:
             total = total + log_density(model, name, parameters, columns)
     return total
-
-
-def row_parameters(model: CausalModel, parameters: Parameters, covariates: Array) -> Parameters:
-    """Parameters of every row's own network, from draws: (draw, row or 1, ...).
-
-    ``class_weight`` becomes P(class | covariates), tables and means those at the row's covariates.
-    """
-    out: Parameters = {n: parameters[n][:, None] for n in model.owners}
-    out["class_weight"] = np.moveaxis(np.exp(log_class(model, parameters, covariates)), -1, 1)
-    for name in model.regressed:
-        parameter, link = LINKS[model.variables[name].family]
-        key = f"{parameter}_{name}"
-        value = out[key]
-        if link == "logit" and model.variables[name].trials is None:
-            table = np.exp(log_table_given(model, name, parameters, covariates))
-            out[key] = table if model.variables[name].latent else table[:, :, 0]
-            continue
-        shift = _shift(model, name, parameters, covariates)
-        shift = shift.reshape(*shift.shape, *(1,) * (value.ndim - 2))
-        if link == "logit":
-            out[key] = special.expit(special.logit(value) + shift)
-        else:
-            out[key] = value + shift if link == "identity" else value * np.exp(shift)
-    return out
-
-
-def functionals_given(
-    model: CausalModel, parameters: Parameters, covariates: Array | None, share: Array
-) -> dict[str, Array]:
-    """All functionals of draws, averaged over the rows' covariates.
-
-    Parameters
-    ----------
-    model : CausalModel
-        The graph.
-    parameters : mapping of str to ndarray
-        Draws, with any leading axes.
-    covariates : ndarray of shape (row, columns), optional
-        Deviations from the means; None without covariates.
-    share : ndarray of shape (row,)
-        Share of every row, summing to 1.
-
-    Returns
-    -------
-    dict of str to ndarray
-        As from `functionals`, and with covariates ``class_weight`` (..., class), the average of
-        P(class | covariates). ``potential_outcome`` averages over the covariates of a class's members.
-    """
-    if covariates is None:
-        return functionals(model, parameters) if model.treatment is not None else {}
-    lead = parameters["baseline_weight"].shape[:-1]
-    flat = {n: v.reshape(-1, *v.shape[len(lead) :]) for n, v in parameters.items()}
-    draws = len(flat["baseline_weight"])
-    size = len(covariates) * model.classes * 2 * max(len(model.arms), 2)
-    parts = [
-        averaged(model, row_parameters(model, {n: v[block] for n, v in flat.items()}, covariates), share)
-        for block in np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK))
-    ]
-    joined = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
-    return {n: v.reshape(*lead, *v.shape[1:]) for n, v in joined.items()}
-
-
-def averaged(model: CausalModel, own: Parameters, share: Array) -> dict[str, Array]:
-    """Functionals averaged over rows, or groups of them, whose networks differ: (draw, ...).
-
-    Parameters
-    ----------
-    model : CausalModel
-        The graph.
-    own : mapping of str to ndarray
-        Parameters of every row's network: (draw, row or 1, ...), ``class_weight`` (draw, row, class).
-    share : ndarray of shape (row,)
-        Share of every row, summing to 1.
-    """
-    weight = np.einsum("r,drk->dk", share, own["class_weight"])
-    outcomes = potential_outcomes(model, own)
-    mean = np.einsum(
-        "r,drk,drka->dka",
-        share,
-        own["class_weight"],
-        np.broadcast_to(outcomes, (*own["class_weight"].shape, outcomes.shape[-1])),
-    )
-    out = {"class_weight": weight, "potential_outcome": mean / weight[..., None]}
-    out |= effects_from_classes(model, weight, out["potential_outcome"])
-    got = arm_weight(model, own).sum(axis=-2)
-    att = []
-    for b, a in model.contrasts:
-        gain = mean_among(model, own, b, b) - mean_among(model, own, a, b)
-        att.append(((gain * got[..., b]) @ share) / (got[..., b] @ share))
-    out["att"] = att[0] if len(att) == 1 else np.stack(att, axis=-1)
-    return out
 
 
 def draw_given(
@@ -239,13 +182,15 @@ def draw_given(
     columns: dict[str, NDArray[Any]] = {}
     rows = np.arange(n)
     for name in model.order:
-        if covariates is None or name not in model.regressed:
+        if name not in model.regressed:
             columns[name] = draw_variable(model, name, parameters, latent, columns, rng)
-        elif not model.variables[name].discrete:
-            shift = _shift(model, name, parameters, covariates)
+            continue
+        terms = _terms(model, name, columns, covariates)
+        if not model.variables[name].discrete:
+            shift = shift_of(name, parameters, terms)
             columns[name] = draw_variable(model, name, parameters, latent, columns, rng, shift)
         else:
-            log_table = log_table_given(model, name, parameters, covariates)
+            log_table = log_table_given(model, name, parameters, terms)
             own = latent if model.variables[name].latent else 0
             index = tuple(columns[p] for p in model.variables[name].parents)
             chance = log_table[(rows, own, *index)]

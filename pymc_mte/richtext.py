@@ -28,6 +28,7 @@ def model_html(model: "CausalModel") -> str:
 def _row(model: "CausalModel", name: str) -> str:
     var = model.variables[name]
     parents = [*(["latent class"] if var.latent and model.classes > 1 else []), *var.parents]
+    parents += [f"{parent} (linear)" for parent in var.linear_parents]
     levels = [str(level) for level in var.labels] if var.discrete else []
     if len(levels) > MAX_LEVELS:
         levels = [*levels[: MAX_LEVELS - 1], f"... ({len(levels)})"]

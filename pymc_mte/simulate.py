@@ -8,11 +8,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.errors import ModelError
-from pymc_mte.functionals import functional_dims, functionals
+from pymc_mte.functionals import functional_dims
 from pymc_mte.interventions import target_array, target_label, target_values, value_labels
 from pymc_mte.model import CausalModel
-from pymc_mte.network import cell_columns, draw_rows, log_density, log_joint
+from pymc_mte.network import cell_columns, draw_rows, log_density
+from pymc_mte.regression import draw_given, log_joint_given
 from pymc_mte.results import sorted_classes
+from pymc_mte.standardised import functionals_given
 from pymc_mte.status import dump_notes
 
 
@@ -46,6 +48,8 @@ def simulate(model: CausalModel, n: int, *, rng: int | np.random.Generator = 0) 
     generator = np.random.default_rng(rng)
     if model.linear:
         latent, columns = draw_linear(model, int(n), generator)
+    elif model.linear_edges:
+        latent, columns = draw_given(model, model.true_parameters(), None, int(n), generator)
     else:
         latent, columns = draw_rows(model, model.true_parameters(), int(n), generator, true_targets(model))
     out: dict[str, Any] = {"latent_class": ("row", latent)}
@@ -106,7 +110,7 @@ def population(model: CausalModel) -> xr.Dataset:
     cells = cell_columns(model)
     parameters, targets = model.true_parameters(), true_targets(model)
     if targets is None:
-        p = np.exp(log_joint(model, parameters, cells)).sum(axis=0)
+        p = np.exp(log_joint_given(model, parameters, cells, None)).sum(axis=0)
     else:
         p = np.full((model.classes, model.n_cells), parameters["class_weight"][:, None])
         for name, forced in zip(model.variables, targets.T, strict=True):
@@ -137,9 +141,9 @@ def truth(model: CausalModel) -> xr.Dataset:
     """
     parameters = model.true_parameters()
     values = dict(parameters)
-    dims = dict(model.dims)
+    dims = dict(model.posterior_dims)
     if model.treatment is not None:
-        values |= functionals(model, parameters)
+        values |= functionals_given(model, parameters, None, np.ones(1))
         dims |= functional_dims(model)
     coords = {d: c for d, c in model.coords.items() if any(d in dims[v] for v in values)}
     known = sorted_classes(xr.Dataset({v: (dims[v], values[v]) for v in values}, coords=coords), model)

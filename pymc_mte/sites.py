@@ -10,7 +10,7 @@ from scipy import special
 from pymc_mte.families import LINKS
 from pymc_mte.functionals import potential_outcomes
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.regression import averaged
+from pymc_mte.standardised import averaged
 
 Array = NDArray[np.float64]
 

@@ -1,12 +1,14 @@
 """What a model description must satisfy; every refusal names the key and the mend."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
 from pydantic import ValidationError
 
+from pymc_mte.coefficients import TERM_AXIS, uncentred
 from pymc_mte.errors import ModelError
+from pymc_mte.families import LINKS
 from pymc_mte.interventions import check_base, stated_parameters
 
 if TYPE_CHECKING:
@@ -92,6 +94,22 @@ def explain(err: ValidationError) -> str:
     return "; ".join(lines)
 
 
+def append_treatment(fields: dict[str, Any]) -> dict[str, Any]:
+    """Give the outcome the treatment as its last parent when it is missing."""
+    outcome, treatment = fields.get("outcome"), fields.get("treatment")
+    variables = fields.get("variables")
+    if not isinstance(variables, dict) or treatment is None or outcome not in variables:
+        return fields
+    child = variables[outcome]
+    raw = child if isinstance(child, dict) else child.model_dump() if hasattr(child, "model_dump") else None
+    if raw is None:
+        return fields
+    parents = tuple(raw.get("parents", ()))
+    if treatment not in (*parents, *raw.get("linear_parents", ())):
+        raw = {**raw, "parents": (*parents, treatment)}
+    return {**fields, "variables": {**variables, outcome: raw}}
+
+
 def check_variables(model: "CausalModel") -> None:
     """Refuse impossible names, edges, cycles and tables."""
     if not model.variables:
@@ -105,11 +123,12 @@ def check_variables(model: "CausalModel") -> None:
                 raise ValueError(CONTINUOUS_TREATMENT.format(parent))
             if not model.variables[parent].discrete and not model.linear:
                 raise ValueError(
-                    f"variables.{name}.parents: {parent!r} is continuous; continuous parents are not "
-                    "supported, so cut it into levels or remove the edge"
+                    f"variables.{name}.parents: {parent!r} is continuous, and these parents have full "
+                    "tables; list it in linear_parents, or cut it into levels"
                 )
         if len(set(var.parents)) != len(var.parents):
             raise ValueError(f"variables.{name}.parents: a parent is listed twice")
+        _check_linear_parents(model, name)
         cells = np.prod([float(len(model.variables[p].labels)) for p in (*var.parents, name)])
         if cells > MAX_TABLE and not model.linear:
             raise ValueError(
@@ -119,6 +138,40 @@ def check_variables(model: "CausalModel") -> None:
     if not nx.is_directed_acyclic_graph(model.graph):
         cycle = " -> ".join(edge[0] for edge in nx.find_cycle(model.graph))
         raise ValueError(f"variables: the parents form a cycle ({cycle}); remove one of its edges")
+
+
+def _check_linear_parents(model: "CausalModel", name: str) -> None:
+    """Refuse linear parents that are unknown, doubled or cannot shift a variable."""
+    var, key = model.variables[name], f"variables.{name}.linear_parents"
+    if not var.linear_parents:
+        return
+    if model.interventions is not None:
+        raise ValueError(f"{key}: a model with interventions takes none; use parents")
+    if var.family not in LINKS:
+        raise ValueError(f"{key}: they shift {', '.join(LINKS)} variables only, and {name!r} is {var.family}")
+    if f"{name}{TERM_AXIS}" in model.variables:
+        raise ValueError(
+            f"variables.{name}{TERM_AXIS}: this is the axis of the coefficients of {name!r}; rename"
+        )
+    for parent in var.linear_parents:
+        if parent not in model.variables:
+            raise ValueError(f"{key}: {parent!r} is not a variable of this model")
+        if name == model.outcome and parent == model.treatment:
+            raise ValueError(
+                f"{key}: the treatment {parent!r} has full tables for the outcome; list it in parents"
+            )
+        if var.all_parents.count(parent) > 1:
+            raise ValueError(f"{key}: {parent!r} is listed twice, here or in parents; keep one of them")
+        above = model.variables[parent]
+        if above.event is not None:
+            raise ValueError(
+                f"{key}: {parent!r} is a censored time, whose value is not always known; remove it"
+            )
+        if model.truth is not None and parent in uncentred(model):
+            raise ValueError(
+                f"variables.{parent}.centre: missing; with a [truth], say at which value of {parent!r} the "
+                f"parameters of {name!r} are meant (0, say)"
+            )
 
 
 def _check_names(model: "CausalModel") -> None:
@@ -220,8 +273,9 @@ def _check_proxy_edges(model: "CausalModel", t: str, y: str) -> None:
     for parent, child, role in forbidden:
         if model.graph.has_edge(parent, child):
             proxy = parent if parent in (*model.treatment_proxies, *model.outcome_proxies) else child
+            key = "linear_parents" if parent in model.variables[child].linear_parents else "parents"
             raise ValueError(
-                f"variables.{child}.parents: the edge {parent} -> {child} breaks the role of {proxy!r} as "
+                f"variables.{child}.{key}: the edge {parent} -> {child} breaks the role of {proxy!r} as "
                 f"{role}; remove the edge or take {proxy!r} out of the roles"
             )
 
@@ -244,6 +298,12 @@ def check_truth(model: "CausalModel") -> None:
                 f"truth.{variable}.{parameter}: missing; it needs the shape {model.shapes[name]}"
             )
         allowed = {own for owner, own in model.owners.values() if owner == variable}
+        if variable in model.regressed:
+            allowed.add("coef")
+            if "coef" not in entry:
+                raise ModelError(
+                    f"truth.{variable}.coef: missing; it needs one for {list(model.terms[variable])}"
+                )
         if extra := set(entry) - allowed:
             raise ModelError(f"truth.{variable}: unknown keys {sorted(extra)}; allowed are {sorted(allowed)}")
     _check_truth_values(model)
@@ -255,13 +315,18 @@ def _check_truth_values(model: "CausalModel") -> None:
     except (TypeError, ValueError) as err:
         raise ModelError(f"truth: the numbers do not form a regular table ({err})") from None
     for name, value in values.items():
-        wanted = model.shapes[name]
-        key = "truth." + ".".join(model.owners.get(name, (name,)))
+        dims = model.posterior_dims[name]
+        wanted = tuple(model.size(d) for d in dims)
+        coefficient = name in model.coefficient_dims
+        place = (name.removeprefix("coef_"), "coef") if coefficient else model.owners.get(name, (name,))
+        key = "truth." + ".".join(place)
         if value.shape != wanted:
-            axes = ", ".join(model.dims[name]) or "no axes"
+            axes = ", ".join(dims) or "no axes"
             raise ModelError(f"{key}: expected the shape {wanted} ({axes}), got {value.shape}")
         if not np.isfinite(value).all():
             raise ModelError(f"{key}: every number must be finite")
+        if coefficient:
+            continue
         support = model.kind(name).support
         if support == "simplex":
             if (value < 0).any() or not np.allclose(value.sum(axis=-1), 1):

@@ -28,7 +28,12 @@ class Variable(Part):
         ``exponential``; zeros with a probability of their own: ``hurdle_`` and one of ``poisson``,
         ``negative_binomial``, ``gamma``, ``lognormal``.
     parents : tuple of str
-        Observed parents, all discrete. The latent class is a parent too, unless ``latent`` is off.
+        Observed parents with full tables, all discrete. The latent class is a parent too, unless ``latent``
+        is off.
+    linear_parents : tuple of str
+        Observed parents of any family that shift the variable linearly, alike in every class: log-odds of
+        levels, means of numbers, logs of positive means. A number enters by its distance from its ``centre``,
+        listed levels by an indicator of each but the first, so that several add up without a table.
     levels : tuple, optional
         Values of a discrete variable; of an ordinal one from lowest to highest. A bernoulli variable
         may leave them out: 0/1, booleans or two strings in the data are then recognised.
@@ -43,16 +48,21 @@ class Variable(Part):
         is, is only known to be longer. Censoring must not depend on the class given the parents.
     censor_at : float, optional
         For a time with an ``event``: when `simulate` censors.
+    centre : float, optional
+        For a number that is a linear parent: the value at which its children's other parameters are meant.
+        The mean of the rows where it is left out; a model with a ``[truth]`` must say it.
     """
 
     family: str
     parents: tuple[str, ...] = ()
+    linear_parents: tuple[str, ...] = ()
     levels: tuple[Level, ...] | None = Field(default=None)
     latent: bool = True
     scale_parents: bool = False
     trials: int | None = Field(default=None, ge=1, lt=MAX_LEVELS)
     event: str | None = None
     censor_at: float | None = Field(default=None, gt=0)
+    centre: float | None = Field(default=None, allow_inf_nan=False)
 
     @property
     def spec(self) -> Family:
@@ -81,6 +91,19 @@ class Variable(Part):
             "shared": (),
         }
         return {parameter: by_scope[kind.scope] for parameter, kind in self.spec.parameters.items()}
+
+    @property
+    def all_parents(self) -> tuple[str, ...]:
+        """Parents with full tables, then linear ones."""
+        return (*self.parents, *self.linear_parents)
+
+    @model_validator(mode="after")
+    def _check_centre(self) -> Self:
+        if self.centre is not None and self.family in FAMILIES and self.discrete:
+            raise ValueError(
+                f"centre: a {self.family} variable has levels, used as indicators; remove the key"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -17,7 +17,10 @@ from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import functional_dims
 from pymc_mte.model import CausalModel
 
-ROW_BY_ROW = "with covariates, missing values or sampling weights the rows cannot be collapsed; leave it out"
+ROW_BY_ROW = (
+    "with covariates, linear parents, missing values or sampling weights the rows cannot be collapsed; "
+    "leave it out"
+)
 
 
 def add_to_model(
@@ -63,7 +66,7 @@ def add_to_model(
     Returns
     -------
     dict of str to tensor
-        Parameters and, unless ``outcome`` is given or the model has covariates, the functionals
+        Parameters and, unless ``outcome`` is given or the model has a linear part, the functionals
         ``potential_outcome``, ``effect``, ``ate``, ``att``, ``effect_sd``, ``weight_harmed`` and
         ``arm_mean``, which are deterministic variables of the PyMC model, by their names without the
         prefix. A bernoulli ``p`` is the probability of the second level.
@@ -158,7 +161,7 @@ def _added(
             f"prior of {GROUP_EFFECT}: effects of groups are averaged by `sample` only; use `build_model`"
         )
     parameters = compose(model, table, priors, outcome)
-    if outcome is not None or model.treatment is None or model.covariates:
+    if outcome is not None or model.treatment is None or model.regressed:
         return parameters
     dims = functional_dims(model)
     pm.modelcontext(None).add_coords({d: model.coords[d] for d in ("treatment", "contrast")})

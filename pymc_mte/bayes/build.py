@@ -29,9 +29,10 @@ def build_model(
 
     The discrete variables enter as one multinomial over cells, the continuous ones as a mixture
     given the cell; together that is the exact joint likelihood with the class summed out. With covariates,
-    missing values or sampling weights every row is its own term: covariates shift the log-odds of class
-    membership and, additively on the scale of its link, treatment and outcome; missing values are summed
-    out; sampling weights are powers of a row's likelihood, scaled to the effective number of rows.
+    linear parents, missing values or sampling weights every row is its own term: covariates shift the
+    log-odds of class membership and, additively on the scale of its link, treatment and outcome; linear
+    parents shift their children; missing values are summed out; sampling weights are powers of a row's
+    likelihood, scaled to the effective number of rows.
 
     Parameters
     ----------
@@ -78,8 +79,9 @@ def build_model(
         Row by row, ``rows`` holds all variables. With covariates ``baseline_weight`` is P(class) at their
         means and ``raw_coef_...`` are coefficients along uncorrelated directions; ``coef_class``,
         ``coef_<treatment>`` and ``coef_<outcome>`` (per unit of a covariate) and ``class_weight`` (average
-        over the rows) follow from them. Their prior, ``priors={"coef_y": 2.5}``, is the standard deviation
-        of the covariates' joint contribution, in log-odds, logs or pooled standard deviations.
+        over the rows) follow from them. Children of linear parents have coefficients of their own in the
+        same form. Their prior, ``priors={"coef_y": 2.5}``, is the standard deviation of the joint
+        contribution of all that shifts a variable, in log-odds, logs or pooled standard deviations.
         With interventions: ``target_weight`` (Dirichlet, concentration 0.5) and the tables of a learnt
         base; observed are ``counts`` and, per learnt table, ``base_a``, ...
 

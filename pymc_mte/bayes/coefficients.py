@@ -1,4 +1,4 @@
-"""Coefficients of covariates: sampled along uncorrelated directions, reported per covariate."""
+"""Coefficients of covariates and linear parents: sampled along uncorrelated directions, reported per term."""
 
 from collections.abc import Mapping
 
@@ -29,8 +29,9 @@ def prior_width(name: str, prior: Prior | None) -> float:
     if isinstance(prior, (int, float)) and prior > 0:
         return float(prior)
     raise ModelError(
-        f"prior of {name}: give a positive number, the standard deviation of the covariates' joint "
-        f"contribution (log-odds, or pooled standard deviations of a continuous variable); got {prior!r}"
+        f"prior of {name}: give a positive number, the standard deviation of the joint contribution of "
+        "covariates and linear parents (log-odds, or pooled standard deviations of a continuous variable); "
+        f"got {prior!r}"
     )
 
 
@@ -43,14 +44,14 @@ def add_coefficients(
     """Create the coefficients as random variables of the current PyMC model.
 
     Along every one of r uncorrelated directions of variance 1 a coefficient is Normal(0, width / sqrt(r)),
-    so that the covariates' joint contribution has the standard deviation ``width`` (2.5 log-odds, or 2.5
-    pooled standard deviations of a continuous variable) over rows, however many covariates there are. For
+    so that the terms' joint contribution has the standard deviation ``width`` (2.5 log-odds, or 2.5
+    pooled standard deviations of a continuous variable) over rows, however many terms there are. For
     class membership this holds of the log-odds of any two classes, which all are treated alike.
 
     Parameters
     ----------
     model : CausalModel
-        The graph, with covariates.
+        The graph, with covariates or linear parents.
     layout : RowLayout
         Gives the directions.
     priors : mapping
@@ -64,13 +65,14 @@ def add_coefficients(
         Along directions (direction, ...), by ``class`` (in contrasts) or variable; and per covariate, by
         result name.
     """
-    assert layout.covariates is not None
-    r = layout.covariates.values.shape[1]
-    back = pm.Data("to_covariates", layout.covariates.to_covariates)
+    backs = {name: pm.Data(f"to_terms_{name}", found.to_covariates) for name, found in layout.linear.items()}
+    given = layout.covariates
+    shared = None if given is None else pm.Data("to_covariates", given.to_covariates)
     along: dict[str, Tensor] = {}
     coefficients: dict[str, Tensor] = {}
     for name, dims in model.coefficient_dims.items():
         what = name.removeprefix("coef_")
+        r, back = layout.directions(what).values.shape[1], backs.get(what, shared)
         sigma = prior_width(name, priors.get(name)) / np.sqrt(max(r, 1))
         if what == "class":
             raw = pm.Normal(f"raw_{name}", 0.0, sigma / np.sqrt(2), shape=(r, model.classes - 1))
@@ -94,8 +96,7 @@ def raw_coefficients(model: CausalModel, layout: RowLayout, point: Parameters) -
     """Values of the coefficients' random variables at given coefficients per covariate."""
     out: Parameters = {}
     for name, dims in model.coefficient_dims.items():
-        assert layout.covariates is not None
-        along = layout.covariates.from_covariates @ point[name].T
+        along = layout.directions(name.removeprefix("coef_")).from_covariates @ point[name].T
         if name == "coef_class":
             along = along @ class_contrasts(model.classes)
         elif len(dims) == 2:

@@ -16,9 +16,10 @@ from pymc_mte.data import GROUP, columns_of, effective_weights
 from pymc_mte.identify.identification import Identification
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import Columns, log_joint, log_sum_classes
-from pymc_mte.regression import MAX_BLOCK, centred_covariates, log_joint_given
+from pymc_mte.regression import centred_covariates, log_joint_given
 from pymc_mte.results import dataset
 from pymc_mte.sites import BY_GROUP, SHIFT, group_parameters
+from pymc_mte.standardised import MAX_BLOCK
 
 Array = NDArray[np.float64]
 

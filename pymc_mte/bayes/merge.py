@@ -10,9 +10,10 @@ from pymc_mte.data import columns_of
 from pymc_mte.errors import DataError
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import pooled_scales
-from pymc_mte.regression import functionals_given, given_rows
+from pymc_mte.regression import given_rows
 from pymc_mte.results import dataset, labels, model_of
 from pymc_mte.sites import BY_GROUP
+from pymc_mte.standardised import functionals_given
 from pymc_mte.status import Status, dump_notes, load_notes
 
 JUDGED_ANEW = (

@@ -24,8 +24,8 @@ from pymc_mte.data import GROUP
 from pymc_mte.errors import ModelError
 from pymc_mte.families import LINKS
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.regression import functionals_given
 from pymc_mte.sites import BY_GROUP, SHIFT, group_functionals, why_not_shifted
+from pymc_mte.standardised import functionals_given
 
 Array = NDArray[np.float64]
 

@@ -46,6 +46,7 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     keys = {shares: shares}
     keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
     keys |= {name: name for name in model.coefficient_dims}
+    keys |= {f"{variable}.coef": f"coef_{variable}" for variable in model.regressed}
     keys |= {"group_effect": "group_effect"} if model.treatment is not None else {}
     flat: dict[str, Prior] = {}
     for key, value in model.priors.items():

@@ -1,4 +1,4 @@
-"""The posterior density given covariates, at parameters as results have them: coefficients per covariate."""
+"""The posterior density row by row at parameters as results have them: coefficients per covariate or term."""
 
 import numpy as np
 import pymc as pm
@@ -6,36 +6,43 @@ from numpy.typing import NDArray
 
 from pymc_mte.bayes.coefficients import class_contrasts
 from pymc_mte.bayes.density import PosteriorDensity
+from pymc_mte.coefficients import with_linear_parents
 from pymc_mte.model import CausalModel, Parameters
 
 Array = NDArray[np.float64]
 
 
 class RowDensity(PosteriorDensity):
-    """Unnormalised log posterior of a model with covariates, vectorised over points.
+    """Unnormalised log posterior of a model with covariates or linear parents, vectorised over points.
 
     The sampled coefficients run along directions and contrasts, which have no classes to be relabelled;
-    those per covariate have. ``class_weight`` stands for ``baseline_weight`` throughout.
+    those per covariate have. With covariates ``class_weight`` stands for ``baseline_weight``.
 
     Parameters
     ----------
     model : CausalModel
-        The graph, its levels resolved, with covariates.
+        The graph, its levels resolved, with covariates or linear parents.
     built : pymc.Model
         From `build_model`.
     """
 
     def __init__(self, model: CausalModel, built: pm.Model) -> None:
         super().__init__(model, built)
-        self.back = np.asarray(built["to_covariates"].get_value())
-        self.along = np.linalg.pinv(self.back)
+        linear = with_linear_parents(model)
+        matrix = {
+            name: f"to_terms_{what}" if what in linear else "to_covariates"
+            for name in model.coefficient_dims
+            for what in [name.removeprefix("coef_")]
+        }
+        self.back = {name: np.asarray(built[key].get_value()) for name, key in matrix.items()}
+        self.along = {name: np.linalg.pinv(back) for name, back in self.back.items()}
         self.contrasts = class_contrasts(model.classes)
 
     def to_flat(self, parameters: Parameters) -> Array:
         """Map parameters with one leading axis to unconstrained points: (points, n_free)."""
         values = dict(parameters)
         for name, dims in self.model.coefficient_dims.items():
-            raw = np.moveaxis(parameters[name] @ self.along.T, 1, -1)  # directions first
+            raw = np.moveaxis(parameters[name] @ self.along[name].T, 1, -1)  # directions first
             if name == "coef_class":
                 raw = raw @ self.contrasts
             elif len(dims) == 2:
@@ -52,5 +59,5 @@ class RowDensity(PosteriorDensity):
                 raw = raw @ self.contrasts.T
             elif len(dims) == 2:
                 raw = np.concatenate([np.zeros_like(raw[..., :1]), raw], axis=-1)
-            values[name] = np.moveaxis(raw, 1, -1) @ self.back.T
-        return values | {"class_weight": values["baseline_weight"]}
+            values[name] = np.moveaxis(raw, 1, -1) @ self.back[name].T
+        return values | ({"class_weight": values["baseline_weight"]} if self.model.covariates else {})

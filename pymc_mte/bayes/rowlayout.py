@@ -7,9 +7,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.layout import pooled_moments
+from pymc_mte.coefficients import with_linear_parents
 from pymc_mte.data import effective_weights, is_missing
 from pymc_mte.model import CausalModel
-from pymc_mte.regression import centred_covariates
+from pymc_mte.regression import centred_covariates, regressors
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -44,18 +45,19 @@ class Orthogonal:
 
 
 def orthogonalise(covariates: Array, share: Array) -> Orthogonal:
-    """Turn centred covariates into uncorrelated directions; collinear ones lose the surplus.
+    """Turn covariates into uncorrelated directions; collinear ones lose the surplus.
 
     Parameters
     ----------
     covariates : ndarray of shape (row, covariate)
-        Deviations from the weighted means.
+        Deviations from the weighted means, or terms with their own zero: the directions keep that zero.
     share : ndarray of shape (row,)
         Share of every row, summing to 1.
     """
-    scale = np.sqrt(share @ covariates**2)
+    centred = covariates - np.where(np.ptp(covariates, axis=0) == 0, covariates[:1], share @ covariates)
+    scale = np.sqrt(share @ centred**2)
     scale = np.where(scale > 0, scale, 1.0)
-    _, s, v = np.linalg.svd(np.sqrt(share)[:, None] * covariates / scale, full_matrices=False)
+    _, s, v = np.linalg.svd(np.sqrt(share)[:, None] * centred / scale, full_matrices=False)
     kept = s > RANK_TOLERANCE * s.max(initial=1e-300)
     forward = (v[kept] / s[kept, None]).T / scale[:, None]
     return Orthogonal(
@@ -89,6 +91,10 @@ class RowLayout:
         Of the continuous variables.
     covariates : Orthogonal or None
         The covariates' directions.
+    centred : ndarray of shape (row, covariate), optional
+        The covariates' deviations from their means.
+    linear : dict of str to Orthogonal
+        Directions of the variables that have linear parents.
     """
 
     weight: Array
@@ -101,6 +107,14 @@ class RowLayout:
     seen: dict[str, Array]
     pooled: dict[str, tuple[float, float]]
     covariates: Orthogonal | None
+    centred: Array | None
+    linear: dict[str, Orthogonal]
+
+    def directions(self, name: str) -> Orthogonal:
+        """Directions that shift a variable, or membership (``class``)."""
+        found = self.linear.get(name, self.covariates)
+        assert found is not None
+        return found
 
 
 def row_layout(model: CausalModel, table: xr.Dataset) -> RowLayout:
@@ -141,7 +155,8 @@ def row_layout(model: CausalModel, table: xr.Dataset) -> RowLayout:
             normals[name] = gaps
     others = [name for name in model.variables if name not in {*tables, *normals}]
     given = centred_covariates(table)
-    covariates = None if given is None else orthogonalise(given, weight / weight.sum())
+    share = weight / weight.sum()
+    parents = {p: np.where(seen[p], columns[p], 0) for p in {p for p, _ in model.linear_edges}}
     blocks = [f.T for f in of_tables + of_normals]
     filled = [
         np.where(seen[name], column, pooled[name][0] if name in pooled else 0)
@@ -161,7 +176,12 @@ def row_layout(model: CausalModel, table: xr.Dataset) -> RowLayout:
         value=np.column_stack(filled).astype(float),
         seen={name: seen[name].astype(float) for name in others if not seen[name].all()},
         pooled=pooled,
-        covariates=covariates,
+        covariates=None if given is None else orthogonalise(given, share),
+        centred=given,
+        linear={
+            name: orthogonalise(terms, share)
+            for name, terms in regressors(model, parents, given, with_linear_parents(model)).items()
+        },
     )
 
 

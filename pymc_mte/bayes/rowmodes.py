@@ -9,6 +9,7 @@ from pymc_mte.bayes.modes import WINDOW, Modes, given_start
 from pymc_mte.bayes.rowlayout import Orthogonal, orthogonalise
 from pymc_mte.bayes.rowstart import GAIN, STEPS, climb_given
 from pymc_mte.bayes.start import PENALTY
+from pymc_mte.coefficients import takes_covariates, with_linear_parents, without_linear
 from pymc_mte.data import complete_rows, effective_weights
 from pymc_mte.families import LINKS
 from pymc_mte.model import CausalModel, Parameters
@@ -17,8 +18,9 @@ from pymc_mte.moments.methods import class_profile, pooled_scales
 from pymc_mte.moments.optima import ALIKE, DistinctOptima, distinct_optima, relabelled
 from pymc_mte.moments.problem import make_problem
 from pymc_mte.network import Columns, log_sum_classes
-from pymc_mte.regression import centred_covariates, functionals_given, log_joint_given
+from pymc_mte.regression import centred_covariates, log_joint_given, regressors
 from pymc_mte.results import class_order
+from pymc_mte.standardised import functionals_given
 
 Array = NDArray[np.float64]
 
@@ -57,11 +59,11 @@ def row_modes(model: CausalModel, table: xr.Dataset, start: xr.DataTree | None, 
     """
     weight = effective_weights(table)
     covariates, share = centred_covariates(table), weight / weight.sum()
-    directions = None if covariates is None else orthogonalise(covariates, share)
     columns = {name: np.asarray(table[name].values) for name in model.variables}
-    plain = _adjusted(model, columns, weight, directions)
-    tried, met, n_starts = _first_climbs(model, table, plain, weight, start, seed)
-    if directions is None:
+    directions = row_directions(model, columns, covariates, share)
+    plain = _adjusted(model, columns, weight, directions.get("class"))
+    tried, met, n_starts = _first_climbs(without_linear(model), table, plain, weight, start, seed)
+    if not directions:
         counts = np.repeat(weight[None], len(met), axis=0)
         fitted = em(model, plain, counts, tried, penalty=PENALTY, max_iterations=STEPS, tolerance=GAIN)
         ends = fitted.parameters
@@ -73,7 +75,7 @@ def row_modes(model: CausalModel, table: xr.Dataset, start: xr.DataTree | None, 
     ends = {n: v for n, v in (ends | found).items() if n in model.posterior_dims}
     likelihood = log_sum_classes(log_joint_given(model, ends, columns, covariates)) @ weight
     under_prior = ends | {"class_weight": ends["baseline_weight"]} if model.covariates else ends
-    objective = likelihood + Maximiser(model, columns, PENALTY).log_penalty(under_prior)
+    objective = likelihood + Maximiser(without_linear(model), columns, PENALTY).log_penalty(under_prior)
     order = class_order(model, {n: v[int(objective.argmax())] for n, v in (ends | found).items()})
     profile = class_profile(model, ends, pooled_scales(model, columns, weight))
     kept, shares = _distinct(profile, objective, met)
@@ -112,6 +114,16 @@ def _same(profile: Array, objective: Array, a: int, b: int) -> bool:
     return bool(alike and abs(objective[a] - objective[b]) < SAME)
 
 
+def row_directions(
+    model: CausalModel, columns: Columns, covariates: Array | None, share: Array
+) -> dict[str, Orthogonal]:
+    """Directions of everything with a linear part, by variable or ``class``; empty without any."""
+    shared = {} if covariates is None else {"class": orthogonalise(covariates, share)}
+    linear = regressors(model, columns, covariates, with_linear_parents(model))
+    own = {name: orthogonalise(terms, share) for name, terms in linear.items()}
+    return {**shared, **{name: own[name] if name in own else shared["class"] for name in model.regressed}}
+
+
 def _adjusted(
     model: CausalModel, columns: dict[str, Array], weight: Array, directions: Orthogonal | None
 ) -> dict[str, Array]:
@@ -119,7 +131,8 @@ def _adjusted(
     out = dict(columns)
     if directions is not None:
         for name in model.regressed:
-            if LINKS[model.variables[name].family][1] == "identity":
+            link = LINKS[model.variables[name].family][1]
+            if link == "identity" and takes_covariates(model, name):
                 seen = ~np.isnan(columns[name])
                 q, w = directions.values[seen], weight[seen]
                 value = columns[name][seen] - np.average(columns[name][seen], weights=w)

@@ -1,5 +1,6 @@
-"""Climbs of the likelihood given covariates, and the chains' starts of the row-wise posterior."""
+"""Climbs of the likelihood with linear parts, and the chains' starts of the row-wise posterior."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ from scipy import special
 from pymc_mte.bayes.coefficients import prior_width, raw_coefficients
 from pymc_mte.bayes.rowlayout import Orthogonal, row_layout
 from pymc_mte.bayes.start import PENALTY, jittered, without_first_levels
+from pymc_mte.coefficients import without_linear
 from pymc_mte.families import LINKS
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.em import Maximiser, responsibilities
 from pymc_mte.network import Columns, log_sum_classes
 from pymc_mte.regression import (
     log_class,
-    log_joint_given,
+    log_joint_of_terms,
     log_table_given,
 )
 
@@ -28,46 +30,55 @@ GAIN = 1e-6
 
 
 def climb_given(
-    model: CausalModel, columns: Columns, weight: Array, directions: Orthogonal, point: Parameters
+    model: CausalModel,
+    columns: Columns,
+    weight: Array,
+    directions: Mapping[str, Orthogonal],
+    point: Parameters,
 ) -> Parameters:
-    """Climb the likelihood with covariates by EM; logits take steps of a bound, means exact ones.
+    """Climb the likelihood with linear parts by EM; logits take steps of a bound, means exact ones.
 
     Coefficients on a logarithmic scale (counts, positive numbers) stay at 0: the sampler moves them.
 
     Returns
     -------
     mapping of str to ndarray
-        Parameters with ``baseline_weight`` and the coefficients per covariate.
+        Parameters and the coefficients per covariate or term; with covariates ``baseline_weight`` in place
+        of ``class_weight``.
     """
-    q, k = directions.values, model.classes
+    terms = {name: directions[name].values for name in model.regressed}
+    q = directions["class"].values if model.covariates else None
     now = {n: np.asarray(v) for n, v in point.items()} | {"baseline_weight": point["class_weight"]}
     for name, dims in model.coefficient_dims.items():
-        now[name] = np.zeros((*(model.size(d) for d in dims[:-1]), q.shape[1]))
-    maximiser = Maximiser(model, columns, PENALTY)
+        width = directions[name.removeprefix("coef_")].values.shape[1]
+        now[name] = np.zeros((*(model.size(d) for d in dims[:-1]), width))
+    maximiser = Maximiser(without_linear(model), columns, PENALTY)
     last = -np.inf
     for _ in range(STEPS):
-        log_p = log_joint_given(model, now, columns, q)
+        log_p = log_joint_of_terms(model, now, columns, q, terms)
         value = float(weight @ log_sum_classes(log_p))
         if value - last < GAIN * weight.sum():
             break
         last = value
         mass = responsibilities(log_p) * weight
-        if k > 1:
+        if q is not None and model.classes > 1:
             _step_class(model, now, q, mass)
         for name in model.regressed:
             link = LINKS[model.variables[name].family][1]
             if link == "logit":
-                _step_logit(model, name, now, columns, q, mass)
+                _step_logit(model, name, now, columns, terms[name], mass)
             elif link == "identity":
-                _step_slope(model, name, now, columns, q, mass)
-                rest = np.nan_to_num(columns[name] - now[f"coef_{name}"] @ q.T)
+                _step_slope(model, name, now, columns, terms[name], mass)
+                rest = np.nan_to_num(columns[name] - now[f"coef_{name}"] @ terms[name].T)
                 maximiser.columns = {**maximiser.columns, name: rest}
         stepped = maximiser.step(mass[None], {n: now[n][None] for n in model.owners})
         kept = {f"p_{v}" for v in model.regressed}
-        now |= {n: v[0] for n, v in stepped.items() if n != "class_weight" and n not in kept}
+        kept |= {"class_weight"} if model.covariates else set()
+        now |= {n: v[0] for n, v in stepped.items() if n not in kept}
     for name in model.coefficient_dims:
-        now[name] = now[name] @ directions.to_covariates.T
-    return {n: v for n, v in now.items() if n != "class_weight"}
+        now[name] = now[name] @ directions[name.removeprefix("coef_")].to_covariates.T
+    unused = "class_weight" if model.covariates else "baseline_weight"
+    return {n: v for n, v in now.items() if n != unused}
 
 
 def _ridge(name: str, directions: int) -> float:
@@ -161,11 +172,12 @@ def chain_start(
     spread: float,
 ) -> Parameters:
     """One chain's start: the pivot with noise, as values of the model's random variables."""
-    if not model.covariates:
+    if not model.regressed:
         return without_first_levels(model, jittered(model, pivot, scales, rng, spread))
-    plain = {n: pivot["baseline_weight" if n == "class_weight" else n] for n in model.dims}
+    weight = "baseline_weight" if model.covariates else "class_weight"
+    plain = {n: pivot[weight if n == "class_weight" else n] for n in model.dims}
     start = without_first_levels(model, jittered(model, plain, scales, rng, spread))
-    start["baseline_weight"] = start.pop("class_weight")
+    start[weight] = start.pop("class_weight")
     for name, value in raw_coefficients(model, row_layout(model, table), pivot).items():
         scale = scales.get(name.removeprefix("raw_coef_"), 1.0)
         start[name] = value + scale * rng.normal(size=value.shape) / np.sqrt(table["count"].values.sum())

@@ -1,7 +1,7 @@
-"""The likelihood row by row: for covariates, missing values and sampling weights.
+"""The likelihood row by row: for covariates, linear parents, missing values and sampling weights.
 
 Matrix products give every class's log-density of the parts that are linear in it: tables as
-indicators of their cells, normal values as powers 0 to 2, covariates as uncorrelated directions.
+indicators of their cells, normal values as powers 0 to 2, what shifts a variable as uncorrelated directions.
 Classes are the first axis, so that inner loops run along rows.
 """
 
@@ -30,8 +30,8 @@ Array = NDArray[np.float64]
 
 
 def needs_rows(model: CausalModel, table: xr.Dataset) -> bool:
-    """Whether the likelihood cannot be collapsed: covariates, missing values or sampling weights."""
-    return bool(model.covariates) or SAMPLING_WEIGHT in table or has_missing(model, table)
+    """Whether rows cannot be collapsed: covariates, linear parents, missing values or sampling weights."""
+    return bool(model.regressed) or SAMPLING_WEIGHT in table or has_missing(model, table)
 
 
 def compose_rows(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Prior]) -> dict[str, Tensor]:
@@ -69,11 +69,12 @@ def compose_rows(model: CausalModel, table: xr.Dataset, priors: Mapping[str, Pri
         )
     else:
         parameters["baseline_weight"] = _baseline(model, priors.get("class_weight"))
+    if model.regressed:
         along, coefficients = add_coefficients(model, layout, priors, pooled)
         parameters |= coefficients
     data = RowData(model, layout)
     if layout.covariates is not None:
-        parameters["class_weight"] = _average_weight(model, parameters, along, data.directions, data.weight)
+        parameters["class_weight"] = _average_weight(model, parameters, along, data)
     _observe(model, layout, parameters, along, data)
     return parameters
 
@@ -99,16 +100,15 @@ def _average_weight(
     model: CausalModel,
     parameters: Mapping[str, Tensor],
     along: Mapping[str, Tensor],
-    directions: Tensor,
-    weight: Tensor,
+    data: "RowData",
 ) -> Tensor:
     """Class weights averaged over the rows' covariates."""
     if "class" not in along:
         return pm.Deterministic("class_weight", parameters["baseline_weight"], dims="class")
-    total = directions @ (along["class"] @ class_contrasts(model.classes).T)
+    total = data.directions @ (along["class"] @ class_contrasts(model.classes).T)
     total = total + pt.log(parameters["baseline_weight"])
     p = pt.exp(total - pm.math.logsumexp(total, axis=1, keepdims=True))
-    return pm.Deterministic("class_weight", (weight / weight.sum()) @ p, dims="class")
+    return pm.Deterministic("class_weight", (data.weight / data.weight.sum()) @ p, dims="class")
 
 
 def _observe(
@@ -170,8 +170,9 @@ class RowData:
             n: (pm.Data(f"feature_mean_{n}", mean), pm.Data(f"feature_sd_{n}", sd))
             for n, (mean, sd) in scale.items()
         }
-        if layout.covariates is not None:
-            self.directions = pm.Data("directions", layout.covariates.values)
+        given = layout.covariates
+        self.directions = None if given is None else pm.Data("directions", given.values)
+        self.linear = {n: pm.Data(f"directions_{n}", found.values) for n, found in layout.linear.items()}
         place = {name: i for i, name in enumerate(model.variables)}
         outside = [n for n in layout.parent_cell if not model.variables[n].discrete]
         self.value = {n: pm.Data(f"value_{n}", layout.value[:, place[n]]) for n in outside}
@@ -232,17 +233,19 @@ def _per_class(features: Tensor, vectors: Tensor, classes: int) -> Tensor:
 
 
 def _shifts(model: CausalModel, data: RowData, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Linear parts of what covariates move: (row,), or (contrast or level, row)."""
-    columns: dict[str, list[Tensor]] = {}
+    """Linear parts of what has one: (row,), or (contrast or level, row); every matrix is read once."""
+    columns: dict[str, dict[str, list[Tensor]]] = {}  # by matrix: its own of a variable, or the covariates'
     for argument, value in values.items():
         if argument.startswith("along_"):
             name = argument.removeprefix("along_")
             width = model.classes - 1 if name == "class" else model.size(name) if value.ndim == 2 else 0
-            columns[name] = [value[:, i] for i in range(width)] if width else [value]
-    if not columns:
-        return {}
-    found = iter(products(data.directions, [vector for own in columns.values() for vector in own]))
-    parts = {name: [next(found) for _ in own] for name, own in columns.items()}
+            own = [value[:, i] for i in range(width)] if width else [value]
+            columns.setdefault(name if name in data.linear else "", {})[name] = own
+    parts: dict[str, list[Tensor]] = {}
+    for matrix, vectors in columns.items():
+        directions = data.linear[matrix] if matrix else data.directions
+        found = iter(products(directions, [vector for own in vectors.values() for vector in own]))
+        parts |= {name: [next(found) for _ in own] for name, own in vectors.items()}
     return {n: pt.stack(own) if values[f"along_{n}"].ndim == 2 else own[0] for n, own in parts.items()}
 
 
@@ -306,7 +309,7 @@ def _at_parents(model: CausalModel, data: RowData, name: str, parameter: str, va
 def _tilted(
     model: CausalModel, data: RowData, name: str, value: Tensor, log_p: Tensor, shift: Tensor
 ) -> Tensor:
-    """Log-density of a discrete variable whose log-odds covariates move: (class or 1, row)."""
+    """Log-density of a discrete variable whose log-odds are shifted: (class or 1, row)."""
     var, size = model.variables[name], model.size(name)
     level = data.own_cell[name] % size
     cells, k = data.parent_cell[name], model.classes if var.latent else 1
@@ -331,7 +334,6 @@ def _draw(model: CausalModel, layout: RowLayout, drawn: Mapping[str, Any], rng: 
     along = {n.removeprefix("along_"): np.asarray(v) for n, v in drawn.items() if n.startswith("along_")}
     if "class" in along:
         along["class"] = along["class"] @ class_contrasts(model.classes).T
-    parameters |= {f"coef_{n}": v.T for n, v in along.items()}
-    given = None if layout.covariates is None else layout.covariates.values
-    _, columns = draw_given(model, parameters, given, len(layout.weight), rng)
+    parameters |= {f"coef_{n}": (layout.directions(n).to_covariates @ v).T for n, v in along.items()}
+    _, columns = draw_given(model, parameters, layout.centred, len(layout.weight), rng)
     return np.column_stack([columns[name] for name in model.variables]).astype(float)

@@ -139,8 +139,8 @@ def sample(
         asked = grid is not None or start is not None or store is not None
         if asked or GROUP in table or needs_rows(model, table):
             raise ModelError(
-                "measurement_first: it takes no grid, start, store, groups, covariates, missing values or "
-                "weights; leave them out"
+                "measurement_first: it takes no grid, start, store, groups, covariates, linear parents, "
+                "missing values or weights; leave them out"
             )
         options |= {"chains": chains, "sampler": sampler, "priors": priors, "random_seed": random_seed}
         return sample_outcome_last(model, table, lambda p, rows: sample(p, rows, **options), random_seed)

@@ -171,11 +171,9 @@ def weigh(
     if len(np.unique(started)) < 2:
         return one_mode(m, chains, draws)
     pivots = modes.posterior.parameters
+    density = RowDensity(model, built) if model.regressed else PosteriorDensity(model, built)
     if model.covariates:  # proposals have no average over rows, so classes are told by baseline weights
-        density: PosteriorDensity = RowDensity(model, built)
         pivots, values = ({**v, "class_weight": v["baseline_weight"]} for v in (pivots, values))
-    else:
-        density = PosteriorDensity(model, built)
     regions = ModeRegions(density, class_profile(model, pivots, scales), scales)
     half, enough = draws // 2, max(MIN_DRAWS, 2 * density.n_free)
     near = regions.nearest(_joined(values)).reshape(chains, draws)[:, :half]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from pymc_mte.alignment import match_classes, take_classes
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.errors import ModelError
 from pymc_mte.functionals import functionals
 from pymc_mte.identify.jacobian import TOLERANCE, Spectrum, all_cells
@@ -295,6 +296,7 @@ def check_edge(model: CausalModel, edge: Sequence[str]) -> tuple[str, str]:
         raise ModelError(f"edge: {parent!r} cannot cause itself; name two variables")
     if model.treatment is None:
         raise ModelError("sensitivity needs a treatment and an outcome; name both in the model")
+    refuse_linear(model, "sensitivity")
     if parent in model.variables[child].parents:
         raise ModelError(f"edge: {parent} -> {child} is in the graph already; name one that is not")
     if not model.variables[parent].discrete:

@@ -154,7 +154,13 @@ def _quick_fit(
     model = problem.model
     work = len(problem.counts) * n_free(model) * model.classes
     whole = likelihood is not None and not strata and len(problem.arms) == len(model.arms)
-    if not whole or model.moments_only is not None or problem.sampling.exact or work > MAX_FIT:
+    if (
+        not whole
+        or model.linear_edges
+        or model.moments_only is not None
+        or problem.sampling.exact
+        or work > MAX_FIT
+    ):
         return None
     return ordered_fit(problem)
 

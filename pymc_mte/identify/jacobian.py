@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pymc_mte.functionals import functionals
+from pymc_mte.coefficients import free_coefficients, uncentred, with_linear_parents
+from pymc_mte.identify.linear_scores import interior_coefficients, linear_scores
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.scores import Scores, gradient
-from pymc_mte.network import cell_columns, draw_rows, log_joint, log_sum_classes
+from pymc_mte.network import cell_columns, draw_rows, log_sum_classes
+from pymc_mte.regression import draw_given, log_joint_given
+from pymc_mte.standardised import functionals_given
 from pymc_mte.variable import Variable
 
 Array = NDArray[np.float64]
@@ -200,6 +203,7 @@ def jacobian(model: CausalModel, *, points: int = 3, rng: int | np.random.Genera
     rng = np.random.default_rng(rng)
     if n_free(model) > MAX_PARAMETERS:
         return None
+    model = model.with_levels({}, centres=dict.fromkeys(uncentred(model), 0.0))  # moves no answer
     at = [interior_point(model, rng) for _ in range(points)]
     found = [(point, spectrum(model, point, rng)) for point in at]
     ranks = tuple(s.rank for _, s in found)
@@ -241,7 +245,13 @@ def _needs_shape(model: CausalModel, rng: np.random.Generator) -> bool:
     cut = {
         name: var
         if var.discrete
-        else Variable(family="categorical", levels=levels, parents=var.parents, latent=var.latent)
+        else Variable(
+            family="categorical",
+            levels=levels,
+            parents=var.parents,
+            linear_parents=var.linear_parents,
+            latent=var.latent,
+        )
         for name, var in model.variables.items()
     }
     found = jacobian(CausalModel(classes=model.classes, variables=cut), points=1, rng=rng)
@@ -249,8 +259,9 @@ def _needs_shape(model: CausalModel, rng: np.random.Generator) -> bool:
 
 
 def n_free(model: CausalModel) -> int:
-    """Count the free parameters of a model, class weights included."""
-    return sum(int(np.prod(model.free_shape(name))) for name in model.dims)
+    """Count the free parameters of a model, class weights and coefficients of linear parents included."""
+    tables = sum(int(np.prod(model.free_shape(name))) for name in model.dims)
+    return tables + sum(free_coefficients(model, name) for name in with_linear_parents(model))
 
 
 def all_cells(model: CausalModel) -> bool:
@@ -263,7 +274,7 @@ def smooth(model: CausalModel, parameters: Parameters) -> dict[str, Array]:
     """Parameters and, with a treatment, all functionals that have a gradient."""
     found = dict(parameters)
     if model.treatment is not None:
-        found |= functionals(model, parameters)
+        found |= functionals_given(model, parameters, None, np.ones(1))
         del found[NOT_SMOOTH]
     return found
 
@@ -284,6 +295,7 @@ def interior_point(model: CausalModel, rng: np.random.Generator) -> Parameters:
         else:
             low, high = INTERIOR[kind.scope]
             out[name] = rng.uniform(low, high, size=shape)
+    out |= interior_coefficients(model, rng)
     return {name: value[None] for name, value in out.items()}
 
 
@@ -306,13 +318,16 @@ def spectrum(
     """
     if all_cells(model):
         columns = cell_columns(model)
-        log_p = log_sum_classes(log_joint(model, parameters, columns))[0]
+        log_p = log_sum_classes(log_joint_given(model, parameters, columns, None))[0]
         weight = np.exp(0.5 * log_p)
     else:
         columns, weight = _drawn(
             model, parameters, n_rows or max(MIN_ROWS, ROWS_PER_PARAMETER * n_free(model)), rng
         )
-    score = weight[:, None] * Scores(model, columns).by_pattern(parameters)
+    if model.linear_edges:
+        score = weight[:, None] * linear_scores(model, columns, parameters)
+    else:
+        score = weight[:, None] * Scores(model, columns).by_pattern(parameters)
     scale = np.linalg.norm(score, axis=0)
     scale = np.where(scale > 1e-12, scale, 1.0)
     triangle = np.linalg.qr(
@@ -334,13 +349,19 @@ def _drawn(
     the law of a row is half of either, no weight exceeds 2 / n.
     """
     even = {
-        name: np.full_like(value, 1 / value.shape[-1]) if model.kind(name).scope == "table" else value
+        name: np.full_like(value, 1 / value.shape[-1])
+        if name in model.dims and model.kind(name).scope == "table"
+        else value
         for name, value in parameters.items()
     }
     laws = (parameters, even)
-    parts = [draw_rows(model, {m: v[0] for m, v in law.items()}, n // 2, rng)[1] for law in laws]
+    singles = [{m: v[0] for m, v in law.items()} for law in laws]
+    if model.linear_edges:
+        parts = [draw_given(model, law, None, n // 2, rng)[1] for law in singles]
+    else:
+        parts = [draw_rows(model, law, n // 2, rng)[1] for law in singles]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in model.variables}
-    own, other = (log_sum_classes(log_joint(model, law, columns))[0] for law in laws)
+    own, other = (log_sum_classes(log_joint_given(model, law, columns, None))[0] for law in laws)
     return columns, np.sqrt(np.exp(own - np.logaddexp(own, other) + np.log(2)) / (2 * (n // 2)))
 
 
@@ -371,4 +392,6 @@ def block_labels(model: CausalModel) -> list[str]:
         for u in range(inner[0] if by_class else 1):
             label = f"{name}[class {u}]" if by_class else name
             out += [label] * (size // inner[0] if by_class else size)
+    for name in with_linear_parents(model):
+        out += [f"coef_{name}"] * free_coefficients(model, name)
     return out

@@ -25,7 +25,7 @@ def answerable(model: CausalModel, graph: Hierarchy, found: Jacobian | None) -> 
     if found is None:
         reached = REACHED[graph.level]
         return {name: ("ate" if name == "arm_mean" else name) in reached for name in names}
-    return {name: found.identified[name] for name in dict.fromkeys((*names, *model.dims))}
+    return {name: found.identified[name] for name in dict.fromkeys((*names, *model.posterior_dims))}
 
 
 def few_features(model: CausalModel, interactions: bool = False) -> list[Note]:

@@ -55,6 +55,9 @@ def moment_route(model: CausalModel) -> Route:
         )
     if kind_of(model) == "coins":
         return _of_coins(model)
+    if model.linear_edges:
+        said = "Moments without proxies take tables only, and this graph has linear parents."
+        return Route(graph=_reached(False), sentences=(said,))
     return _of_network(model, plan(model))
 
 
@@ -73,7 +76,7 @@ def judge_mixture(out: Findings, problem: Problem, rows: float, route: Route) ->
         From `moment_route`.
     """
     model = problem.model
-    if model.classes == 1:
+    if model.classes == 1 or model.linear_edges:
         return
     setup = ClassProblem(problem=problem, rows=rows)
     notes: list[Note] = []

@@ -96,7 +96,7 @@ def sensitivity(
         If the edge is in the graph already, closes a cycle, or joins variables of other families; if
         a strength is negative or not finite; if the level is not between 0 and 1.
     RefusedError
-        If the model has covariates or strata.
+        If the model has covariates, linear parents or strata.
 
     Notes
     -----

@@ -1,5 +1,6 @@
 """Which moment method a graph carries, and which one `auto` takes. NumPy only."""
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
@@ -18,6 +19,8 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
     found = hierarchy(model)
     if model.covariates:
         return _averages_only(method, found.level)
+    if method == "polished" or found.level == "HTE":
+        refuse_linear(model, "method='polished'")
     if found.level == "HTE":
         if method in ("auto", "polished"):
             return "polished"
@@ -28,7 +31,8 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
     if method == "auto":
         if found.level == "ATE" or (found.level != "none" and not positive):
             return "bridge"
-        small = not model.continuous_variables and model.n_cells <= MAX_POLISHED_CELLS
+        tables = not model.continuous_variables and not model.linear_edges
+        small = tables and model.n_cells <= MAX_POLISHED_CELLS
         method = "polished" if small and found.level != "none" else "spectral"
     if method == "polished" or (method == "bridge" and found.level != "none"):
         return method
@@ -51,6 +55,7 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
 def _censored(model: CausalModel, method: str) -> str:
     """Methods for a censored outcome: its means are not seen, so only the likelihood answers."""
     if method in ("auto", "polished") and not model.covariates:
+        refuse_linear(model, "method='polished'")
         return "polished"
     raise RefusedError(
         f"method {method!r} is refused: it needs means of {model.outcome!r}, and censored times have none to "

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel, Parameters
@@ -50,6 +51,7 @@ def kind_of(model: CausalModel) -> Kind:
 
 def choose_class_method(model: CausalModel, method: str) -> str:
     """Resolve ``auto`` and refuse what the graph does not carry."""
+    refuse_linear(model, "estimate without proxies")
     kind = kind_of(model)
     if method == "auto":
         return "polished"

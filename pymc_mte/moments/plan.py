@@ -5,6 +5,7 @@ from functools import cached_property, lru_cache
 from itertools import combinations, islice
 from math import prod
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.product import groupings
@@ -131,6 +132,7 @@ def plan(model: CausalModel) -> Plan:
     >>> print(plan(chain).families[0])
     given b, d: {a} | {c} | {e}
     """
+    refuse_linear(model, "a plan")
     if model.classes == 1:
         raise ModelError("a plan takes classes apart, and this model has classes = 1")
     names, boundary = model.discrete_variables, _moral(model)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from pymc_mte.coefficients import free_coefficients, with_linear_parents
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.em import Maximiser, responsibilities
 from pymc_mte.network import by_parents, log_joint, scores
@@ -44,6 +45,10 @@ def to_free(model: CausalModel, parameters: Parameters) -> Array:
         elif support == "positive":
             value = np.log(value)
         parts.append(value.reshape(len(value), -1))
+    for name in with_linear_parents(model):
+        value = np.asarray(parameters[f"coef_{name}"], dtype=float)
+        value = value[:, 1:] - value[:, :1] if value.ndim == 3 else value
+        parts.append(value.reshape(len(value), -1))
     return np.concatenate(parts, axis=1)
 
 
@@ -63,6 +68,13 @@ def from_free(model: CausalModel, free: Array) -> Parameters:
             out[name] = special.expit(value)
         else:
             out[name] = value if support == "real" else np.exp(value)
+    for name in with_linear_parents(model):
+        size = free_coefficients(model, name)
+        value, place = free[:, place : place + size], place + size
+        if len(model.coefficient_dims[f"coef_{name}"]) == 2:
+            value = value.reshape(len(free), model.size(name) - 1, -1)
+            value = np.concatenate([np.zeros_like(value[:, :1]), value], axis=1)
+        out[f"coef_{name}"] = value
     return out
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.coefficients import refuse_linear
 from pymc_mte.errors import RefusedError
 from pymc_mte.intervene import do
 from pymc_mte.model import CausalModel
@@ -47,7 +48,7 @@ def plot_classes(result: xr.DataTree) -> "Figure":
     ------
     RefusedError
         If the result holds no tables, or its classes are targets of interventions,
-        or the model has covariates.
+        or the model has covariates or linear parents.
 
     Examples
     --------
@@ -64,6 +65,7 @@ def plot_classes(result: xr.DataTree) -> "Figure":
         raise RefusedError("plot_classes: the classes of this model are targets, which have no profile each")
     if model.covariates:
         raise RefusedError("plot_classes: given covariates a class has no one profile; see plot_effects")
+    refuse_linear(model, "plot_classes")
     rows = [row for name in model.discrete_variables for row in _shares(result, model, name)]
     heights = [0.6 + ROW * len(rows)] * bool(rows) + [0.6 + ROW] * len(model.continuous_variables)
     figure = Figure(figsize=(9.0, HEAD + 0.35 * len(heights) + sum(heights)), layout="constrained")

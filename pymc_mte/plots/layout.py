@@ -149,7 +149,7 @@ def _layers(model: CausalModel, size: dict[str, tuple[float, float]]) -> dict[st
     """Parents above their children, the latent class on top."""
     depth: dict[str, int] = {}
     for name in model.order:
-        depth[name] = 1 + max((depth[p] for p in model.variables[name].parents), default=-1)
+        depth[name] = 1 + max((depth[p] for p in model.variables[name].all_parents), default=-1)
     rows = [[LATENT]] if LATENT in size else []
     for layer in range(max(depth.values()) + 1):
         names = [n for n in model.variables if depth[n] == layer]

@@ -92,10 +92,10 @@ def _places(model: CausalModel) -> dict[str, tuple[float, float]]:
         return {v: (float(i % 6), -float(i // 6)) for i, v in enumerate(model.variables)}
     depth: dict[str, int] = {}
     for name in model.order:
-        depth[name] = 1 + max((depth[p] for p in model.variables[name].parents), default=-1)
+        depth[name] = 1 + max((depth[p] for p in model.variables[name].all_parents), default=-1)
     for name in model.order:  # roots next to what they cause
-        children = [depth[v] for v, var in model.variables.items() if name in var.parents]
-        if children and not model.variables[name].parents:
+        children = [depth[v] for v, var in model.variables.items() if name in var.all_parents]
+        if children and not model.variables[name].all_parents:
             depth[name] = min(children) - 1
     out = {}
     for x in range(max(depth.values()) + 1):

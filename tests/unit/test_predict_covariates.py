@@ -8,8 +8,9 @@ import xarray as xr
 from scipy import special, stats
 
 from pymc_mte import CausalModel, DataError, load, policy, predict, sample, save, tabulate
-from pymc_mte.regression import covariate_means, functionals_given, given_rows
+from pymc_mte.regression import covariate_means, given_rows
 from pymc_mte.results import dataset, provenance
+from pymc_mte.standardised import functionals_given
 
 B = {"family": "bernoulli"}
 C3 = {"family": "categorical", "levels": ["a", "b", "c"]}

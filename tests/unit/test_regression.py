@@ -5,7 +5,8 @@ import pytest
 from scipy import special, stats
 
 from pymc_mte import CausalModel
-from pymc_mte.regression import draw_given, functionals_given, log_joint_given
+from pymc_mte.regression import draw_given, log_joint_given
+from pymc_mte.standardised import functionals_given
 
 B = {"family": "bernoulli"}
 C3 = {"family": "categorical", "levels": ["a", "b", "c"]}

@@ -1,0 +1,184 @@
+"""Functionals averaged over the rows' covariates and over linear parents. NumPy only."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from pymc_mte.coefficients import takes_covariates
+from pymc_mte.families import LINKS
+from pymc_mte.functionals import (
+    ancestors,
+    arm_weight,
+    effects_from_classes,
+    functionals,
+    mean_among,
+    potential_outcomes,
+)
+from pymc_mte.gcomputation import simulated_functionals
+from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.network import by_parents
+from pymc_mte.regression import log_class, log_table_given, regressors, shift_of
+
+Array = NDArray[np.float64]
+
+MAX_BLOCK = 4_000_000
+"""Numbers (draws x rows x classes x levels) that are held at once while draws are averaged over rows."""
+
+MAX_EXPANDED = 2_000
+"""Tables of up to this many cells per class are written out over linear parents; others are simulated."""
+
+
+def functionals_given(
+    model: CausalModel, parameters: Parameters, covariates: Array | None, share: Array
+) -> dict[str, Array]:
+    """All functionals of draws, averaged over the rows' covariates and over linear parents.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    parameters : mapping of str to ndarray
+        Draws, with any leading axes.
+    covariates : ndarray of shape (row, columns), optional
+        Deviations from the means; None without covariates.
+    share : ndarray of shape (row,)
+        Share of every row, summing to 1.
+
+    Returns
+    -------
+    dict of str to ndarray
+        As from `functionals`, and with covariates ``class_weight`` (..., class), the average of
+        P(class | covariates). ``potential_outcome`` averages over the covariates of a class's members.
+
+    Notes
+    -----
+    Linear parents follow their own distributions within the class, and under the arm where the treatment
+    precedes them. Exact sums where those that treatment and outcome descend from are discrete;
+    otherwise `simulated_functionals`, which says how near it comes.
+    """
+    if model.treatment is None:
+        return {}
+    if not model.regressed:
+        return functionals(model, parameters)
+    linear = bool(model.linear_edges)
+    wide = _written_out(model) if linear else model
+    weight = parameters["class_weight" if covariates is None else "baseline_weight"]
+    lead = weight.shape[:-1]
+    flat = {n: v.reshape(-1, *v.shape[len(lead) :]) for n, v in parameters.items()}
+    if wide is None:
+        found = simulated_functionals(model, flat, covariates, share, MAX_BLOCK)
+        return {n: v.reshape((*lead, *v.shape[1:])) for n, v in found.items()}
+    if covariates is None:
+        share = np.ones(1)
+    draws = int(np.prod(lead))
+    cells = max(int(np.prod(shape)) for shape in wide.shapes.values()) if linear else 2 * model.classes
+    size = len(share) * max(cells, model.classes * 2 * max(len(model.arms), 2))
+    parts = []
+    for block in np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK)):
+        part = {n: v[block] for n, v in flat.items()}
+        parts.append(averaged(wide, row_parameters(model, wide, part, covariates), share))
+    names = [n for n in parts[0] if covariates is not None or n != "class_weight"]
+    joined = {n: np.concatenate([part[n] for part in parts]) for n in names}
+    return {n: v.reshape((*lead, *v.shape[1:])) for n, v in joined.items()}
+
+
+def _written_out(model: CausalModel) -> CausalModel | None:
+    """Network of treatment, outcome and ancestors with tables over linear parents; None if it cannot be."""
+    relevant = ancestors(model, {str(model.treatment), str(model.outcome)}, stop=set())
+    variables = {}
+    for name in model.variables:
+        if name in relevant:
+            var = model.variables[name]
+            axes = (*var.all_parents, *([name] if var.discrete else []))
+            if any(not model.variables[p].discrete for p in var.linear_parents):
+                return None
+            if var.linear_parents and np.prod([float(model.size(a)) for a in axes]) > MAX_EXPANDED:
+                return None
+            variables[name] = var.model_copy(update={"parents": var.all_parents, "linear_parents": ()})
+    roles: dict[str, Any] = {"treatment_proxies": (), "outcome_proxies": (), "strata": ()}
+    roles |= {"covariates": (), "covariate_levels": {}}
+    return model.with_fields(variables=variables, truth=None, priors={}, **roles)
+
+
+def row_parameters(
+    model: CausalModel, wide: CausalModel, parameters: Parameters, covariates: Array | None
+) -> Parameters:
+    """Parameters of every row's own network, from draws: (draw, row or 1, ...).
+
+    ``class_weight`` becomes P(class | covariates), tables and means those at the row's covariates, with
+    axes for the linear parents where ``wide`` has them as parents.
+    """
+    out: Parameters = {n: parameters[n][:, None] for n in wide.owners}
+    out["class_weight"] = np.moveaxis(np.exp(log_class(model, parameters, covariates)), -1, 1)
+    for name in model.regressed:
+        if name in wide.variables:
+            out |= _shifted(model, name, parameters, covariates)
+    return out
+
+
+def _shifted(model: CausalModel, name: str, parameters: Parameters, covariates: Array | None) -> Parameters:
+    """Parameters of one variable at every row's covariates and every level of its linear parents."""
+    var = model.variables[name]
+    moved, link = LINKS[var.family]
+    sizes = tuple(model.size(p) for p in var.linear_parents)
+    cells, more = int(np.prod(sizes)), len(sizes)
+    given = covariates if takes_covariates(model, name) else None
+    rows = 1 if given is None else len(given)
+    grid = np.indices(sizes).reshape(more, cells)
+    columns = {p: np.tile(grid[i], rows) for i, p in enumerate(var.linear_parents)}
+    repeated = None if given is None else np.repeat(given, cells, axis=0)
+    terms = regressors(model, columns, repeated, [name])[name]
+    out: Parameters = {}
+    for parameter in var.spec.parameters:
+        value = parameters[key := f"{parameter}_{name}"]
+        draws, own = len(value), value.shape[1:]
+        if parameter == moved and link == "logit" and var.trials is None:
+            table = np.exp(log_table_given(model, name, parameters, terms))
+            table = table.reshape(draws, rows, *sizes, *table.shape[2:])
+            table = np.moveaxis(table, range(2, 2 + more), range(-1 - more, -1))
+            out[key] = table if var.latent else table[:, :, 0]
+            continue
+        extra = more if by_parents(var, parameter) else 0
+        value = value.reshape(draws, 1, *own, *(1,) * extra)
+        if parameter != moved:
+            out[key] = np.broadcast_to(value, (draws, 1, *own, *sizes[:extra]))
+            continue
+        shift = shift_of(name, parameters, terms).reshape(draws, rows, *(1,) * len(own), *sizes)
+        if link == "logit":
+            out[key] = special.expit(special.logit(value) + shift)
+        else:
+            out[key] = value + shift if link == "identity" else value * np.exp(shift)
+    return out
+
+
+def averaged(model: CausalModel, own: Parameters, share: Array) -> dict[str, Array]:
+    """Functionals averaged over rows, or groups of them, whose networks differ: (draw, ...).
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    own : mapping of str to ndarray
+        Parameters of every row's network: (draw, row or 1, ...), ``class_weight`` (draw, row, class).
+    share : ndarray of shape (row,)
+        Share of every row, summing to 1.
+    """
+    weight = np.einsum("r,drk->dk", share, own["class_weight"])
+    outcomes = potential_outcomes(model, own)
+    mean = np.einsum(
+        "r,drk,drka->dka",
+        share,
+        own["class_weight"],
+        np.broadcast_to(outcomes, (*own["class_weight"].shape, outcomes.shape[-1])),
+    )
+    out = {"class_weight": weight, "potential_outcome": mean / weight[..., None]}
+    out |= effects_from_classes(model, weight, out["potential_outcome"])
+    got = arm_weight(model, own).sum(axis=-2)
+    att = []
+    for b, a in model.contrasts:
+        gain = mean_among(model, own, b, b) - mean_among(model, own, a, b)
+        att.append(((gain * got[..., b]) @ share) / (got[..., b] @ share))
+    out["att"] = att[0] if len(att) == 1 else np.stack(att, axis=-1)
+    return out
