@@ -176,14 +176,19 @@ def _sampled(part: xr.Dataset, weighing: Weighing, chains: int, seed: int) -> xr
 
 
 def _by_mode(part: xr.Dataset, weighing: Weighing, mode: int) -> xr.Dataset:
-    """Chains of one mode; a single one as its two halves, so that it can be compared with itself."""
-    own = part.isel(chain=np.flatnonzero(weighing.chain_mode == mode))
-    if own.sizes["chain"] > 1:
-        return own
-    half = own.sizes["draw"] // 2
-    halves = [own.isel(draw=slice(start, start + half)).drop_vars("draw") for start in (0, half)]
-    joined = xr.concat(halves, dim="chain")
-    return joined.assign_coords(chain=np.arange(2), draw=np.arange(half))
+    """Draws in one mode's region of the chains that are mostly there, cut to the shortest of them.
+
+    A single chain gives its two halves, so that it can be compared with itself.
+    """
+    inside = weighing.mode_of_draw == mode
+    chains = np.flatnonzero(weighing.chain_mode == mode)
+    length = int(inside[chains].sum(axis=1).min())
+    runs = [part.isel(chain=c, draw=np.flatnonzero(inside[c])[:length]).drop_vars("draw") for c in chains]
+    if len(chains) == 1:
+        half = length // 2
+        runs = [runs[0].isel(draw=slice(start, start + half)) for start in (0, half)]
+    joined = xr.concat([run.drop_vars("chain") for run in runs], dim="chain").transpose("chain", "draw", ...)
+    return joined.assign_coords(chain=np.arange(len(runs)), draw=np.arange(joined.sizes["draw"]))
 
 
 def _convergence(
