@@ -134,7 +134,7 @@ def concentration(model: CausalModel, name: str, prior: object) -> NDArray[np.fl
 def prior_record(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[str, Any]:
     """Say every parameter's prior, for a result's attributes: given ones as given, defaults in words."""
     chosen = merge_priors(model, given)
-    names = [*model.dims, *(["group_effect"] if "group_effect" in chosen else [])]
+    names = [*model.dims, *model.coefficient_dims, *(["group_effect"] if "group_effect" in chosen else [])]
     return {name: _default(model, name) if name not in chosen else _told(chosen[name]) for name in names}
 
 
@@ -147,6 +147,8 @@ def _told(prior: Any) -> Any:
 
 
 def _default(model: CausalModel, name: str) -> str:
+    if name in model.coefficient_dims:
+        return f"Normal, joint contribution of SD {WIDTH:g}"
     kind = model.kind(name)
     if kind.support == "simplex" and not is_bernoulli(model, name):
         return f"Dirichlet({TABLE_CONCENTRATION:g})"

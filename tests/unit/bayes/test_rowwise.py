@@ -8,6 +8,7 @@ from scipy import special
 from pymc_mte import CausalModel, DataError, DataSource, ModelError, build_model, tabulate
 from pymc_mte.bayes.coefficients import raw_coefficients
 from pymc_mte.bayes.gradient import Density, compile_maps
+from pymc_mte.bayes.priors import prior_record
 from pymc_mte.bayes.rowlayout import orthogonalise, row_layout
 from pymc_mte.bayes.rowmodes import row_modes
 from pymc_mte.bayes.start import without_first_levels
@@ -262,6 +263,9 @@ def test_prior_of_the_linear_part(tools, rng):
     model = make("normal outcome")
     table = tabulate(frame_of(model, tools, rng, 200), model)
     built = build_model(model, table, priors={"coef_t": 1.0})
+    record = prior_record(model, {"coef_t": 1.0})
+    assert record["coef_t"] == 1.0
+    assert record["coef_y"] == "Normal, joint contribution of SD 2.5"
     names = ["coef_class", "coef_t", "coef_y"]
     drawn = dict(
         zip(names, pm.draw([built[n] for n in names], 4_000, random_seed=1, mode="FAST_COMPILE"), strict=True)
