@@ -226,5 +226,6 @@ def _shared(built: pm.Model) -> dict[Key, Any]:
 def quiet_compilation() -> Iterator[None]:
     """Silence what compilation says about its own fallbacks; our checks judge the draws."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Numba will use object mode", category=UserWarning)
+        for said in ("Numba will use object mode", "Cannot cache compiled function"):
+            warnings.filterwarnings("ignore", message=said)
         yield
