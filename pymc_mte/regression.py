@@ -54,6 +54,18 @@ def given_rows(model: CausalModel, table: xr.Dataset) -> tuple[Array | None, Arr
     return centred_covariates(table), weight / weight.sum()
 
 
+def normalised(log_weight: Array, axis: int) -> Array:
+    """Log-weights minus the log of their sum over a short axis, in steps along the other axes."""
+    parts = np.moveaxis(log_weight, axis, 0)
+    top = parts[0]
+    for part in parts[1:]:
+        top = np.maximum(top, part)
+    total = np.zeros(top.shape)
+    for part in parts:
+        total += np.exp(part - top)
+    return np.asarray(log_weight - np.expand_dims(top + np.log(total), axis))
+
+
 def log_class(model: CausalModel, parameters: Parameters, covariates: Array | None) -> Array:
     """Log P(class | covariates): (..., class, row), or (..., class, 1) without covariates."""
     if covariates is None:
@@ -61,7 +73,7 @@ def log_class(model: CausalModel, parameters: Parameters, covariates: Array | No
     total = np.log(np.maximum(parameters["baseline_weight"], TINY))[..., None]
     if "coef_class" in parameters:
         total = total + parameters["coef_class"] @ covariates.T
-    return np.asarray(total - special.logsumexp(total, axis=-2, keepdims=True))
+    return normalised(total, -2)
 
 
 def regressors(
@@ -114,7 +126,7 @@ def log_table_given(model: CausalModel, variable: str, parameters: Parameters, t
     else:
         shift = np.swapaxes(shift, -1, -2)
     total = table + shift.reshape(*shift.shape[:-1], *(1,) * lead, shift.shape[-1])
-    return np.asarray(total - special.logsumexp(total, axis=-1, keepdims=True))
+    return normalised(total, -1)
 
 
 def log_density_given(
