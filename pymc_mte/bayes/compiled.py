@@ -56,7 +56,8 @@ class CompiledPosterior:
         progressbar: bool = False,
     ) -> xr.DataTree:
         """Sample the posterior of these data; arguments and result as of `pymc_mte.sample`."""
-        ready, density = self.prepare(data, start=start, chains=chains, random_seed=random_seed)
+        search: dict[str, Any] = {"start": start, "chains": chains, "random_seed": random_seed}
+        ready, density = self.prepare(data, **search, likelihood=True)
         options = _options(draws, tune, chains, cores, target_accept, progressbar)
         raw = sample_density(density, _vectors(ready, density), random_seed, options)
         tree = assemble(ready, raw, sampler="nutpie", seed=random_seed, tune=tune)
@@ -99,9 +100,18 @@ class CompiledPosterior:
         return settled.posterior.assign_attrs(divergences=divergent, switching_share=settled.switching)
 
     def prepare(
-        self, data: Any, *, chains: int, random_seed: int, start: xr.DataTree | None = None
+        self,
+        data: Any,
+        *,
+        chains: int,
+        random_seed: int,
+        start: xr.DataTree | None = None,
+        likelihood: bool = False,
     ) -> tuple[Prepared, Density]:
-        """Find the chains' starts for other data, and put the data into the compiled density."""
+        """Find the chains' starts for other data, and put the data into the compiled density.
+
+        ``likelihood`` asks for the optima of the likelihood too, which only a report needs.
+        """
         model, table = resolve(self.model, data)
         if model != self.model:
             raise DataError(
@@ -113,7 +123,8 @@ class CompiledPosterior:
                 f"the compiled model takes data with {_told(self.form)}, and these have {_told(found)}: "
                 "the likelihood has another form, so compile the model again"
             )
-        ready = prepare(self.model, table, start=start, priors=self.priors, chains=chains, seed=random_seed)
+        wanted: dict[str, Any] = {"start": start, "priors": self.priors, "likelihood": likelihood}
+        ready = prepare(self.model, table, chains=chains, seed=random_seed, **wanted)
         return ready, self.density.with_data(ready.built)
 
     def __repr__(self) -> str:

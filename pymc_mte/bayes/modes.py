@@ -80,6 +80,7 @@ def find_modes(
     *,
     priors: Mapping[str, Prior] | None = None,
     rounds: int = MAX_ROUNDS,
+    likelihood: bool = True,
 ) -> Modes:
     """Climb from the spectral start, a given estimate and many random starts, with and without prior.
 
@@ -93,6 +94,8 @@ def find_modes(
         As in `build_model`.
     rounds : int
         Most rounds of 64 random starts each.
+    likelihood : bool
+        Whether optima of the likelihood alone are looked for too; else the posterior's stand for them.
 
     Returns
     -------
@@ -102,15 +105,15 @@ def find_modes(
     penalty, given = prior_penalty(problem.model, priors), given_start(problem, start)
     posterior = distinct_optima(problem, penalty=penalty, given=given, rounds=rounds, window=WINDOW)
     posterior = _ordered(problem.model, posterior)
-    if penalty == 0:
+    if penalty == 0 or not likelihood:
         return Modes(posterior=posterior, likelihood=posterior, penalty=penalty)
     known = (
         posterior.parameters
         if given is None
         else {name: np.concatenate([value, given[name]]) for name, value in posterior.parameters.items()}
     )
-    likelihood = distinct_optima(problem, given=known, rounds=rounds, window=WINDOW)
-    return Modes(posterior=posterior, likelihood=_ordered(problem.model, likelihood), penalty=penalty)
+    alone = distinct_optima(problem, given=known, rounds=rounds, window=WINDOW)
+    return Modes(posterior=posterior, likelihood=_ordered(problem.model, alone), penalty=penalty)
 
 
 def one_mode(point: Parameters, share: float) -> Modes:

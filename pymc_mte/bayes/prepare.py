@@ -83,6 +83,7 @@ def prepare(
     priors: Mapping[str, Prior] | None,
     chains: int,
     seed: int,
+    likelihood: bool = True,
 ) -> Prepared:
     """Climb to the modes, spread the chains around them and build the model.
 
@@ -98,6 +99,8 @@ def prepare(
         Number of chains.
     seed : int
         Seed of the climbs and of the jitter.
+    likelihood : bool
+        Whether optima of the likelihood are looked for beside the posterior's modes.
     """
     columns, counts = columns_of(table, model), np.asarray(table["count"].values, dtype=float)
     built = build_model(model, table, priors=priors)
@@ -112,7 +115,7 @@ def prepare(
         ]
     else:
         problem = make_problem(model, columns, counts, seed=seed)
-        modes = find_modes(problem, start, priors=priors)
+        modes = find_modes(problem, start, priors=priors, likelihood=likelihood)
         started = chain_modes(modes, chains)
         points = chain_starts(problem, modes, started, rng)
         if not set(model.dims) <= {rv.name for rv in built.free_RVs}:
