@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+import numba
 import numpy as np
 from numba.core import cgutils, types
 from numba.experimental.function_type import _get_wrapper_address
@@ -92,8 +93,7 @@ def native(function: Any, data: Data) -> Native:
     }
     names |= {f"type{i}": array.dtype for i, array in enumerate(data)}
     form = "-".join(f"{array.dtype}{array.ndim}" for array in data)
-    kept_as = None if key is None else sha256(f"{key} {form}".encode()).hexdigest()  # names a file
-    density = _compiled(source, "log_density", names, LOG_DENSITY, kept_as)
+    density = _compiled(source, "log_density", names, LOG_DENSITY, None if key is None else f"{key} {form}")
     return Native(density[0], position[0], (density[1], position[1]))
 
 
@@ -154,9 +154,14 @@ def _source(data: Data) -> str:
 def _compiled(
     source: str, name: str, names: dict[str, Any], signature: Any, key: str | None
 ) -> tuple[int, Any]:
-    """Compile a function, or read it from disk; give its address and what keeps it alive."""
-    written = compile_numba_function_src(source, name, {"__name__": __name__} | names, cache_key=key)
-    jitted: Any = numba_njit(written, cache=key is not None, no_cpython_wrapper=True, no_cfunc_wrapper=False)
+    """Compile a function, or read it from disk; give its address and what keeps it alive.
+
+    Without a key it is not kept. The key names a file: source and Numba's version are part of it.
+    """
+    kept_as = None if key is None else sha256(f"{key} {numba.__version__} {source}".encode()).hexdigest()
+    written = compile_numba_function_src(source, name, {"__name__": __name__} | names, cache_key=kept_as)
+    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": False}
+    jitted: Any = numba_njit(written, cache=kept_as is not None, **wrappers)
     return _get_wrapper_address(jitted, signature), jitted
 
 
