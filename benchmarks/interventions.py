@@ -19,8 +19,10 @@ import sys
 import time
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte import plot_curves
 from pymc_mte.moments.intervals import percentile_interval
 from pymc_mte.moments.interventions.design import Mixture, random_mixture
 from pymc_mte.moments.interventions.estimate import weight_replicates
@@ -159,23 +161,16 @@ def coverage(options: argparse.Namespace) -> None:
 
 def draw(curves: dict[int, dict[str, Array]], nodes: int, path: str) -> None:
     """Redraw the paper's figure: recall and precision against the number of rows."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharex=True, sharey=True)
-    for axis, column in zip(axes, (0, 1), strict=True):
-        for method in curves[min(curves)]:
-            axis.semilogx(
-                list(curves), [curves[m][method][column] for m in curves], "o-", label=method, base=2
-            )
-        axis.set(xlabel="rows", title=COLUMNS[column])
-    if nodes in PAPER:
-        axes[0].semilogx([2**k for k in range(4, 21)], PAPER[nodes], "k--", label="paper", base=2)
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    methods, rows = list(curves[min(curves)]), sorted(curves)
+    published = dict(zip([2**k for k in range(4, 21)], PAPER.get(nodes, []), strict=False))
+    panels = {}
+    for column in (0, 1):
+        own = [[curves[m][method][column] for m in rows] for method in methods]
+        paper = [published.get(m, np.nan) if column == 0 else np.nan for m in rows]
+        panels[COLUMNS[column]] = (("line", "rows"), np.array([*own, paper], dtype=float))
+    found = xr.Dataset(panels, {"line": [*methods, "paper"], "rows": rows})
+    found["rows"].attrs["scale"] = "log"
+    plot_curves(found).savefig(path, dpi=150)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from nonnegative import component_effects, nonnegative_cp, three_way
 from numpy.typing import NDArray
 from rich.console import Console
@@ -259,6 +260,10 @@ def away_from_the_boundary(console: Console, runs: int) -> None:
     console.print(table)
 
 
+PANELS = (("level 2 to 3", "zt"), ("level 3 to 4", "xy"))
+LABELS = ("A (level 2 to 3): strength of z -> t", "B (level 3 to 4): strength of x -> y")
+
+
 def mean_errors(model: CausalModel, n: int, runs: int, seed: int) -> dict[str, tuple[Array, Array]]:
     """Squared errors (see `errors`) of all methods on the samples where all have an answer."""
     problem, counts = samples(model, n, runs, np.random.default_rng(seed))
@@ -275,45 +280,33 @@ def with_error(values: Array) -> str:
 
 def figures(out: Path, runs: int) -> None:
     """Redraw figures A and B of the paper, our estimators beside the textbook one."""
-    from matplotlib.figure import Figure
-
     grid = np.round(np.arange(0, 1.01, 0.1), 1)
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    colours = {"pencil": "#D55E00", "spectral": "#E69F00", "polished": "#0072B2", "bridge": "#009E73"}
-    lines = {label: ([], []) for label in ("pencil", "spectral", "polished", "mixture of level 2")}
-    bridge, mixture = [], []
-    for value in grid:
+    names, without, bridge = ("pencil", "spectral", "polished"), "polished without z -> t", "bridge (average)"
+    found = np.full((2, len(names) + 2, len(grid)), np.nan)
+    for i, value in enumerate(grid):
         for panel, model in enumerate((paper_model(value, 0.0), paper_model(1.0, value))):
             truth, graph = sorted_truth(model), paper_model(0.5, 0.0)
             problem, counts = samples(model, 1_000, runs, np.random.default_rng(3))
             problem = make_problem(graph, problem.columns, problem.counts)
-            for label in ("pencil", "spectral", "polished"):
-                lines[label][panel].append(np.nanmean(errors(METHODS[label](problem, counts), truth)[1]))
+            for j, label in enumerate(names):
+                found[panel, j, i] = np.nanmean(errors(METHODS[label](problem, counts), truth)[1])
             if panel == 0:
                 flat = make_problem(mte.load_model("gallery:level2"), problem.columns, problem.counts)
-                mixture.append(np.nanmean(errors(METHODS["polished"](flat, counts), truth)[1]))
+                found[panel, -2, i] = np.nanmean(errors(METHODS["polished"](flat, counts), truth)[1])
             else:
-                bridge.append(np.nanmean((bridge_values(problem, counts)["ate"] - truth["ate"]) ** 2))
-    for label in ("pencil", "spectral", "polished"):
-        for axes, values in zip((left, right), lines[label], strict=True):
-            axes.plot(grid, values, "o-", color=colours[label], label=f"{label}: mixture error")
-    left.plot(grid, mixture, "^--", color="#CC79A7", label="mixture without the edge z -> t")
-    right.plot(
-        grid, bridge, "D--", color=colours["bridge"], label="bridge: squared error of the average effect"
+                gap = bridge_values(problem, counts)["ate"] - truth["ate"]
+                found[panel, -1, i] = np.nanmean(gap**2)
+    said = {"scale": "log", "long_name": "mean squared error"}
+    curves = xr.Dataset(
+        {name: (("line", along), found[panel], said) for panel, (name, along) in enumerate(PANELS)},
+        coords={"line": [*names, without, bridge]}
+        | {
+            along: (along, grid, {"long_name": label})
+            for (_, along), label in zip(PANELS, LABELS, strict=True)
+        },
     )
-    left.set(
-        xlabel="strength of z -> t",
-        ylabel="mean squared error",
-        title="A: from level 2 to level 3",
-        yscale="log",
-    )
-    right.set(xlabel="strength of x -> y", title="B: from level 3 to level 4", yscale="log")
-    for axes in (left, right):
-        axes.legend(frameon=False, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "paper_figures.png", dpi=130)
+    mte.plot_curves(curves).savefig(out / "paper_figures.png", dpi=130)
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ from .plots.calibration import plot_calibration as plot_calibration
 from .plots.classes import plot_classes as plot_classes
 from .plots.classes_choice import plot_class_choice as plot_class_choice
 from .plots.comparison import plot_comparison as plot_comparison
+from .plots.curves import plot_curves as plot_curves
 from .plots.effects import plot_effects as plot_effects
 from .plots.graph import plot_graph as plot_graph
 from .plots.hierarchy import plot_hierarchy as plot_hierarchy
