@@ -18,7 +18,6 @@ from pymc_mte.bayes.learnt import prior_draws
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.samplers import sample_density
-from pymc_mte.bayes.settle import settle
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.coefficients import refuse_linear
 from pymc_mte.covariates import covariate_names
@@ -49,6 +48,9 @@ BAND = 0.99
 
 POINTS = 100
 """Points at which the empirical distribution function is held against its band."""
+
+PRIOR_DATA = "pooled_"
+"""Data that priors are scaled by are named so; they stay those of the first data in all rounds."""
 
 FIT = "log_likelihood"
 """A quantity of every model: it sees errors that no single parameter shows."""
@@ -248,11 +250,10 @@ def _place(
 ) -> tuple[Parameters, int]:
     """Place of the truth among the draws of one fit, per quantity, and the divergences."""
     ready, _ = compiled.prepare(table, chains=options["chains"], random_seed=options["seed"])
-    density = compiled.density.with_data(ready.built, keep="pooled_")  # the prior must not see the rows
+    density = compiled.density.with_data(ready.built, keep=PRIOR_DATA)  # the prior must not see the rows
     starts = [density.maps.unconstrain(start) for start in ready.starts]
     raw = sample_density(density, starts, options["seed"], options)
-    given = given_rows(ready.model, ready.table)
-    settled = settle(ready, raw, given, sampler="nutpie", seed=options["seed"])
+    settled = compiled.settled(ready, raw, options["seed"], keep=PRIOR_DATA)
     values = with_first_levels(ready.model, {n: settled.kept[n].values for n in ready.model.posterior_dims})
     flat = {n: v.reshape(-1, *v.shape[2:]) for n, v in values.items()}
     step = max(1, len(flat["class_weight"]) // POINTS)

@@ -3,18 +3,21 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import pymc as pm
 import xarray as xr
 
 from pymc_mte.bayes.assemble import assemble
+from pymc_mte.bayes.density import PosteriorDensity
 from pymc_mte.bayes.gradient import Density, compile_density
 from pymc_mte.bayes.pooling import group_labels
 from pymc_mte.bayes.prepare import Prepared, prepare
 from pymc_mte.bayes.priors import Prior, prior_record
+from pymc_mte.bayes.rowdensity import density_of
 from pymc_mte.bayes.samplers import sample_density
-from pymc_mte.bayes.settle import settle
+from pymc_mte.bayes.settle import Settled, settle
 from pymc_mte.data import GROUP, SAMPLING_WEIGHT, is_missing, resolve
 from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.model import CausalModel
@@ -29,18 +32,24 @@ class CompiledPosterior:
     ----------
     model : CausalModel
         The graph, its levels resolved.
+    built : pymc.Model
+        The posterior that was compiled.
     density : Density
-        The compiled log-density.
+        Its log-density.
     priors : mapping or None
         As given to `compile`.
     form : mapping of str to list of str
         What the data that it was compiled with have beside the model's columns, and what they lack.
+    at_points : list
+        The density at parameters as results have them, compiled when modes are first weighed.
     """
 
     model: CausalModel
+    built: pm.Model
     density: Density
     priors: Mapping[str, Prior] | None
     form: Mapping[str, list[str]]
+    at_points: list[PosteriorDensity] = field(default_factory=list)
 
     def sample(
         self,
@@ -94,8 +103,7 @@ class CompiledPosterior:
         ready, density = self.prepare(data, chains=chains, random_seed=random_seed)
         options = _options(draws, tune, chains, cores, target_accept, False)
         raw = sample_density(density, _vectors(ready, density), random_seed, options)
-        given = given_rows(ready.model, ready.table)
-        settled = settle(ready, raw, given, sampler="nutpie", seed=random_seed)
+        settled = self.settled(ready, raw, random_seed)
         divergent = int(settled.stats["diverging"].sum())
         return settled.posterior.assign_attrs(divergences=divergent, switching_share=settled.switching)
 
@@ -126,6 +134,17 @@ class CompiledPosterior:
         wanted: dict[str, Any] = {"start": start, "priors": self.priors, "likelihood": likelihood}
         ready = prepare(self.model, table, chains=chains, seed=random_seed, **wanted)
         return ready, self.density.with_data(ready.built)
+
+    def settled(self, ready: Prepared, raw: xr.DataTree, seed: int, keep: str = "\0") -> Settled:
+        """Align draws and weigh modes, without a report; data named like ``keep`` stay those of compiling."""
+
+        def density() -> PosteriorDensity:
+            if not self.at_points:
+                self.at_points.append(density_of(self.model, self.built))
+            return self.at_points[0].with_data(ready.built, keep)
+
+        given = given_rows(ready.model, ready.table)
+        return settle(ready, raw, given, sampler="nutpie", seed=seed, density=density, report=False)
 
     def __repr__(self) -> str:
         """Return the model's name and the number of free parameters."""
@@ -179,7 +198,8 @@ def compile(  # the public name of the house plan, used as mte.compile
     model, table = resolve(model, data)
     ready = prepare(model, table, start=None, priors=priors, chains=1, seed=0)
     density = compile_density(ready.built, ready.starts[0])
-    return CompiledPosterior(model=model, density=density, priors=priors, form=_form(model, table))
+    form = _form(model, table)
+    return CompiledPosterior(model=model, built=ready.built, density=density, priors=priors, form=form)
 
 
 def _form(model: CausalModel, table: xr.Dataset) -> dict[str, list[str]]:

@@ -1,6 +1,6 @@
 """The posterior density at many points at once, on the sampler's unconstrained scale."""
 
-from collections.abc import Callable
+from copy import copy
 from itertools import permutations
 from typing import Any
 
@@ -57,9 +57,21 @@ class PosteriorDensity:
         at = dict(zip(values, parts, strict=True))
         parts = [built.varlogp, built.datalogp]
         prior, likelihood, *points = clone_replace([*parts, *built.replace_rvs_by_values(built.free_RVs)], at)
-        self._density = _batched([flat], [prior, likelihood], "FAST_COMPILE")
-        self._backward = _batched([flat], points)
+        self._density = _Batched([flat], [prior, likelihood], "FAST_COMPILE")
+        self._backward = _Batched([flat], points)
         self._forward = _forward(built, values)
+
+    def with_data(self, built: pm.Model, keep: str = "\0") -> "PosteriorDensity":
+        """Take the data of another model of the same form; nothing is compiled.
+
+        Data whose name starts with ``keep`` stay as they are.
+        """
+        own = copy(self)
+        own._density, own._backward, own._forward = (
+            part.with_data(built, keep) for part in (self._density, self._backward, self._forward)
+        )
+        own.coefficient = multinomial_coefficient(built)
+        return own
 
     def log_density(self, flat: Array) -> Array:
         """Log posterior up to a constant at unconstrained points (points, n_free): (points,).
@@ -120,17 +132,28 @@ def _shapes(built: pm.Model, values: list[Tensor]) -> list[Any]:
     return [np.shape(point[value.name]) for value in values]
 
 
-def _batched(
-    inputs: list[Tensor], outputs: list[Tensor], mode: Mode | str = PLAIN
-) -> Callable[..., list[Array]]:
-    """Compile outputs for inputs with one more leading axis."""
-    batch = {v: v.type.clone(shape=(None, *v.type.shape))(v.name) for v in inputs}
-    vectorised = vectorize_graph(outputs, batch)
-    compiled = pm.compile(list(batch.values()), vectorised, mode=mode, on_unused_input="ignore")
-    return lambda *given: [np.asarray(value) for value in compiled(*given)]
+class _Batched:
+    """Outputs compiled for inputs with one more leading axis."""
+
+    def __init__(self, inputs: list[Tensor], outputs: list[Tensor], mode: Mode | str = PLAIN) -> None:
+        batch = {v: v.type.clone(shape=(None, *v.type.shape))(v.name) for v in inputs}
+        vectorised = vectorize_graph(outputs, batch)
+        self.compiled = pm.compile(list(batch.values()), vectorised, mode=mode, on_unused_input="ignore")
+
+    def __call__(self, *given: Array) -> list[Array]:
+        return [np.asarray(value) for value in self.compiled(*given)]
+
+    def with_data(self, built: pm.Model, keep: str) -> "_Batched":
+        """Read another model's data of the same names."""
+        found = {v.name: v for v in (*built.data_vars, *built.dim_lengths.values())}
+        used = [v for v in self.compiled.get_shared() if not str(v.name).startswith(keep) and v.name in found]
+        out = copy(self)
+        if used:
+            out.compiled = self.compiled.copy(swap={old: found[old.name] for old in used})
+        return out
 
 
-def _forward(built: pm.Model, values: list[Tensor]) -> Callable[..., list[Array]]:
+def _forward(built: pm.Model, values: list[Tensor]) -> _Batched:
     """Compile the transforms of every free variable, from its own scale to the unconstrained one."""
     free = {rv: rv.type(rv.name) for rv in built.free_RVs}
     outputs = []
@@ -139,4 +162,4 @@ def _forward(built: pm.Model, values: list[Tensor]) -> Callable[..., list[Array]
         inputs = rv.owner.inputs
         outputs.append(free[rv] if transform is None else transform.forward(rv, *inputs))
     outputs = [clone_replace(out, free) if out not in free.values() else out for out in outputs]
-    return _batched(list(free.values()), outputs)
+    return _Batched(list(free.values()), outputs)

@@ -28,6 +28,18 @@ class RowDensity(PosteriorDensity):
 
     def __init__(self, model: CausalModel, built: pm.Model) -> None:
         super().__init__(model, built)
+        self.contrasts = class_contrasts(model.classes)
+        self._take_directions(built)
+
+    def with_data(self, built: pm.Model, keep: str = "\0") -> PosteriorDensity:
+        """Take the data of another model of the same form, its directions too."""
+        own = super().with_data(built, keep)
+        assert isinstance(own, RowDensity)
+        own._take_directions(built)
+        return own
+
+    def _take_directions(self, built: pm.Model) -> None:
+        model = self.model
         linear = with_linear_parents(model)
         matrix = {
             name: f"to_terms_{what}" if what in linear else "to_covariates"
@@ -36,7 +48,6 @@ class RowDensity(PosteriorDensity):
         }
         self.back = {name: np.asarray(built[key].get_value()) for name, key in matrix.items()}
         self.along = {name: np.linalg.pinv(back) for name, back in self.back.items()}
-        self.contrasts = class_contrasts(model.classes)
 
     def to_flat(self, parameters: Parameters) -> Array:
         """Map parameters with one leading axis to unconstrained points: (points, n_free)."""
@@ -61,3 +72,8 @@ class RowDensity(PosteriorDensity):
                 raw = np.concatenate([np.zeros_like(raw[..., :1]), raw], axis=-1)
             values[name] = np.moveaxis(raw, 1, -1) @ self.back[name].T
         return values | ({"class_weight": values["baseline_weight"]} if self.model.covariates else {})
+
+
+def density_of(model: CausalModel, built: pm.Model) -> PosteriorDensity:
+    """Compile the density of a posterior at parameters as results have them."""
+    return RowDensity(model, built) if model.regressed else PosteriorDensity(model, built)

@@ -1,5 +1,6 @@
 """From a sampler's chains to one sample of the whole posterior: labels, modes, weights, checks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import arviz as az
@@ -8,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.checks import convergence
+from pymc_mte.bayes.density import PosteriorDensity
 from pymc_mte.bayes.labels import align_chains, align_draws
 from pymc_mte.bayes.modes import Modes, basin_shares, optima_notes
 from pymc_mte.bayes.pooling import functionals_of, group_labels
@@ -67,7 +69,14 @@ class Settled:
 
 
 def settle(
-    ready: Prepared, raw: xr.DataTree, given: tuple[Array | None, Array], *, sampler: str, seed: int
+    ready: Prepared,
+    raw: xr.DataTree,
+    given: tuple[Array | None, Array],
+    *,
+    sampler: str,
+    seed: int,
+    density: Callable[[], PosteriorDensity] | None = None,
+    report: bool = True,
 ) -> Settled:
     """Align labels, weigh modes, judge convergence and resample where modes stay apart.
 
@@ -83,6 +92,10 @@ def settle(
         Its name.
     seed : int
         Seed of bridge and resampling.
+    density : callable, optional
+        Gives the posterior's density, if it is compiled already.
+    report : bool
+        Whether convergence is judged and modes are described; simulation studies need neither.
     """
     model, smc, modes = ready.model, sampler == "smc", ready.modes
     about = raw.attrs.get("approximation")
@@ -94,18 +107,20 @@ def settle(
     if smc or about is not None:
         aligned, switching = align_draws(model, own, ready.pivot, ready.scales)
     else:
-        weighing = weigh(model, ready.built, modes, own, ready.started, ready.scales, seed)
+        weighing = weigh(model, ready.built, modes, own, ready.started, ready.scales, seed, density)
         pivots = {name: v[weighing.chain_mode] for name, v in modes.posterior.parameters.items()}
         aligned, switching = align_chains(model, own, pivots, ready.scales)
     of_groups = _of_groups(aligned, kept)
     aligned |= functionals_of(model, ready.built, aligned | of_groups, given)
     runs = _with_groups(ready, dataset(model, aligned), of_groups)
-    notes = _approximation(about) if about else _convergence(model, runs, stats, switching, weighing)
+    notes: list[Note] = []
+    if report:
+        notes = _approximation(about) if about else _convergence(model, runs, stats, switching, weighing)
     notes = [*_interruption(raw), *notes]
     stats = stats.assign(mode=(("chain", "draw"), weighing.mode_of_draw))
     posterior, kept, stats = (_sampled(part, weighing, ready.chains, seed) for part in (runs, kept, stats))
     groups = {}
-    if np.isfinite(modes.posterior.objective[0]):
+    if report and np.isfinite(modes.posterior.objective[0]):
         groups["modes"] = _group(ready, posterior, runs, weighing)
         others = optima_notes(modes) if ready.problem is not None else []
         notes = [*_mode_notes(modes, weighing), *notes, *others]

@@ -1,6 +1,6 @@
 """Weights of posterior modes: by bridge sampling where chains stay apart, by shares where they mix."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from pymc_mte.bayes.bridge import Normal
 from pymc_mte.bayes.density import PosteriorDensity
 from pymc_mte.bayes.evidence import region_integral
 from pymc_mte.bayes.modes import Modes
-from pymc_mte.bayes.rowdensity import RowDensity
+from pymc_mte.bayes.rowdensity import density_of
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile
 from pymc_mte.moments.optima import relabelled
@@ -137,6 +137,7 @@ def weigh(
     started: Index,
     scales: Mapping[str, float],
     seed: int,
+    density: Callable[[], PosteriorDensity] | None = None,
 ) -> Weighing:
     """Judge whether chains that started in several modes mix; weigh the modes if they do not.
 
@@ -156,6 +157,8 @@ def weigh(
         Pooled standard deviation of every continuous variable.
     seed : int
         Seed of the bridge's proposals.
+    density : callable, optional
+        Gives the density of ``built``, if it is compiled already.
 
     Notes
     -----
@@ -171,11 +174,11 @@ def weigh(
     if len(np.unique(started)) < 2:
         return one_mode(m, chains, draws)
     pivots = modes.posterior.parameters
-    density = RowDensity(model, built) if model.regressed else PosteriorDensity(model, built)
+    at = density_of(model, built) if density is None else density()
     if model.covariates:  # proposals have no average over rows, so classes are told by baseline weights
         pivots, values = ({**v, "class_weight": v["baseline_weight"]} for v in (pivots, values))
-    regions = ModeRegions(density, class_profile(model, pivots, scales), scales)
-    half, enough = draws // 2, max(MIN_DRAWS, 2 * density.n_free)
+    regions = ModeRegions(at, class_profile(model, pivots, scales), scales)
+    half, enough = draws // 2, max(MIN_DRAWS, 2 * at.n_free)
     near = regions.nearest(_joined(values)).reshape(chains, draws)[:, :half]
     for j in np.unique(started):
         own = {name: value[:, :half][near == j] for name, value in values.items()}
@@ -186,7 +189,7 @@ def weigh(
     mode_of_draw = regions.which(_joined(values)).reshape(chains, draws)
     if len(regions.normals) > 1 and _mixing(mode_of_draw):
         return Weighing(reading="mixing", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing)
-    if not density.exchangeable(density.to_flat({n: v[0, :3] for n, v in values.items()})):
+    if not at.exchangeable(at.to_flat({n: v[0, :3] for n, v in values.items()})):
         return Weighing(
             reading="not weighted", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing
         )
@@ -203,7 +206,7 @@ def weigh(
         inside = mode_of_draw[:, half:] == j
         used = regions.flat({name: value[:, half:][inside] for name, value in values.items()}, j)
         part = OneRegion(regions=regions, mode=j)
-        log_evidence[j], error[j] = region_integral(density, part, normal, used[None], seed + j)
+        log_evidence[j], error[j] = region_integral(at, part, normal, used[None], seed + j)
     return Weighing(reading="weighted", mode_of_draw=mode_of_draw, log_evidence=log_evidence, error=error)
 
 

@@ -8,6 +8,7 @@ from scipy.special import gammaln, logsumexp
 
 from pymc_mte import CausalModel, load_model, log_evidence, sample, tabulate
 from pymc_mte.bayes.build import build_model
+from pymc_mte.bayes.density import PosteriorDensity
 from pymc_mte.bayes.modes import (
     basin_shares,
     chain_modes,
@@ -233,3 +234,17 @@ def test_too_few_draws_weigh_no_mode(pairs, modes, rng):
     chains = [gibbs(start, 20, rng) for start in chain_starts(setup, modes, started, rng)]
     values = {name: np.stack([chain[name] for chain in chains]) for name in chains[0]}
     assert weigh(pairs[0], build_model(*pairs), modes, values, started, {}, 1).reading == "not weighted"
+
+
+def test_a_compiled_density_takes_other_data(pairs, rng):
+    """Nothing is compiled again, and the values are those of a density built anew."""
+    model, table = pairs
+    built = build_model(model, table)
+    other = build_model(model, table.assign(count=table["count"][::-1] + 3))
+    first = PosteriorDensity(model, built)
+    flat = rng.normal(size=(5, first.n_free))
+    moved = first.with_data(other)
+    assert moved._density.compiled is not first._density.compiled
+    np.testing.assert_allclose(moved.log_density(flat), PosteriorDensity(model, other).log_density(flat))
+    np.testing.assert_allclose(first.log_density(flat), PosteriorDensity(model, built).log_density(flat))
+    assert np.abs(moved.log_density(flat) - first.log_density(flat)).min() > 1
