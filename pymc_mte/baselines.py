@@ -75,6 +75,8 @@ def baselines(model: CausalModel, data: Any = None, *, rng: int | np.random.Gene
         raise RefusedError("baselines need a treatment, an outcome and proxies to group by")
     if model.covariates or model.strata or model.interventions is not None:
         raise RefusedError("baselines take no covariates, strata or interventions")
+    if any(var.linear_parents for var in model.variables.values()):
+        raise RefusedError("baselines group by proxies and leave linear parents out; they take no such model")
     if model.censored:
         raise RefusedError(
             f"baselines compare means of {model.outcome!r}, and censored times have none to see"

@@ -129,6 +129,8 @@ def _level(model: CausalModel, graph: "nx.DiGraph[str]") -> tuple[LevelName, tup
         return "none", ()
     if model.classes == 1:
         return "HTE", ()
+    if (open_path := _back_door(model, graph)) is not None:
+        return "none", (open_path,)
     checked: tuple[Independence, ...] = ()
     for level in ("mixture", "MTE", "ATE"):
         checked = tuple(
@@ -138,6 +140,20 @@ def _level(model: CausalModel, graph: "nx.DiGraph[str]") -> tuple[LevelName, tup
         if checked and all(item.holds for item in checked):
             return level, checked
     return "none", checked
+
+
+def _back_door(model: CausalModel, graph: "nx.DiGraph[str]") -> Independence | None:
+    """Return what an observed common cause of treatment and outcome breaks; None if there is none."""
+    t, y = str(model.treatment), str(model.outcome)
+    others = graph.copy()
+    others.remove_edges_from(list(graph.out_edges(t)))
+    if nx.is_d_separator(others, {t}, {y}, {LATENT}):
+        return None
+    shared = nx.ancestors(others, t) & nx.ancestors(others, y) - {LATENT}
+    causes = f" (they share {', '.join(sorted(shared))})" if shared else ""
+    return Independence(
+        frozenset({t}), frozenset({y + causes}), frozenset({LATENT, "no effect"}), holds=False
+    )
 
 
 def failing(model: CausalModel, level: LevelName) -> tuple[Independence, ...]:
@@ -157,6 +173,8 @@ def failing(model: CausalModel, level: LevelName) -> tuple[Independence, ...]:
     ['x independent of y given latent class']
     """
     graph, out = _with_latent(model), []
+    if model.treatment is not None and model.outcome is not None:
+        out += [item for item in (_back_door(model, graph),) if item is not None]
     for left, right, given in _wanted(model, level):
         tied = [(a, b) for a in left for b in right if not nx.is_d_separator(graph, {a}, {b}, given)]
         if tied:

@@ -178,9 +178,11 @@ def read_rows(new_rows: Any, model: CausalModel, means: Mapping[str, float]) -> 
     events = [var.event for var in model.variables.values() if var.event is not None]
     wanted = dict.fromkeys([*model.variables, *events, *model.covariates])
     known = [name for name in wanted if name in names]
-    if not set(known) & set(model.variables):
+    if not set(known) & {*model.variables, *model.covariates}:
         raise DataError(f"the new rows have none of the model's columns {list(model.variables)}; rename them")
     raw = frame.select(known).collect().to_pandas()
+    if raw.empty:
+        raise DataError("there are no new rows; give at least one")
     columns: Columns = {}
     for name, var in model.variables.items():
         if name not in raw:

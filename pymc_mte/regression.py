@@ -73,7 +73,7 @@ def log_class(model: CausalModel, parameters: Parameters, covariates: Array | No
     total = np.log(np.maximum(parameters["baseline_weight"], TINY))[..., None]
     if "coef_class" in parameters:
         total = total + parameters["coef_class"] @ covariates.T
-    return normalised(total, -2)
+    return normalised(np.broadcast_to(total, (*total.shape[:-1], len(covariates))), -2)
 
 
 def regressors(

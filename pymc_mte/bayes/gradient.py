@@ -129,7 +129,8 @@ class Density:
                 raise DataError(f"the new data have another form than the compiled model's ({key})")
             data.append(_contiguous(new.astype(old.dtype)))
         maps = self.maps
-        if used := maps.to_values.get_shared():  # computed from data, such as a covariate's scale
+        used = [v for v in maps.to_values.get_shared() if not str(v.name).startswith(keep)]
+        if used:  # computed from data, such as a covariate's scale
             by_name = {name: variable for (_, name), variable in found.items()}
             to_values = maps.to_values.copy(swap={old: by_name[old.name] for old in used})
             maps = replace(maps, to_values=to_values, rows=_longest(built))

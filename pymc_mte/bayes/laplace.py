@@ -68,6 +68,8 @@ def mode_and_curvature(density: LogDensity, vectors: list[Array]) -> tuple[Array
     mode = min(found, key=lambda result: float(result.fun)).x
     steps = STEP * np.eye(len(mode))
     curvature = -np.stack([density(mode + h)[1] - density(mode - h)[1] for h in steps]) / (2 * STEP)
+    if not np.isfinite(curvature).all():
+        return mode, np.full(len(mode), np.nan), np.eye(len(mode))
     value, basis = np.linalg.eigh((curvature + curvature.T) / 2)
     return mode, value, basis
 

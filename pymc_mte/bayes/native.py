@@ -16,6 +16,7 @@ from numba.experimental.function_type import _get_wrapper_address
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
+from pytensor.configdefaults import config
 from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS, compile_numba_function_src
 from pytensor.link.numba.dispatch.basic import numba_njit
 
@@ -158,7 +159,11 @@ def _compiled(
 
     Without a key it is not kept. The key names a file: source and Numba's version are part of it.
     """
-    kept_as = None if key is None else sha256(f"{key} {numba.__version__} {source}".encode()).hexdigest()
+    kept_as = (
+        None
+        if key is None or not config.numba__cache
+        else sha256(f"{key} {numba.__version__} {source}".encode()).hexdigest()
+    )
     written = compile_numba_function_src(source, name, {"__name__": __name__} | names, cache_key=kept_as)
     wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": False}
     jitted: Any = numba_njit(written, cache=kept_as is not None, **wrappers)

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from pymc_mte.bayes.assemble import assemble
+from pymc_mte.bayes.attach import ROW_BY_ROW
 from pymc_mte.bayes.grid import Grid, on_grid, widths_of
 from pymc_mte.bayes.linear_draws import sample_linear
 from pymc_mte.bayes.measurement import sample_outcome_last
@@ -146,6 +147,8 @@ def sample(
         return sample_outcome_last(model, table, lambda p, rows: sample(p, rows, **options), random_seed)
     if store is not None and grid is not None:
         raise ModelError("store: rounded values are sampled in seconds; leave store or grid out")
+    if grid is not None and needs_rows(model, table):
+        raise ModelError(f"grid: {ROW_BY_ROW}")
     rounded = table if grid is None else on_grid(model, table, grid)
     ready = prepare(model, rounded, start=start, priors=priors, chains=chains, seed=random_seed)
     if store is not None:

@@ -236,6 +236,8 @@ SAMPLERS: dict[str, Run] = {
 def run_sampler(ready: Prepared, sampler: str, seed: int, options: dict[str, Any]) -> xr.DataTree:
     """Run NUTS, an approximation or SMC on a prepared posterior."""
     if sampler == "smc":
+        if ready.model.regressed:
+            raise RefusedError("smc takes neither covariates nor linear parents; take nutpie")
         if computed := sorted(
             set(ready.model.dims) - {rv.name for rv in ready.built.free_RVs} - {"class_weight"}
         ):

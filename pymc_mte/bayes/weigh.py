@@ -180,12 +180,12 @@ def weigh(
     regions = ModeRegions(at, class_profile(model, pivots, scales), scales)
     half, enough = draws // 2, max(MIN_DRAWS, 2 * at.n_free)
     near = regions.nearest(_joined(values)).reshape(chains, draws)[:, :half]
-    for j in np.unique(started):
+    for j in np.unique(near):
         own = {name: value[:, :half][near == j] for name, value in values.items()}
         if (near == j).sum() >= enough:
             regions.normals[int(j)] = Normal.fitted(regions.flat(own, int(j)))
-    if not regions.normals:
-        return one_mode(m, chains, draws, "not weighted")
+    if {int(np.bincount(row).argmax()) for row in near} - set(regions.normals):
+        return one_mode(m, chains, draws, "not weighted")  # chains live in a mode of too few draws
     mode_of_draw = regions.which(_joined(values)).reshape(chains, draws)
     if len(regions.normals) > 1 and _mixing(mode_of_draw):
         return Weighing(reading="mixing", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing)

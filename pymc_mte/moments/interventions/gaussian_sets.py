@@ -15,7 +15,15 @@ from pymc_mte.moments.interventions.gaussian import (
 )
 from pymc_mte.moments.interventions.gaussian_errors import base_information, scores
 from pymc_mte.moments.interventions.gaussian_evidence import log_evidence
-from pymc_mte.moments.interventions.gaussian_search import ROUGH, flipped, gains, in_order, tidy, unmix_linear
+from pymc_mte.moments.interventions.gaussian_search import (
+    ROUGH,
+    flipped,
+    gains,
+    in_order,
+    tidy,
+    unmix_linear,
+    untouched,
+)
 from pymc_mte.moments.interventions.linear import LinearNetwork
 
 Array = NDArray[np.float64]
@@ -98,8 +106,9 @@ def plausible_sets(
     Neighbours differ by one touch, by a component less, by an untouched component more, or by a
     component whose target is another's but for one node.
     """
-    pool = {_key(found): found}
-    level = {_key(found): log_evidence(data, found)}
+    nothing = refit(data, untouched(found.network))
+    pool = {_key(mixture): mixture for mixture in (nothing, found)}
+    level = {key: log_evidence(data, mixture) for key, mixture in pool.items()}
     looked: set[bytes] = set()
     idle, top = 0, -np.inf
     while idle < MOST_SETS:
@@ -117,7 +126,8 @@ def plausible_sets(
             if hopeless or _key(start) in pool:
                 continue
             fitted = refit(data, start, *ROUGH)
-            if fitted.weight.min() * data.n >= FEWEST_ROWS and _distinct(fitted):
+            enough = len(fitted.weight) == 1 or fitted.weight.min() * data.n >= FEWEST_ROWS
+            if enough and _distinct(fitted):
                 pool[_key(start)], level[_key(start)] = fitted, log_evidence(data, fitted)
     return _weighed(data, [pool[key] for key, value in level.items() if value > max(level.values()) - WINDOW])
 
@@ -128,6 +138,7 @@ def _weighed(data: LinearRows, mixtures: Sequence[LinearMixture]) -> list[Target
     level = np.array([log_evidence(data, mixture) for mixture in fitted])
     chance = np.exp(level - level.max())
     keep = chance / chance.sum() >= SMALLEST_CHANCE
+    keep[chance.argmax()] = True
     chance = chance / chance[keep].sum()
     return [
         TargetSet(
