@@ -24,6 +24,10 @@ from pymc_mte.moments.problem import Problem, make_problem
 Array = NDArray[np.float64]
 
 
+WIDE_ROWS = 1_000
+"""With more rows starts spread as the posterior narrows: many parameters at once would end elsewhere."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """Everything that sampling needs and that the draws are read with.
@@ -109,8 +113,11 @@ def prepare(
         problem, modes = None, row_modes(model, table, start, seed)
         started = chain_modes(modes, chains)
         wide = [len(modes) == 1 and chain % 2 == 1 for chain in range(len(started))]
+        nearer = min(1.0, np.sqrt(WIDE_ROWS / counts.sum()))
         starts = [
-            chain_start(model, table, modes.at(mode), scales, rng, OVERDISPERSED if far else JITTER)
+            chain_start(
+                model, table, modes.at(mode), scales, rng, nearer * (OVERDISPERSED if far else JITTER)
+            )
             for mode, far in zip(started, wide, strict=True)
         ]
     else:
