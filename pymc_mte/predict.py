@@ -22,7 +22,7 @@ from pymc_mte.readers import open_frame
 from pymc_mte.regression import log_joint_given
 from pymc_mte.results import model_of
 from pymc_mte.sites import SHIFT
-from pymc_mte.standardised import row_parameters
+from pymc_mte.standardised import row_parameters, wide_terms
 
 Array = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
@@ -234,7 +234,8 @@ def blocks(model: CausalModel, parameters: Parameters, columns: Columns) -> Iter
             given, means = None, shared
             if model.covariates:
                 given = np.column_stack([own[name] for name in model.covariate_columns])
-                means = outcome_means(model, row_parameters(model, model, parameters, given))
+                terms = wide_terms(model, model, given)
+                means = outcome_means(model, row_parameters(model, model, parameters, given, terms))
             shares, outcome = _predicted(model, parameters, own, given, missing, means)
             yield Block(rows=part, class_probability=shares, outcome=outcome)
 

@@ -90,7 +90,7 @@ def _terms(model: CausalModel, name: str, columns: Columns, covariates: Array | 
         out.append(covariates)
     for parent in model.variables[name].linear_parents:
         out.append(np.stack(parent_terms(model, parent, columns[parent]), axis=-1))
-    return np.concatenate(out, axis=-1)
+    return out[0] if len(out) == 1 else np.concatenate(out, axis=-1)
 
 
 def parent_terms(model: CausalModel, parent: str, column: NDArray[Any]) -> list[Array]:

@@ -1,5 +1,6 @@
 """Functionals averaged over the rows' covariates and over linear parents. NumPy only."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from pymc_mte.regression import log_class, log_table_given, regressors, shift_of
 
 Array = NDArray[np.float64]
 
-MAX_BLOCK = 4_000_000
-"""Numbers (draws x rows x classes x levels) that are held at once while draws are averaged over rows."""
+MAX_BLOCK = 1_000_000
+"""Numbers (draws x rows x classes x levels) that are held at once while draws are averaged over rows; larger
+blocks leave the processor's cache."""
 
 MAX_EXPANDED = 2_000
 """Tables of up to this many cells per class are written out over linear parents; others are simulated."""
@@ -75,10 +77,10 @@ def functionals_given(
     draws = int(np.prod(lead))
     cells = max(int(np.prod(shape)) for shape in wide.shapes.values()) if linear else 2 * model.classes
     size = len(share) * max(cells, model.classes * 2 * max(len(model.arms), 2))
-    parts = []
+    parts, terms = [], wide_terms(model, wide, covariates)
     for block in np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK)):
         part = {n: v[block] for n, v in flat.items()}
-        parts.append(averaged(wide, row_parameters(model, wide, part, covariates), share))
+        parts.append(averaged(wide, row_parameters(model, wide, part, covariates, terms), share))
     names = [n for n in parts[0] if covariates is not None or n != "class_weight"]
     joined = {n: np.concatenate([part[n] for part in parts]) for n in names}
     return {n: v.reshape((*lead, *v.shape[1:])) for n, v in joined.items()}
@@ -102,34 +104,50 @@ def _written_out(model: CausalModel) -> CausalModel | None:
     return model.with_fields(variables=variables, truth=None, priors={}, **roles)
 
 
+def wide_terms(model: CausalModel, wide: CausalModel, covariates: Array | None) -> dict[str, Array]:
+    """Columns that shift each variable, for every row and all levels of linear parents in turn."""
+    out = {}
+    for name in model.regressed:
+        if name not in wide.variables:
+            continue
+        linear = model.variables[name].linear_parents
+        sizes = tuple(model.size(p) for p in linear)
+        cells = int(np.prod(sizes))
+        given = covariates if takes_covariates(model, name) else None
+        rows = 1 if given is None else len(given)
+        grid = np.indices(sizes).reshape(len(sizes), cells)
+        columns = {p: np.tile(grid[i], rows) for i, p in enumerate(linear)}
+        repeated = None if given is None else np.repeat(given, cells, axis=0)
+        out |= regressors(model, columns, repeated, [name])
+    return out
+
+
 def row_parameters(
-    model: CausalModel, wide: CausalModel, parameters: Parameters, covariates: Array | None
+    model: CausalModel,
+    wide: CausalModel,
+    parameters: Parameters,
+    covariates: Array | None,
+    terms: Mapping[str, Array],
 ) -> Parameters:
     """Parameters of every row's own network, from draws: (draw, row or 1, ...).
 
     ``class_weight`` becomes P(class | covariates), tables and means those at the row's covariates, with
-    axes for the linear parents where ``wide`` has them as parents.
+    axes for the linear parents where ``wide`` has them as parents. ``terms`` come from `wide_terms`. In
+    memory the rows lie next to each other, because sums over the few classes and levels then run along them.
     """
     out: Parameters = {n: parameters[n][:, None] for n in wide.owners}
     out["class_weight"] = np.moveaxis(np.exp(log_class(model, parameters, covariates)), -1, 1)
-    for name in model.regressed:
-        if name in wide.variables:
-            out |= _shifted(model, name, parameters, covariates)
-    return out
+    for name in terms:
+        out |= _shifted(model, name, parameters, terms[name])
+    return {n: np.moveaxis(np.ascontiguousarray(np.moveaxis(v, 1, -1)), -1, 1) for n, v in out.items()}
 
 
-def _shifted(model: CausalModel, name: str, parameters: Parameters, covariates: Array | None) -> Parameters:
+def _shifted(model: CausalModel, name: str, parameters: Parameters, terms: Array) -> Parameters:
     """Parameters of one variable at every row's covariates and every level of its linear parents."""
     var = model.variables[name]
     moved, link = LINKS[var.family]
     sizes = tuple(model.size(p) for p in var.linear_parents)
-    cells, more = int(np.prod(sizes)), len(sizes)
-    given = covariates if takes_covariates(model, name) else None
-    rows = 1 if given is None else len(given)
-    grid = np.indices(sizes).reshape(more, cells)
-    columns = {p: np.tile(grid[i], rows) for i, p in enumerate(var.linear_parents)}
-    repeated = None if given is None else np.repeat(given, cells, axis=0)
-    terms = regressors(model, columns, repeated, [name])[name]
+    rows, more = len(terms) // int(np.prod(sizes)), len(sizes)
     out: Parameters = {}
     for parameter in var.spec.parameters:
         value = parameters[key := f"{parameter}_{name}"]
