@@ -106,7 +106,7 @@ def _written_out(model: CausalModel) -> CausalModel | None:
 
 def wide_terms(model: CausalModel, wide: CausalModel, covariates: Array | None) -> dict[str, Array]:
     """Columns that shift each variable, for every row and all levels of linear parents in turn."""
-    out = {}
+    out: dict[str, Array] = {}
     for name in model.regressed:
         if name not in wide.variables:
             continue
