@@ -2,7 +2,10 @@
 
 The designs were written down before the first run; the rule was not tuned on them.
 
-Run: uv run python benchmarks/choose_classes.py [--runs 100] [--rows 5000] [--max-classes 4]
+Run: uv run python benchmarks/choose_classes.py [--runs 100] [--rows 5000] [--max-classes 4] [--sample]
+
+With --sample posteriors are drawn too: which number stacking prefers, the mean stacking weights, and the root
+mean squared error of the average effect stacked, of the recommended number, and of a single class.
 """
 
 import argparse
@@ -63,6 +66,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5_000)
     parser.add_argument("--max-classes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=500)
+    parser.add_argument("--sample", action="store_true")
     options = parser.parse_args()
     three = mte.load_model("gallery:three_classes")
     one = one_class()
@@ -74,14 +78,27 @@ def main() -> None:
     }
     for name, (source, fitted, expected) in designs.items():
         start, found = time.perf_counter(), Counter[tuple[int, tuple[str, str] | None]]()
+        stacks, errors = [], []
         for run in range(options.runs):
             rows = mte.simulate(source, options.rows, rng=options.seed + run)
             frame = {n: rows[n].values for n in source.variables}
-            choice = mte.choose_classes(fitted, frame, max_classes=options.max_classes, rng=run)
+            choice = mte.choose_classes(
+                fitted, frame, max_classes=options.max_classes, sample=options.sample, rng=run
+            )
             found[choice.recommended, choice.dependence] += 1
+            stacks.append(choice.table["weight"].to_numpy()[:-1].astype(float))
+            errors.append(choice.table["ate"].loc[["stacked", choice.recommended, 1]].to_numpy(dtype=float))
         right = found[expected]
         took = (time.perf_counter() - start) / options.runs
         print(f"{name}: right in {right} of {options.runs}; {dict(found)}; {took:.1f} s each", flush=True)
+        if options.sample:
+            preferred = Counter(int(weight.argmax()) + 1 for weight in stacks)
+            gap = np.array(errors) - float(mte.truth(source)["ate"])
+            print(
+                f"  stacking prefers {dict(preferred)}, weights {np.mean(stacks, axis=0).round(2)}; RMSE of "
+                f"the average effect stacked, recommended, one class: {np.sqrt((gap**2).mean(axis=0)).round(4)}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

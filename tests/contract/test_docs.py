@@ -50,7 +50,7 @@ def test_files_and_names_in_pages_exist(page):
     text = page.read_text(encoding="utf-8")
     for path in re.findall(r"`(pymc_mte/[\w/.]+)`", text):
         assert (ROOT / path).is_file(), path
-    for name in re.findall(r"mte\.(\w+)", text):
+    for name in re.findall(r"\bmte\.(\w+)", text):
         assert name in pymc_mte.__all__, name
     for link in re.findall(r"\]\(([\w.]+)\)", text):
         assert (page.parent / link).is_file(), link
