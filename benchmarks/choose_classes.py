@@ -94,11 +94,9 @@ def main() -> None:
         if options.sample:
             preferred = Counter(int(weight.argmax()) + 1 for weight in stacks)
             gap = np.array(errors) - float(mte.truth(source)["ate"])
-            print(
-                f"  stacking prefers {dict(preferred)}, weights {np.mean(stacks, axis=0).round(2)}; RMSE of "
-                f"the average effect stacked, recommended, one class: {np.sqrt((gap**2).mean(axis=0)).round(4)}",
-                flush=True,
-            )
+            rmse = np.sqrt((gap**2).mean(axis=0)).round(4)
+            print(f"  stacking prefers {dict(preferred)}, mean weights {np.mean(stacks, axis=0).round(2)}")
+            print(f"  RMSE of the average effect stacked, recommended, one class: {rmse}", flush=True)
 
 
 if __name__ == "__main__":
