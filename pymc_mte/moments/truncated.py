@@ -89,11 +89,14 @@ def partial(columns: Array, on: Array, share: Array) -> Array:
 
 def independent(columns: Array, share: Array) -> Array:
     """Map columns to an orthonormal basis in their order, leaving out columns that repeat earlier ones."""
-    scale = np.sqrt(share @ columns**2)
+    rows = np.flatnonzero(share)
+    weighted = np.sqrt(share[rows])[:, None] * columns[rows]
+    scale = np.linalg.norm(weighted, axis=0)
     scale[scale == 0] = 1.0
-    r = np.linalg.qr(np.sqrt(share)[:, None] * (columns / scale), mode="r")
+    r = np.linalg.qr(weighted / scale, mode="r")
     keep = np.flatnonzero(np.abs(np.diagonal(r)) > DEPENDENT)
-    r = np.linalg.qr(np.sqrt(share)[:, None] * (columns[:, keep] / scale[keep]), mode="r")
+    if len(keep) < columns.shape[1]:
+        r = np.linalg.qr(weighted[:, keep] / scale[keep], mode="r")
     out = np.zeros((columns.shape[1], len(keep)))
     out[keep] = np.linalg.inv(r * np.sign(np.diagonal(r))[:, None]) / scale[keep, None]
     return out
