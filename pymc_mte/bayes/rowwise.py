@@ -181,6 +181,15 @@ class RowData:
         self.seen = {n: pm.Data(f"seen_{n}", v) for n, v in layout.seen.items()}
 
 
+def softplus(x: Tensor) -> Tensor:
+    """Log of 1 + exp(x), written so that its gradient needs no exponential of its own.
+
+    PyTensor's own one takes two. The halves give the right slope at 0 too, and no NaN at infinity.
+    """
+    positive = (pt.switch(x > 0, x, 0.0) + pt.switch(x < 0, 0.0, x)) / 2
+    return positive + pt.log1p(pt.exp(-abs(x)))
+
+
 def log_add_exp(value: Tensor, classes: int) -> Tensor:
     """Log of the sum of exponentials over the first axis, of known length, in elementwise steps.
 
@@ -189,7 +198,7 @@ def log_add_exp(value: Tensor, classes: int) -> Tensor:
     """
     total = value[0]
     for k in range(1, classes):
-        total = total + pt.softplus(value[k] - total)
+        total = total + softplus(value[k] - total)
     return total
 
 
@@ -320,7 +329,7 @@ def _tilted(
         trials = var.trials or 1
         hits = pt.cast(level, "float64")
         log_b = pt.as_tensor(np.log(binomial_coefficients(trials)))[level] if trials > 1 else 0.0
-        return log_b + hits * odds - trials * pt.softplus(odds)
+        return log_b + hits * odds - trials * softplus(odds)
     table = log_p.reshape((k, -1, size))[:, cells] if var.parents else log_p.reshape((k, 1, size))
     total = table + shift.T
     log_all = total - pm.math.logsumexp(total, axis=-1, keepdims=True)
