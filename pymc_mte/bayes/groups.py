@@ -93,6 +93,8 @@ def add_predictive(
 def _thinned(values: Parameters, number: int) -> xr.DataTree:
     chains, draws = next(iter(values.values())).shape[:2]
     step = max(1, draws * chains // number)
+    if -(-draws // step) < chains:  # ArviZ takes more chains than draws for mistaken axes
+        values = {n: v.reshape(1, -1, *v.shape[2:]) for n, v in values.items()}
     kept = {
         n: (("chain", "draw", *(f"{n}_{i}" for i in range(v.ndim - 2))), v[:, ::step])
         for n, v in values.items()
