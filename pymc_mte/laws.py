@@ -191,13 +191,15 @@ def _weibull_log_density(x: Array, scale: Array, shape: Array) -> Array:
     """Log-density of a time; of a censored one (negative) the log-probability to last longer."""
     log_time = np.log(np.abs(x) / scale)
     event = np.where(x > 0, np.log(shape / scale) + (shape - 1) * log_time, 0.0)
-    return np.asarray(event - np.exp(shape * log_time))
+    with np.errstate(over="ignore"):  # far beyond the scale nobody lasts: a density of zero
+        return np.asarray(event - np.exp(shape * log_time))
 
 
 def _weibull_scores(x: Array, scale: Array, shape: Array) -> tuple[Array, ...]:
     power = shape * np.log(np.abs(x) / scale)
-    surplus = np.exp(power) - (x > 0)
-    return shape * surplus, (x > 0) - power * surplus
+    with np.errstate(over="ignore"):
+        surplus = np.exp(power) - (x > 0)
+        return shape * surplus, (x > 0) - power * surplus
 
 
 def _weibull_guess(mean: Array, sd: Array) -> tuple[Array, ...]:

@@ -123,9 +123,10 @@ def _climb(cells: Sums, part: Array, name: str, now: Parameters) -> Parameters:
     for attempt in range(HALVINGS):
         moved = dict(now)
         for parameter, move in moves.items():
-            key, step = f"{parameter}_{name}", share[..., None] * np.clip(move, -LONGEST_STEP, LONGEST_STEP)
+            length = np.clip(np.nan_to_num(move), -LONGEST_STEP, LONGEST_STEP)
+            key, step = f"{parameter}_{name}", share[..., None] * length
             moved[key] = now[key] * np.exp(step.reshape(now[key].shape))
-        lower = _by_class(cells, part, name, moved) < reached - ROUNDING * np.abs(reached)
+        lower = ~(_by_class(cells, part, name, moved) >= reached - ROUNDING * np.abs(reached))  # NaN too
         if not lower.any():
             break
         share = np.where(lower, share / 2 if attempt < HALVINGS - 2 else 0.0, share)
@@ -137,11 +138,12 @@ def _moves(
 ) -> dict[str, Array]:
     """Scoring moves of one location and at most one scale: (batch, class, cells or 1)."""
     location, *rest = slope
-    first = slope[location]
+    with_mass = {p: np.where(part > 0, s, 0.0) for p, s in slope.items()}  # infinite where a class cannot be
+    first = with_mass[location]
     pull, own = cells.sums(part * first, name), cells.sums(part * first * first, name)
     if not rest:
         return {location: _ratio(pull, own, 0.0)}
-    second = slope[rest[0]]
+    second = with_mass[rest[0]]
     both = cells.sums(part * first * second, name)
     force, room = part * second, part * second * second
     force, room = (
@@ -157,8 +159,8 @@ def _moves(
 
 def _by_class(cells: Sums, part: Array, name: str, parameters: Parameters) -> Array:
     """Sum the expected log-likelihood of one variable: (batch, class or 1)."""
-    value = log_density(cells.model, name, parameters, cells.columns)
-    return np.asarray(np.where(part > 0, part * value, 0.0).sum(axis=-1))
+    value = np.where(part > 0, log_density(cells.model, name, parameters, cells.columns), 0.0)
+    return np.asarray((part * value).sum(axis=-1))
 
 
 def _bounded(cells: Sums, part: Array, name: str, parameters: Parameters) -> Parameters:

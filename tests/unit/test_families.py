@@ -154,6 +154,20 @@ def test_no_step_of_em_goes_down(rng, family, scale_parents):
         now, last = step.parameters, step.log_likelihood[0]
 
 
+def test_a_time_far_beyond_a_class_does_not_stop_its_climb():
+    """Its chance of lasting so long is zero, the derivatives there are infinite, and it carries no mass."""
+    model = model_of("weibull")
+    rows = simulate(model, 400, rng=3)
+    rows["y"][0] = 1e9
+    table = tabulate(rows, model)
+    columns, counts = columns_of(table, model), table["count"].values.astype(float)
+    start = parameters_of(model) | {"shape_y": np.array([[60.0, 0.8]])}
+    found = em(model, columns, counts[None], start, max_iterations=200)
+    assert np.isfinite(found.log_likelihood).all()
+    assert all(np.isfinite(value).all() for value in found.parameters.values())
+    assert found.parameters["shape_y"][0, 0] < 10  # it was moved
+
+
 @pytest.mark.parametrize("family", ["gamma", "hurdle_negative_binomial", "weibull"])
 def test_the_likelihood_identifies_such_models(family):
     model = model_of(family)
