@@ -13,9 +13,10 @@ from scipy import special
 
 from pymc_mte.coefficients import refuse_linear
 from pymc_mte.data import resolve
-from pymc_mte.errors import ModelError, RefusedError
+from pymc_mte.errors import ModelError, RefusedError, whole_number
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.class_number import ClassFit, fit_classes, fit_edges, with_classes
 from pymc_mte.moments.problem import problem_of
 from pymc_mte.moments.rank import measure_ranks
@@ -130,8 +131,8 @@ def choose_classes(
     >>> choose_classes(model, simulate(model, 5_000, rng=1), max_classes=3).recommended
     2
     """
-    if isinstance(max_classes, bool) or not isinstance(max_classes, int) or max_classes < 1:
-        raise ModelError(f"max_classes must be a whole number of at least 1, got {max_classes!r}")
+    need_model("choose_classes", model)
+    max_classes = whole_number("max_classes", max_classes)
     if sampling and not sample:
         raise ModelError(f"{', '.join(sampling)}: options of the sampler need sample=True")
     model, table = resolve(model, frame)

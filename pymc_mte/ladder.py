@@ -9,6 +9,7 @@ from pymc_mte.coefficients import refuse_linear
 from pymc_mte.data import resolve
 from pymc_mte.errors import RefusedError
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.edges import POWERLESS
 from pymc_mte.moments.ladder import Gap, Ladder, climb_ladder
 from pymc_mte.moments.ladder_power import freed_edges, gap_power
@@ -60,6 +61,7 @@ def ladder(
     >>> bool(abs(table.loc[("bridge - ml", "ate"), "gap"]) < 0.1)
     True
     """
+    need_model("ladder", model)
     model, table = resolve(model, data)
     if model.treatment is None or model.covariates or model.strata or model.interventions is not None:
         raise RefusedError("the ladder needs a treatment, and takes no covariates, strata or interventions")

@@ -88,7 +88,7 @@ def answers(fit: "Fit") -> list[str]:
         if weight not in table.index:
             continue
         said = f"Class {k}: {_answer(table.loc[weight], share)} of all"
-        effects = [n for n in table.index if n.startswith(f"effect[class {k}")]
+        effects = [n for n in table.index if n.startswith((f"effect[class {k}]", f"effect[class {k},"))]
         inside = [(n.partition(", contrast ")[2].removesuffix("]"), table.loc[n]) for n in effects]
         said += "".join(f"; effect{f' of {c}' if c else ''} {_answer(row)}" for c, row in inside)
         out.append(f"{said}.")
@@ -126,7 +126,7 @@ def certainty(fit: "Fit") -> list[str]:
         ends = "what went wrong is said below" if trouble else "no trouble was met"
         out.append(
             f"The sampler's chains: largest R-hat {worst:.3f} (1 is best), at least {fewest:.0f} independent "
-            f"draws for every number; {ends}."
+            f"draws for every answer; {ends}."
         )
     out.append(
         f"{len(fit.notes)} warning{'s' * (len(fit.notes) != 1)}, each with advice, under What to doubt."

@@ -23,6 +23,7 @@ from pymc_mte.plots.splits import plot_role_splits
 from pymc_mte.plots.units import plot_unit_effects
 from pymc_mte.results import written_whole
 from pymc_mte.sharing import STATEMENT, safe_note, safe_text
+from pymc_mte.status import Status
 from pymc_mte.summary import words
 
 if TYPE_CHECKING:
@@ -135,6 +136,9 @@ def _learnable(fit: "Fit", safe: Callable[[str], str]) -> Section:
     if len(found.checks):
         out.tables.append(_table("Checks on the data", found.checks[CHECKED], safe))
         said = found.checks.loc[found.checks["verdict"].isin(["doubt", "fail"]), "advice"]
+        if all(note.status is not Status.ASSUMPTION_REJECTED for note in found.notes):
+            # doubts of single tests, which the number of tests explains
+            said = said.str.removeprefix(Status.ASSUMPTION_REJECTED.value).str.strip()
         out.points += [safe(advice) for advice in said[said != ""].unique()]
     if found.splits is not None:
         out.tables.append(
@@ -142,7 +146,7 @@ def _learnable(fit: "Fit", safe: Callable[[str], str]) -> Section:
         )
     if found.ranges is not None:
         out.tables.append(_table("Bounds on what stays open", found.ranges, safe))
-    _draw(out, "The assumed causal graph. Red edges cost the next level of answers.", plot_graph, found)
+    _draw(out, "The assumed causal graph. Orange edges cost the next level of answers.", plot_graph, found)
     if model.treatment is not None and model.interventions is None:
         _draw(out, "What the graph allows moments to answer.", plot_hierarchy, found)
     if model.treatment is None and model.interventions is None:

@@ -16,6 +16,7 @@ from pymc_mte.data import GROUP, resolve
 from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import functional_dims
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 
 ROW_BY_ROW = (
     "with covariates, linear parents, missing values or sampling weights the rows cannot be collapsed; "
@@ -104,6 +105,7 @@ def add_to_model(
     """
     if pm.Model.get_context(error_if_none=False) is None:
         raise ModelError("add_to_model: no PyMC model is open; call it inside `with pm.Model():`")
+    need_model("add_to_model", model)
     model, table = checked(model, data, grid, group)
     if outcome is not None and grid is not None:
         raise ModelError("grid: an own density of the outcome is not that of bins; leave one of them out")

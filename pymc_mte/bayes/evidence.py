@@ -19,6 +19,7 @@ from pymc_mte.bayes.smc import run_smc
 from pymc_mte.data import SAMPLING_WEIGHT, columns_of, fingerprint, resolve
 from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.methods import class_profile, pooled_scales
 
 Array = NDArray[np.float64]
@@ -88,6 +89,7 @@ def log_evidence(
     >>> bool(abs(found["log_evidence"] + np.log(12)) < 0.2)
     True
     """
+    need_model("log_evidence", model)
     model, table = resolve(model, data)
     if SAMPLING_WEIGHT in table:
         raise RefusedError("rows with sampling weights have powers of a likelihood, which have no evidence")

@@ -14,6 +14,7 @@ from pymc_mte.errors import ModelError
 from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import hierarchy
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.answers import class_answers
 from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
 from pymc_mte.moments.bootstrap import RESAMPLES, Resample, robust_se
@@ -119,6 +120,7 @@ def estimate(
     >>> bool(abs(answer["estimate"]["ate"]) < 0.1)
     True
     """
+    need_model("estimate", model)
     if not isinstance(n_boot, int) or n_boot < 0 or n_boot % N_CHAINS:
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
     if resample not in RESAMPLES:
