@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.data import data_notes, fingerprint, resolve
-from pymc_mte.errors import ModelError
+from pymc_mte.errors import ModelError, whole_number
 from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import hierarchy
 from pymc_mte.model import CausalModel
@@ -121,7 +121,7 @@ def estimate(
     True
     """
     need_model("estimate", model)
-    if not isinstance(n_boot, int) or n_boot < 0 or n_boot % N_CHAINS:
+    if (n_boot := whole_number("n_boot", n_boot, 0)) % N_CHAINS:
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
     if resample not in RESAMPLES:
         raise ModelError(f"resample is one of {', '.join(RESAMPLES)}, got {resample!r}")

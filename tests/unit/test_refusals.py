@@ -27,6 +27,7 @@ from pymc_mte import (
     load_model,
     log_evidence,
     loo,
+    merge,
     plan,
     plot_baselines,
     plot_class_choice,
@@ -39,6 +40,7 @@ from pymc_mte import (
     predict,
     role_splits,
     sample,
+    save,
     simulate,
     tabulate,
     truth,
@@ -225,6 +227,32 @@ def test_a_store_that_cannot_be_made_is_refused_at_once(level3, tmp_path):
             sample(level3, rows, store=store)
 
 
+def test_what_cannot_be_written_is_said_once(tmp_path):
+    tree = xr.DataTree(xr.Dataset({"ate": 0.5}))
+    (tmp_path / "file").write_text("text")
+    for target in (tmp_path, tmp_path / "file" / "answer.nc"):
+        with pytest.raises(DataError, match="cannot be written"):
+            save(tree, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_numbers_of_replicates_that_cannot_test_anything(level3):
+    rows = simulate(level3, 100, rng=1)
+    found = estimate(level3, rows, n_boot=np.int64(4))
+    assert found.attrs["n_boot"] == 4
+    for n_boot in (0, 1.5, "many"):
+        with pytest.raises(ModelError, match="n_boot must be a whole number of at least 20"):
+            ladder(level3, rows, n_boot=n_boot)
+        with pytest.raises(ModelError, match="n_boot must be a whole number of at least 20"):
+            compare(found, found, n_boot=n_boot)
+    with pytest.raises(ModelError, match="draws must be a whole number of at least 2"):
+        log_evidence(level3, rows, draws=0)
+    with pytest.raises(RefusedError, match="replicates of `estimate`"):
+        log_evidence(level3, rows, posterior=found)
+    with pytest.raises(ModelError, match="max_classes must be at most 50, got 60"):
+        choose_classes(level3, rows, max_classes=60)
+
+
 def test_things_of_another_kind_are_named(level3, tmp_path):
     for figure in (plot_baselines, plot_class_choice, plot_role_splits):
         with pytest.raises(ModelError, match="CausalModel"):
@@ -232,6 +260,12 @@ def test_things_of_another_kind_are_named(level3, tmp_path):
     for use in (loo, plot_classes, plot_predictive):
         with pytest.raises(DataError, match="got CausalModel"):
             use(level3)
+    with pytest.raises(DataError, match="got int"):
+        merge(3, 3)
+    with pytest.raises(DataError, match="save: a result"):
+        save(level3, tmp_path / "new.nc")
+    with pytest.raises(DataError, match="load: the path"):
+        load(3)
     (tmp_path / "text.nc").write_text("no result")
     for use in (loo, plot_classes):
         with pytest.raises(DataError, match="got NoneType"):
