@@ -110,7 +110,7 @@ def add_to_model(
     if outcome is not None and grid is not None:
         raise ModelError("grid: an own density of the outcome is not that of bins; leave one of them out")
     if outcome is not None:
-        _check_own_outcome(model, table)
+        _check_own_outcome(model, table, outcome)
     chosen = merge_priors(model, priors)
     try:
         if prefix:
@@ -118,6 +118,8 @@ def add_to_model(
                 return _added(model, table, chosen, outcome)
         return _added(model, table, chosen, outcome)
     except ValueError as err:
+        if "already exists" in str(err):
+            raise ModelError(f"add_to_model: {err} Give this part a `prefix` of its own") from None
         if "incompatible coordinate" not in str(err):
             raise
         raise ModelError(
@@ -143,7 +145,9 @@ def checked(
     return model, table if grid is None else on_grid(model, table, grid)
 
 
-def _check_own_outcome(model: CausalModel, table: xr.Dataset) -> None:
+def _check_own_outcome(model: CausalModel, table: xr.Dataset, outcome: object) -> None:
+    if not callable(outcome):
+        raise ModelError(f"outcome: a function f(u, t, row) is wanted, got {type(outcome).__name__}")
     if needs_rows(model, table):
         raise ModelError(f"outcome: {ROW_BY_ROW}")
     if model.outcome is None:
