@@ -13,12 +13,14 @@ from scipy import special
 
 from pymc_mte.coefficients import refuse_linear
 from pymc_mte.data import resolve
-from pymc_mte.errors import ModelError, RefusedError
+from pymc_mte.errors import ModelError, RefusedError, whole_number
 from pymc_mte.functionals import functionals
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.class_number import ClassFit, fit_classes, fit_edges, with_classes
 from pymc_mte.moments.problem import problem_of
 from pymc_mte.moments.rank import measure_ranks
+from pymc_mte.validation import MAX_CLASSES
 
 Array = NDArray[np.float64]
 
@@ -119,9 +121,9 @@ def choose_classes(
     -----
     The lowest BIC decides, over all numbers of classes and, wherever a pair of variables still depends
     on each other within classes, over the graph with the best one of these edges: an edge that is
-    missing from the graph otherwise passes for one more class. A model with more parameters than the
-    table has free cells cannot be chosen. The rank tests are shown beside it; a dependence between proxies of
-    the two sides raises that rank too.
+    missing from the graph otherwise passes for one more class. A model with more parameters than there are
+    rows, or than the table has free cells, cannot be chosen. The rank tests are shown beside it; a
+    dependence between proxies of the two sides raises that rank too.
 
     Examples
     --------
@@ -130,8 +132,9 @@ def choose_classes(
     >>> choose_classes(model, simulate(model, 5_000, rng=1), max_classes=3).recommended
     2
     """
-    if isinstance(max_classes, bool) or not isinstance(max_classes, int) or max_classes < 1:
-        raise ModelError(f"max_classes must be a whole number of at least 1, got {max_classes!r}")
+    need_model("choose_classes", model)
+    if (max_classes := whole_number("max_classes", max_classes)) > MAX_CLASSES:
+        raise ModelError(f"max_classes must be at most {MAX_CLASSES}, got {max_classes}")
     if sampling and not sample:
         raise ModelError(f"{', '.join(sampling)}: options of the sampler need sample=True")
     model, table = resolve(model, frame)
@@ -170,8 +173,9 @@ def _fits(
 
 
 def _countable(fit: ClassFit) -> bool:
-    """Whether a table has at least as many free cells as the fit has parameters."""
-    return bool(fit.model.continuous_variables) or fit.n_parameters < fit.model.n_cells
+    """Whether there are more rows, and at least as many free cells of a table, than parameters."""
+    free = bool(fit.model.continuous_variables) or fit.n_parameters < fit.model.n_cells
+    return free and fit.n_parameters < fit.n_rows
 
 
 def _choice(plain: list[ClassFit], edged: list[ClassFit | None]) -> ClassFit:
@@ -305,7 +309,9 @@ def _sentences(
             )
     blocked = [fit.model.classes for fit in plain if not _countable(fit)]
     if blocked:
-        said.append(f"More parameters than free cells with {_list(blocked)} classes: not to be chosen.")
+        said.append(f"More parameters than free cells or rows with {_classes_of(blocked)}: not to be chosen.")
+    if k in blocked:
+        said[0] = f"No number of classes can be recommended: {best.n_rows:g} rows are too few; collect more."
     if sampled and int(weight.argmax()) + 1 != k:
         said.append(f"Stacking of the posteriors gives most weight to {_classes(int(weight.argmax()) + 1)}.")
     return said
@@ -315,8 +321,8 @@ def _classes(k: int) -> str:
     return f"{k} class{'es' * (k != 1)}"
 
 
-def _list(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _classes_of(numbers: list[int]) -> str:
+    return f"{', '.join(map(str, numbers))} class{'es' * (numbers != [1])}"
 
 
 def _number(value: float) -> str:

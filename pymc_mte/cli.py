@@ -34,7 +34,7 @@ DataOption = Annotated[Path | None, typer.Option(help="CSV or Parquet file; the 
 BaseOption = Annotated[
     Path | None, typer.Option(help="Mixture of interventions: file with rows of the untouched network.")
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 
 
 @app.command()
@@ -228,7 +228,7 @@ def simulate(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="CSV or Parquet file to write.")],
     n: Annotated[int, typer.Option("--rows", min=1, help="Number of rows.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
     latent: Annotated[bool, typer.Option(help="Keep the hidden class as a column.")] = False,
 ) -> None:
     """Draw rows from a model's stated truth."""

@@ -9,8 +9,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.data import has_missing
-from pymc_mte.errors import DataError, RefusedError
-from pymc_mte.ladder import joint_tests, verdict
+from pymc_mte.errors import DataError, RefusedError, whole_number
+from pymc_mte.ladder import LEAST_BOOT, joint_tests, verdict
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.ladder import Ladder, class_profile, climb_ladder, refused_entries
 from pymc_mte.moments.problem import problem_of
@@ -50,7 +50,7 @@ def compare(
     estimate : DataTree
         From `estimate`, on the same data.
     n_boot : int
-        Paired replicates.
+        Paired replicates, at least 20.
     rng : int or numpy.random.Generator
         Source of the resamples.
 
@@ -74,6 +74,7 @@ def compare(
     RefusedError
         Where missing values were summed out, or times are censored.
     """
+    n_boot = whole_number("n_boot", n_boot, LEAST_BOOT)
     model = model_of(posterior)
     _check_same(posterior, estimate)
     if "observed_data" not in posterior:

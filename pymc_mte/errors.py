@@ -1,5 +1,7 @@
 """Exceptions: what was wanted, what came, what to do."""
 
+from numbers import Integral
+
 
 class MTEError(Exception):
     """Base class: catch this to catch everything that is raised on purpose."""
@@ -15,3 +17,16 @@ class DataError(MTEError, ValueError):
 
 class RefusedError(MTEError, RuntimeError):
     """The analysis is refused: the graph or the data cannot carry the answer."""
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """Return a whole number as Python's own; NumPy's are taken, truth values are not.
+
+    Raises
+    ------
+    ModelError
+        If it is something else, or smaller than ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ModelError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)

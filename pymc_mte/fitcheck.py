@@ -11,6 +11,7 @@ from pymc_mte.coefficients import refuse_linear
 from pymc_mte.data import SAMPLING_WEIGHT, has_missing, resolve
 from pymc_mte.errors import RefusedError
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.class_number import fit_classes
 from pymc_mte.moments.problem import Problem, problem_of
 from pymc_mte.moments.residuals import pair_residuals
@@ -190,6 +191,7 @@ def _plain(model: CausalModel, data: Any, posterior: xr.DataTree | None) -> tupl
             )
         model, table = model_of(posterior), posterior["observed_data"].to_dataset()
     else:
+        need_model("a check of fit", model)
         model, table = resolve(model, data)
     if model.covariates or model.strata or model.interventions is not None:
         raise RefusedError("checks of fit take no covariates, strata or interventions")

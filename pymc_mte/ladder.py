@@ -7,8 +7,9 @@ import pandas as pd
 
 from pymc_mte.coefficients import refuse_linear
 from pymc_mte.data import resolve
-from pymc_mte.errors import RefusedError
+from pymc_mte.errors import RefusedError, whole_number
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.edges import POWERLESS
 from pymc_mte.moments.ladder import Gap, Ladder, climb_ladder
 from pymc_mte.moments.ladder_power import freed_edges, gap_power
@@ -16,6 +17,9 @@ from pymc_mte.moments.problem import Problem, problem_of
 
 LEVEL = 0.05
 Z_LIMIT = 2.6
+LEAST_BOOT = 20
+"""Replicates below which the covariance of the gaps is too rough to test anything."""
+
 """A difference beyond this many standard errors has a two-sided p-value of 0.009."""
 
 NAMES = {"bridge": "the bridge", "spectral": "the spectral estimate", "ml": "the likelihood"}
@@ -33,7 +37,7 @@ def ladder(
     data : tabulated Dataset, dataframe, mapping or path, optional
         The rows; the model's own data file by default.
     n_boot : int
-        Paired replicates behind the standard errors of gaps.
+        Paired replicates behind the standard errors of gaps, at least 20.
     rng : int or numpy.random.Generator
         Source of the replicates.
 
@@ -60,6 +64,8 @@ def ladder(
     >>> bool(abs(table.loc[("bridge - ml", "ate"), "gap"]) < 0.1)
     True
     """
+    need_model("ladder", model)
+    n_boot = whole_number("n_boot", n_boot, LEAST_BOOT)
     model, table = resolve(model, data)
     if model.treatment is None or model.covariates or model.strata or model.interventions is not None:
         raise RefusedError("the ladder needs a treatment, and takes no covariates, strata or interventions")

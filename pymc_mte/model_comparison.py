@@ -11,7 +11,7 @@ import xarray as xr
 
 from pymc_mte.bayes.groups import pattern_log_likelihood, total_log_likelihood
 from pymc_mte.data import GROUP, SAMPLING_WEIGHT, canonical_order, columns_of, effective_weights
-from pymc_mte.errors import DataError, RefusedError
+from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.moments.class_number import n_free
 from pymc_mte.moments.em import EMResult, em
 from pymc_mte.results import model_of
@@ -46,6 +46,7 @@ def loo(posterior: xr.DataTree) -> Any:
         If the posterior is one of ``measurement_first``, of sampling weights, or holds fewer than 25 draws or
         no observed rows: no posterior, or a share-safe file.
     """
+    model_of(posterior)
     if "measurement" in posterior:
         raise RefusedError("measurement first has no likelihood of the outcome, so rows cannot be left out")
     _check_rows(posterior)
@@ -83,7 +84,6 @@ def loo(posterior: xr.DataTree) -> Any:
 
 def _check_rows(posterior: xr.DataTree) -> None:
     """Refuse results without observed rows, or with too few draws to fit their tails."""
-    model_of(posterior)
     if "observed_data" not in posterior:
         why = "a share-safe file has no rows any more" if SHARED in posterior else "this result has none"
         raise RefusedError(
@@ -116,6 +116,13 @@ def compare_models(posteriors: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     DataError
         If the models saw different rows, columns or levels.
     """
+    if not isinstance(posteriors, Mapping) or not posteriors:
+        raise ModelError(
+            "compare_models: results of `sample` by name are wanted, as in {'two classes': post}, got "
+            + ("none" if isinstance(posteriors, Mapping) else type(posteriors).__name__)
+        )
+    for tree in posteriors.values():
+        model_of(tree)
     if len({tree.attrs.get("fingerprint") for tree in posteriors.values()}) > 1:
         sizes = {name: tree.attrs.get("n") for name, tree in posteriors.items()}
         raise DataError(

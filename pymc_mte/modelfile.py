@@ -26,6 +26,21 @@ ROLE_KEYS = (
 )
 
 
+def need_model(caller: str, thing: object) -> None:
+    """Refuse anything but a model where one comes first.
+
+    Raises
+    ------
+    ModelError
+        If it is something else: the path of a model file, or the data.
+    """
+    if not isinstance(thing, CausalModel):
+        raise ModelError(
+            f"{caller}: a CausalModel is wanted first, got {type(thing).__name__}; read a model file or "
+            '"gallery:NAME" with `load_model`, and pass data after the model'
+        )
+
+
 def load_model(source: str | Path) -> CausalModel:
     """Load a model file, or a model of the gallery.
 

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from pymc_mte.model import CausalModel
-from pymc_mte.status import Status
+from pymc_mte.status import Status, load_notes
 from pymc_mte.summary import PRIOR_DRIVEN, words
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ PLURALS = {
 
 EQUAL_LEVEL = 0.05
 """Below this p-value the classes are said to differ in their effects."""
+
+UNSURE_CLASSES = (Status.WEAK_PROXIES, Status.AMBIGUOUS_CLASSES)
+"""Where these are noted, resamples change what the classes are, and class effects test nothing."""
 
 RARE = 0.01
 """Targets with a smaller share are counted, not listed."""
@@ -88,7 +91,7 @@ def answers(fit: "Fit") -> list[str]:
         if weight not in table.index:
             continue
         said = f"Class {k}: {_answer(table.loc[weight], share)} of all"
-        effects = [n for n in table.index if n.startswith(f"effect[class {k}")]
+        effects = [n for n in table.index if n.startswith((f"effect[class {k}]", f"effect[class {k},"))]
         inside = [(n.partition(", contrast ")[2].removesuffix("]"), table.loc[n]) for n in effects]
         said += "".join(f"; effect{f' of {c}' if c else ''} {_answer(row)}" for c, row in inside)
         out.append(f"{said}.")
@@ -126,7 +129,7 @@ def certainty(fit: "Fit") -> list[str]:
         ends = "what went wrong is said below" if trouble else "no trouble was met"
         out.append(
             f"The sampler's chains: largest R-hat {worst:.3f} (1 is best), at least {fewest:.0f} independent "
-            f"draws for every number; {ends}."
+            f"draws for every answer; {ends}."
         )
     out.append(
         f"{len(fit.notes)} warning{'s' * (len(fit.notes) != 1)}, each with advice, under What to doubt."
@@ -158,10 +161,14 @@ def equal_effects(moments: xr.DataTree) -> list[str]:
     p = moments.attrs.get("equal_effects_p")
     if p is None or p != p:
         return []
+    shown = f"< {TINY:g}" if p < TINY else f"= {p:.2g}"
+    found = {note.status for note in load_notes(str(moments.attrs.get("notes", "[]")))}
+    if unsure := [status for status in UNSURE_CLASSES if status in found]:
+        why = " and ".join(status.name.replace("_", " ").lower() for status in unsure)
+        return [f"Test of equal effects: p {shown}, not to be read here, for the classes are unsure ({why})."]
     groups = int(moments["estimate"].to_dataset()["causal_groups"].max()) + 1
     merged = f"{groups} causal group{'s' * (groups > 1)}"
     said = "differ in their effects" if p < EQUAL_LEVEL else "may all have the same effect"
-    shown = f"< {TINY:g}" if p < TINY else f"= {p:.2g}"
     return [f"Test of equal effects: p {shown}, so the classes {said}; {merged}."]
 
 

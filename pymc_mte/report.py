@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pymc_mte.errors import MTEError
+from pymc_mte.ladder import Z_LIMIT
 from pymc_mte.plainly import STANDING, STANDING_TARGETS, TINY, answers, certainty, in_words, number, question
 from pymc_mte.plots.classes import plot_classes
 from pymc_mte.plots.graph import plot_graph
@@ -23,6 +24,7 @@ from pymc_mte.plots.splits import plot_role_splits
 from pymc_mte.plots.units import plot_unit_effects
 from pymc_mte.results import written_whole
 from pymc_mte.sharing import STATEMENT, safe_note, safe_text
+from pymc_mte.status import Status
 from pymc_mte.summary import words
 
 if TYPE_CHECKING:
@@ -59,6 +61,13 @@ COMPARED = [
     "verdict",
 ]
 CHECKED = ["check", "where", "value", "se", "p", "verdict"]
+
+DIAGNOSIS = (
+    "Learnt is the share of the prior's variance that the data removed. The diagnosis (power-scaling) says "
+    "what moves an answer when its weight is changed a little: ok, the data alone; prior-data conflict, the "
+    "prior too, so compare other priors; strong prior / weak likelihood, the prior alone; weak likelihood, "
+    "neither."
+)
 
 LONG = 12
 """Tables with more rows are folded where a figure shows the same."""
@@ -135,6 +144,9 @@ def _learnable(fit: "Fit", safe: Callable[[str], str]) -> Section:
     if len(found.checks):
         out.tables.append(_table("Checks on the data", found.checks[CHECKED], safe))
         said = found.checks.loc[found.checks["verdict"].isin(["doubt", "fail"]), "advice"]
+        if all(note.status is not Status.ASSUMPTION_REJECTED for note in found.notes):
+            # doubts of single tests, which the number of tests explains
+            said = said.str.removeprefix(Status.ASSUMPTION_REJECTED.value).str.strip()
         out.points += [safe(advice) for advice in said[said != ""].unique()]
     if found.splits is not None:
         out.tables.append(
@@ -142,7 +154,7 @@ def _learnable(fit: "Fit", safe: Callable[[str], str]) -> Section:
         )
     if found.ranges is not None:
         out.tables.append(_table("Bounds on what stays open", found.ranges, safe))
-    _draw(out, "The assumed causal graph. Red edges cost the next level of answers.", plot_graph, found)
+    _draw(out, "The assumed causal graph. Orange edges cost the next level of answers.", plot_graph, found)
     if model.treatment is not None and model.interventions is None:
         _draw(out, "What the graph allows moments to answer.", plot_hierarchy, found)
     if model.treatment is None and model.interventions is None:
@@ -158,6 +170,8 @@ def _answered(fit: "Fit", share_safe: bool) -> Section:
     summary = summary[~summary.index.str.startswith("potential_outcome")]
     kind = "posterior" if fit.posterior is not None else f"moments, method {fit.moments.attrs['method']}"
     out = Section(title="Answers", tables=[_table(f"All answers ({kind})", _named(summary))])
+    if "diagnosis" in summary:
+        out.lines.append(DIAGNOSIS)
     result = fit.moments if fit.posterior is None else fit.posterior
     if fit.comparison is not None:
         _draw(out, "Every answer by every method, 90% intervals.", fit.plot_effects)
@@ -178,7 +192,8 @@ def _compared(fit: "Fit") -> Section | None:
         lines=[
             "Moments and likelihood rest on different assumptions and use the same rows. z is their "
             "difference in standard errors of that difference. The pull of the prior is the posterior mean "
-            "minus the best fit without a prior, in posterior SDs; it is no test."
+            "minus the best fit without a prior, in posterior SDs; it is no test. Single answers are said to "
+            f"differ beyond {Z_LIMIT} standard errors, pairs of methods by their joint test."
         ],
         points=list(fit.comparison.attrs.get("says", [])),
         tables=[_table("Posterior beside moments", _named(table))],
@@ -198,7 +213,11 @@ def _fits(fit: "Fit", share_safe: bool) -> Section | None:
     )
     for plot, caption in (
         (plot_predictive, "Observed and predicted rows, combination by combination."),
-        (plot_prior, "The same for the prior: what was expected before any data."),
+        (
+            plot_prior,
+            "The same for the prior: what was expected before any data. The combinations are the most "
+            "frequent ones, so points lie high; only those far beyond their bars speak against the prior.",
+        ),
     ):
         _draw(out, caption, plot, fit.posterior, share_safe=share_safe)
     return out

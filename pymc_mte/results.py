@@ -1,8 +1,9 @@
 """The layout of answers: labelled datasets, order of classes, saving and loading."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -129,6 +130,10 @@ def identified_functionals(tree: xr.DataTree) -> dict[str, bool]:
     }
 
 
+STORABLE = re.compile(r"[\w\x80-\U0010ffff][^\x00-\x1f\x7f/]*(?<! )")
+"""Names that a NetCDF file may hold."""
+
+
 def save(tree: xr.DataTree, path: str | Path) -> Path:
     """Save a result as NetCDF, complete or not at all.
 
@@ -152,6 +157,14 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
     >>> float(load(save(tree, f"{folder}/answer.nc"))["ate"])
     0.5
     """
+    if not isinstance(tree, xr.DataTree):
+        raise DataError(f"save: a result of `sample` or `estimate` is wanted, got {type(tree).__name__}")
+    names = {str(name) for node in tree.subtree for name in (*node.variables, *node.dims)}
+    if refused := sorted(name for name in names if not STORABLE.fullmatch(name)):
+        raise DataError(
+            f"save: NetCDF files cannot hold the names {refused}; begin the names of columns with a letter, "
+            "and end none with a space"
+        )
     with written_whole(target := Path(path)) as part:
         tree.to_netcdf(part, engine="netcdf4")
     return target
@@ -160,13 +173,24 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
     """Give a file to write to, which takes the target's place when it is complete, or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield part
         part.replace(target)
+    except (
+        PermissionError,
+        FileExistsError,
+        FileNotFoundError,
+        IsADirectoryError,
+        NotADirectoryError,
+    ) as err:
+        raise DataError(
+            f"{target}: cannot be written ({err.strerror}); name a file in a folder where you may write"
+        ) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> xr.DataTree:

@@ -7,10 +7,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.errors import ModelError
+from pymc_mte.errors import ModelError, whole_number
 from pymc_mte.functionals import functional_dims
 from pymc_mte.interventions import target_array, target_label, target_values, value_labels
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.network import cell_columns, draw_rows, log_density
 from pymc_mte.regression import draw_given, log_joint_given
 from pymc_mte.results import sorted_classes
@@ -43,15 +44,15 @@ def simulate(model: CausalModel, n: int, *, rng: int | np.random.Generator = 0) 
     >>> sorted(simulate(load_model("gallery:level3"), 5, rng=1).data_vars)
     ['latent_class', 't', 'x', 'y', 'z']
     """
-    if not isinstance(n, (int, np.integer)) or n < 1:
-        raise ModelError(f"n must be a whole number of at least 1, got {n!r}")
+    need_model("simulate", model)
+    n = whole_number("n", n)
     generator = np.random.default_rng(rng)
     if model.linear:
-        latent, columns = draw_linear(model, int(n), generator)
+        latent, columns = draw_linear(model, n, generator)
     elif model.linear_edges:
-        latent, columns = draw_given(model, model.true_parameters(), None, int(n), generator)
+        latent, columns = draw_given(model, model.true_parameters(), None, n, generator)
     else:
-        latent, columns = draw_rows(model, model.true_parameters(), int(n), generator, true_targets(model))
+        latent, columns = draw_rows(model, model.true_parameters(), n, generator, true_targets(model))
     out: dict[str, Any] = {"latent_class": ("row", latent)}
     for name, var in model.variables.items():
         values = np.asarray(var.labels)[columns[name]] if var.discrete else columns[name]
@@ -103,6 +104,7 @@ def population(model: CausalModel) -> xr.Dataset:
     xarray.Dataset
         As from `tabulate`, the counts being cell probabilities that sum to 1.
     """
+    need_model("population", model)
     if model.continuous_variables:
         raise ModelError(
             f"{model.continuous_variables[0]!r} is continuous: there is no finite population table"
@@ -139,6 +141,7 @@ def truth(model: CausalModel) -> xr.Dataset:
     xarray.Dataset
         The variables of a result without uncertainty: ``ate``, ``effect``, ``class_weight``, ...
     """
+    need_model("truth", model)
     parameters = model.true_parameters()
     values = dict(parameters)
     dims = dict(model.posterior_dims)

@@ -5,6 +5,7 @@ from pathlib import Path
 import xarray as xr
 
 from pymc_mte import results
+from pymc_mte.errors import DataError
 
 
 def load(path: str | Path) -> xr.DataTree:
@@ -26,6 +27,8 @@ def load(path: str | Path) -> xr.DataTree:
     DataError
         If there is no such file or run, or the run has no draw yet.
     """
+    if not isinstance(path, (str, Path)):
+        raise DataError(f"load: the path of a result is wanted, got {type(path).__name__}")
     if Path(path).is_dir():
         from pymc_mte.bayes.store import read_run
 

@@ -178,7 +178,7 @@ def _check_names(model: "CausalModel") -> None:
     """Refuse names that results or other columns have."""
     taken = RESERVED | (RESERVED_BY_TARGETS if model.interventions is not None else frozenset())
     for name, var in model.variables.items():
-        if name in taken or not name:
+        if name in taken or name in model.owners or not name:
             raise ValueError(f"variables.{name}: this name is used for results; rename the variable")
         if "/" in name:
             raise ValueError(f"variables.{name}: a slash separates groups in results; rename the variable")

@@ -16,6 +16,7 @@ from pymc_mte.data import GROUP, resolve
 from pymc_mte.errors import DataError, ModelError, RefusedError
 from pymc_mte.functionals import functional_dims
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 
 ROW_BY_ROW = (
     "with covariates, linear parents, missing values or sampling weights the rows cannot be collapsed; "
@@ -104,11 +105,12 @@ def add_to_model(
     """
     if pm.Model.get_context(error_if_none=False) is None:
         raise ModelError("add_to_model: no PyMC model is open; call it inside `with pm.Model():`")
+    need_model("add_to_model", model)
     model, table = checked(model, data, grid, group)
     if outcome is not None and grid is not None:
         raise ModelError("grid: an own density of the outcome is not that of bins; leave one of them out")
     if outcome is not None:
-        _check_own_outcome(model, table)
+        _check_own_outcome(model, table, outcome)
     chosen = merge_priors(model, priors)
     try:
         if prefix:
@@ -116,6 +118,8 @@ def add_to_model(
                 return _added(model, table, chosen, outcome)
         return _added(model, table, chosen, outcome)
     except ValueError as err:
+        if "already exists" in str(err):
+            raise ModelError(f"add_to_model: {err} Give this part a `prefix` of its own") from None
         if "incompatible coordinate" not in str(err):
             raise
         raise ModelError(
@@ -141,7 +145,9 @@ def checked(
     return model, table if grid is None else on_grid(model, table, grid)
 
 
-def _check_own_outcome(model: CausalModel, table: xr.Dataset) -> None:
+def _check_own_outcome(model: CausalModel, table: xr.Dataset, outcome: object) -> None:
+    if not callable(outcome):
+        raise ModelError(f"outcome: a function f(u, t, row) is wanted, got {type(outcome).__name__}")
     if needs_rows(model, table):
         raise ModelError(f"outcome: {ROW_BY_ROW}")
     if model.outcome is None:

@@ -13,6 +13,7 @@ from pymc_mte.bayes.priors import Prior, merge_priors
 from pymc_mte.bayes.targets import build_targets
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 
 
 def build_model(
@@ -106,6 +107,7 @@ def build_model(
     >>> [v.name for v in build_model(level3, simulate(level3, 100)).free_RVs]
     ['class_weight', 'p_z', 'p_x', 'p_t', 'p_y']
     """
+    need_model("build_model", model)
     if model.unbuilt is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.unbuilt}")
     if model.interventions is not None:

@@ -21,6 +21,7 @@ from pymc_mte.bayes.settle import Settled, settle
 from pymc_mte.data import GROUP, SAMPLING_WEIGHT, is_missing, resolve
 from pymc_mte.errors import DataError, RefusedError
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.regression import given_rows
 
 
@@ -189,6 +190,7 @@ def compile(  # the public name of the house plan, used as mte.compile
     >>> dict(drawn["effect"].sizes)
     {'chain': 2, 'draw': 50, 'class': 2}
     """
+    need_model("compile", model)
     if model.why_no_posterior is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
     if model.interventions is not None:

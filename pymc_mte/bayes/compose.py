@@ -220,7 +220,11 @@ def _observe_own(
     row = {name: pt.as_tensor(code[name])[where][:, None] for name in model.discrete_variables}
     row |= {name: observed[:, [i]] for i, name in enumerate(model.continuous_variables)}
     total = _log_class(model, log_cells, where, layout)
-    total = total + outcome(np.arange(model.classes)[None, :], row[str(model.treatment)], row)
+    own_density = outcome(np.arange(model.classes)[None, :], row[str(model.treatment)], row)
+    if (axes := getattr(own_density, "ndim", None)) != 2:
+        came = type(own_density).__name__ if axes is None else f"{axes} axes"
+        raise ModelError(f"outcome: a log-density with the axes (rows, classes) is wanted, got {came}")
+    total = total + own_density
     for name in model.continuous_variables:
         if name != model.outcome:
             own = _by_row(model, parameters, name, code, where)

@@ -17,9 +17,11 @@ from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior, prior_record
 from pymc_mte.bayes.smc import run_smc
 from pymc_mte.data import SAMPLING_WEIGHT, columns_of, fingerprint, resolve
-from pymc_mte.errors import DataError, RefusedError
+from pymc_mte.errors import DataError, RefusedError, whole_number
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.methods import class_profile, pooled_scales
+from pymc_mte.results import model_of
 
 Array = NDArray[np.float64]
 
@@ -88,11 +90,14 @@ def log_evidence(
     >>> bool(abs(found["log_evidence"] + np.log(12)) < 0.2)
     True
     """
+    need_model("log_evidence", model)
+    draws, chains = whole_number("draws", draws, 2), whole_number("chains", chains)
     model, table = resolve(model, data)
     if SAMPLING_WEIGHT in table:
         raise RefusedError("rows with sampling weights have powers of a likelihood, which have no evidence")
     built = build_model(model, table, priors=priors)
     if posterior is not None:
+        model_of(posterior)
         if posterior.attrs.get("fingerprint") != fingerprint(model, table):
             raise DataError("the posterior was drawn from other rows; pass the data that it was sampled with")
         _check_bridgeable(model, posterior, priors)
@@ -108,7 +113,10 @@ def log_evidence(
 
 def _check_bridgeable(model: CausalModel, posterior: xr.DataTree, priors: Mapping[str, Prior] | None) -> None:
     """Refuse draws of another density than the one that is integrated."""
-    if posterior["posterior"].attrs.get("kind") == "approximation":
+    kind = posterior["posterior"].attrs.get("kind")
+    if kind == "bootstrap":
+        raise RefusedError("posterior: these are replicates of `estimate`; pass what `sample` gave")
+    if kind == "approximation":
         raise RefusedError("the draws are of an approximation, not of the posterior; take another sampler")
     if "grid" in posterior.attrs:
         raise RefusedError(

@@ -65,7 +65,7 @@ def on_grid(model: CausalModel, table: xr.Dataset, grid: Grid) -> xr.Dataset:
             raise ModelError(
                 f"grid: {name!r} is {family}; only {' and '.join(GRID_FAMILIES)} variables can be rounded"
             )
-    widths = _auto(model, table) if grid == "auto" else _given(model, grid)
+    widths = _auto(model, table) if grid == "auto" else _given(model, table, grid)
     return _rounded(model, table, widths)
 
 
@@ -74,7 +74,7 @@ def widths_of(model: CausalModel, table: xr.Dataset) -> dict[str, float]:
     return {n: float(table[n].attrs[WIDTH]) for n in model.continuous_variables if WIDTH in table[n].attrs}
 
 
-def _given(model: CausalModel, grid: Any) -> dict[str, float]:
+def _given(model: CausalModel, table: xr.Dataset, grid: Any) -> dict[str, float]:
     names = model.continuous_variables
     widths = dict(grid) if isinstance(grid, Mapping) else dict.fromkeys(names, grid)
     if set(widths) != set(names) or not all(_positive(width) for width in widths.values()):
@@ -82,6 +82,13 @@ def _given(model: CausalModel, grid: Any) -> dict[str, float]:
             f"grid: give a positive width in the variable's units, one of each of {list(names)} "
             f'({{name: width}}), or "auto"; got {grid!r}'
         )
+    counts = table["count"].values.astype(float)
+    for name, width in widths.items():
+        if width > (sd := _sd(table[name].values, counts)):
+            raise ModelError(
+                f"grid: bins {width:g} wide hide how {name!r} varies (standard deviation {sd:.3g}); "
+                'give a tenth of that, or "auto"'
+            )
     return {name: float(width) for name, width in widths.items()}
 
 

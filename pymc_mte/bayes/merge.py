@@ -96,6 +96,7 @@ def _check(trees: tuple[xr.DataTree, ...]) -> None:
     if len(trees) < 2:
         raise DataError(f"merge joins at least two results, given one by one, got {len(trees)}")
     for tree in trees:
+        model_of(tree)
         if "posterior" not in tree or tree["posterior"].attrs.get("kind") != "mcmc" or "targets" in tree:
             raise DataError("merge joins posteriors of `sample`, no approximations and no shares of targets")
         if "measurement" in tree:

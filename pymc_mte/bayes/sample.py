@@ -18,11 +18,12 @@ from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior, prior_record
 from pymc_mte.bayes.rowwise import needs_rows
 from pymc_mte.bayes.samplers import SAMPLERS, run_sampler
-from pymc_mte.bayes.store import sample_stored
+from pymc_mte.bayes.store import new_folder, sample_stored
 from pymc_mte.bayes.target_draws import sample_targets
 from pymc_mte.data import GROUP, fingerprint, resolve
-from pymc_mte.errors import ModelError, RefusedError
+from pymc_mte.errors import ModelError, RefusedError, whole_number
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 
 
 def sample(
@@ -117,10 +118,12 @@ def sample(
     RefusedError
         If the model file says that its posterior must not be computed.
     """
-    _check(model, sampler, {"draws": draws, "tune": tune, "chains": chains, "cores": cores or 1})
+    _check(model, sampler)
     _check_rest(target_accept, random_seed, start)
+    draws, tune, chains = _sizes(draws=draws, tune=tune, chains=chains)
+    workers = os.cpu_count() or 1 if cores is None else whole_number("cores", cores)
     options: dict[str, Any] = {"draws": draws, "tune": tune, "target_accept": target_accept}
-    options |= {"cores": min(chains, cores or os.cpu_count() or 1), "progressbar": progressbar}
+    options |= {"cores": min(chains, workers), "progressbar": progressbar}
     if model.interventions is not None:
         if store is not None:
             raise ModelError("store: a mixture of interventions is sampled in short runs; leave it out")
@@ -133,8 +136,6 @@ def sample(
         return draw(model, data, priors=priors, seed=random_seed, options=options, **mixture)
     if base is not None:
         raise ModelError("base: only a model with interventions has base rows; leave it out")
-    if store is not None and sampler != "nutpie":
-        raise ModelError(f"store: only sampler='nutpie' stores draws while it runs, not {sampler!r}")
     model, table = resolve(model, data, group)
     if measurement_first:
         asked = grid is not None or start is not None or store is not None
@@ -145,8 +146,8 @@ def sample(
             )
         options |= {"chains": chains, "sampler": sampler, "priors": priors, "random_seed": random_seed}
         return sample_outcome_last(model, table, lambda p, rows: sample(p, rows, **options), random_seed)
-    if store is not None and grid is not None:
-        raise ModelError("store: rounded values are sampled in seconds; leave store or grid out")
+    if store is not None:
+        _check_store(store, sampler, grid)
     if grid is not None and needs_rows(model, table):
         raise ModelError(f"grid: {ROW_BY_ROW}")
     rounded = table if grid is None else on_grid(model, table, grid)
@@ -164,17 +165,15 @@ def sample(
     return tree
 
 
-def _check(model: CausalModel, sampler: str, sizes: Mapping[str, Any]) -> None:
+def _check(model: CausalModel, sampler: str) -> None:
     """Refuse what cannot be sampled."""
+    need_model("sample", model)
     if model.why_no_posterior is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.why_no_posterior}")
     if sampler not in (known := (*SAMPLERS, "smc")):
         raise ModelError(f"sampler {sampler!r} is unknown; choose one of {', '.join(known)}")
     if sampler in ("smc", "laplace") and model.interventions is not None:
         raise ModelError(f"sampler {sampler!r} is not for interventions; choose nutpie or pymc")
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise ModelError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def _check_rest(target_accept: float, random_seed: int, start: Any) -> None:
@@ -185,3 +184,17 @@ def _check_rest(target_accept: float, random_seed: int, start: Any) -> None:
         raise ModelError(f"random_seed must be a whole number of at least 0, got {random_seed!r}")
     if start is not None and not (isinstance(start, xr.DataTree) and "estimate" in start):
         raise ModelError(f"start must be what `estimate` gave, got {type(start).__name__}")
+
+
+def _sizes(**sizes: Any) -> list[int]:
+    """Return numbers of draws and chains as whole numbers."""
+    return [whole_number(name, value) for name, value in sizes.items()]
+
+
+def _check_store(store: Any, sampler: str, grid: Grid | None) -> None:
+    """Refuse what cannot be stored now, and not after the modes were searched."""
+    if sampler != "nutpie":
+        raise ModelError(f"store: only sampler='nutpie' stores draws while it runs, not {sampler!r}")
+    if grid is not None:
+        raise ModelError("store: rounded values are sampled in seconds; leave store or grid out")
+    new_folder(store)

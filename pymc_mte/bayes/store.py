@@ -135,6 +135,33 @@ class Run:
         return tree
 
 
+def new_folder(path: str | Path) -> Path:
+    """Make the folder of a run, or say why it cannot be one.
+
+    Raises
+    ------
+    ModelError
+        If it is no path, is a file or in use, or cannot be made.
+    """
+    if not isinstance(path, (str, Path)):
+        raise ModelError(f"store: the path of a new folder is wanted, got {type(path).__name__}")
+    folder = Path(path)
+    if folder.is_file():
+        raise ModelError(f"store={str(path)!r} is a file; name a new folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        empty = not any(folder.iterdir())
+    except OSError as err:
+        raise ModelError(
+            f"store={str(path)!r}: the folder cannot be made ({err.strerror}); name one where you may write"
+        ) from None
+    if not empty:
+        raise ModelError(
+            f"store={str(path)!r} is in use: finish that run with pymc_mte.resume, or name another folder"
+        )
+    return folder
+
+
 def create_run(
     path: str | Path,
     ready: Prepared,
@@ -150,18 +177,13 @@ def create_run(
     ModelError
         If the folder is in use, or a prior is a function, which a file cannot hold.
     """
-    folder = Path(path)
-    if folder.exists() and any(folder.iterdir()):
-        raise ModelError(
-            f"store={str(path)!r} is in use: finish that run with pymc_mte.resume, or name another folder"
-        )
+    folder = new_folder(path)
     try:
         plain = json.dumps(dict(priors or {}))
     except TypeError:
         raise ModelError(
             "store: priors must be numbers, lists or tables to be stored; a function cannot be read back"
         ) from None
-    folder.mkdir(parents=True, exist_ok=True)
     kept = {**options, "seed": seed, "chains": len(ready.starts)}
     tree = xr.DataTree.from_dict({"observed_data": ready.table})
     if ready.start is not None:

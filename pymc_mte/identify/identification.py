@@ -21,6 +21,7 @@ from pymc_mte.identify.ranges import range_lines
 from pymc_mte.identify.splits import moves_far, split_lines
 from pymc_mte.identify.targets import judge_targets
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.classes import lacks_proxies
 from pymc_mte.moments.interventions.linear_rows import LinearProblem, linear_problem
 from pymc_mte.moments.interventions.rows import TargetProblem, target_problem
@@ -112,8 +113,9 @@ class Identification:
         question = (
             f"Effect of {model.treatment} on {model.outcome}" if model.treatment else "No effect is asked for"
         )
+        hidden = f"{model.classes} hidden classes" if model.classes > 1 else "no hidden class"
         out = [
-            f"{question}, with {model.classes} hidden class{'es' * (model.classes > 1)} assumed.",
+            f"{question}, with {hidden} assumed.",
             f"By moments, the graph reaches {MEANING[self.graph.level]}.",
             *self.route,
         ]
@@ -213,6 +215,7 @@ def identify(
     >>> answer.level, answer.identified["ate"], answer.identified["effect"]
     ('ATE', True, False)
     """
+    need_model("identify", model)
     if model.interventions is not None:
         return _identify_targets(model, data, base)
     if base is not None:

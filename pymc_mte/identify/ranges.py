@@ -13,6 +13,7 @@ from pymc_mte.functionals import effects_from_classes, mean_among, potential_out
 from pymc_mte.identify.jacobian import Jacobian, n_free
 from pymc_mte.identify.ridge import Sphere, walk
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.problem import Problem
 from pymc_mte.network import cell_columns, log_joint, log_sum_classes
 from pymc_mte.results import class_order, labels
@@ -170,6 +171,7 @@ def functional_ranges(
     >>> (table.loc[0, ["low", "high"]].astype(float).round(3).abs()).tolist()
     [0.0, 0.0]
     """
+    need_model("functional_ranges", model)
     reason = why_no_ranges(model)
     unknown = sorted(set(names) - set(BOUNDED))
     if reason or unknown:

@@ -11,6 +11,7 @@ from pymc_mte.data import resolve
 from pymc_mte.errors import ModelError
 from pymc_mte.hierarchy import hierarchy
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.features import build_features
 from pymc_mte.moments.positivity import arm_support, failing_arms, refused_mask
 from pymc_mte.moments.problem import Problem, problem_of
@@ -77,6 +78,7 @@ def role_splits(
     >>> table[["treatment_side", "outcome_side"]].values.tolist()
     [['z', 'x'], ['x', 'z']]
     """
+    need_model("role_splits", model)
     if (
         model.treatment is None
         or model.classes < 2

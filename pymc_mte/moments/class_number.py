@@ -48,6 +48,8 @@ class ClassFit:
         Of all rows.
     n_parameters : int
         Free parameters.
+    n_rows : float
+        Rows that were fitted.
     bic : float
         ``-2 log L + n_parameters log(rows)``; lower is better. An added edge pays twice the logarithm of the
         number of edges that it was chosen from (Chen and Chen 2008, Biometrika 95).
@@ -60,6 +62,7 @@ class ClassFit:
     parameters: Parameters
     log_likelihood: float
     n_parameters: int
+    n_rows: float
     bic: float
     residuals: tuple[PairResidual, ...] = ()
 
@@ -181,6 +184,7 @@ def _laid_out(
         parameters={name: value[0] for name, value in point.items()},
         log_likelihood=reached,
         n_parameters=size,
+        n_rows=float(problem.counts.sum()),
         bic=float(-2 * reached + price),
         residuals=pair_residuals(problem, point) if edge is None else (),
     )

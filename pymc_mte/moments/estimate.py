@@ -10,10 +10,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.data import data_notes, fingerprint, resolve
-from pymc_mte.errors import ModelError
+from pymc_mte.errors import ModelError, whole_number
 from pymc_mte.functionals import effect_grid
 from pymc_mte.hierarchy import hierarchy
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.answers import class_answers
 from pymc_mte.moments.averages import BRIDGES, Bridge, average_errors, average_values, robust_set
 from pymc_mte.moments.bootstrap import RESAMPLES, Resample, robust_se
@@ -119,7 +120,8 @@ def estimate(
     >>> bool(abs(answer["estimate"]["ate"]) < 0.1)
     True
     """
-    if not isinstance(n_boot, int) or n_boot < 0 or n_boot % N_CHAINS:
+    need_model("estimate", model)
+    if (n_boot := whole_number("n_boot", n_boot, 0)) % N_CHAINS:
         raise ModelError(f"n_boot must be a multiple of {N_CHAINS} (or 0), got {n_boot}")
     if resample not in RESAMPLES:
         raise ModelError(f"resample is one of {', '.join(RESAMPLES)}, got {resample!r}")

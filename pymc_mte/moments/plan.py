@@ -8,6 +8,7 @@ from math import prod
 from pymc_mte.coefficients import refuse_linear
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.product import groupings
 
 MAX_RUNS = 256
@@ -132,6 +133,7 @@ def plan(model: CausalModel) -> Plan:
     >>> print(plan(chain).families[0])
     given b, d: {a} | {c} | {e}
     """
+    need_model("plan", model)
     refuse_linear(model, "a plan")
     if model.classes == 1:
         raise ModelError("a plan takes classes apart, and this model has classes = 1")

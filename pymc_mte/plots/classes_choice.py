@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pymc_mte.class_choice import STACKED, ClassChoice
-from pymc_mte.plots.said import need_kind
+from pymc_mte.plots.said import need_kind, plain_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,6 +53,7 @@ def plot_class_choice(choice: ClassChoice) -> "Figure":
     _draw_evidence(axes[0, 0], choice)
     if with_effects:
         _draw_effects(axes[0, 1], choice)
+    plain_text(figure)
     return figure
 
 
@@ -127,3 +128,4 @@ def _draw_effects(axes: "Axes", choice: ClassChoice) -> None:
 def _tidy(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)

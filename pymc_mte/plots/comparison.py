@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from pymc_mte.compare import compare
+from pymc_mte.plots.said import plain_text
 from pymc_mte.results import INTERVAL, model_of
 from pymc_mte.summary import is_identified, words
 
@@ -69,6 +70,7 @@ def plot_comparison(
         axes[0, 1].set_xlabel("share of the population")
         axes[0, 1].set_title("Class weights", fontsize=11)
     _legend(figure)
+    plain_text(figure)
     return figure
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from pymc_mte.errors import ModelError, RefusedError
-from pymc_mte.plots.looks import class_look, interval, offsets, plain_frame
+from pymc_mte.plots.looks import Array, class_look, interval, offsets, plain_frame, points
 from pymc_mte.plots.said import plain_text
 from pymc_mte.results import INTERVAL, labels, model_of
 from pymc_mte.summary import is_identified, words
@@ -51,6 +51,10 @@ def plot_effects(results: Mapping[str, xr.DataTree] | xr.DataTree) -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    if not isinstance(results, (xr.DataTree, Mapping)):
+        raise ModelError(
+            f"plot_effects: a result or a mapping of names to results is wanted, got {type(results).__name__}"
+        )
     named = {"": results} if isinstance(results, xr.DataTree) else dict(results)
     questions = {(model_of(tree).treatment, model_of(tree).outcome) for tree in named.values()}
     if len(questions) != 1:
@@ -67,7 +71,7 @@ def plot_effects(results: Mapping[str, xr.DataTree] | xr.DataTree) -> "Figure":
         for place, (label, by_name) in enumerate(rows.items()):
             if name not in by_name:
                 continue
-            middle, low, high = interval(by_name[name])
+            middle, low, high = interval(*by_name[name])
             known = is_identified(named[name], label)
             style, fill = ("-", look["color"]) if known else ("--", "white")
             axes.plot([low, high], [place + offset] * 2, style, color=look["color"], linewidth=2)
@@ -95,16 +99,17 @@ def plot_effects(results: Mapping[str, xr.DataTree] | xr.DataTree) -> "Figure":
     return figure
 
 
-def _rows(named: Mapping[str, xr.DataTree]) -> dict[str, dict[str, np.ndarray]]:
-    """Draws of every effect, by label and result; averages first."""
-    out: dict[str, dict[str, np.ndarray]] = {}
+def _rows(named: Mapping[str, xr.DataTree]) -> dict[str, dict[str, tuple[Array, float]]]:
+    """Draws and point of every effect, by label and result; averages first."""
+    out: dict[str, dict[str, tuple[Array, float]]] = {}
     for kind in DRAWN:
         for name, tree in named.items():
             draws, model = tree["posterior"].to_dataset(), model_of(tree)
             if kind not in draws or (kind == "effect" and model.classes == 1):
                 continue
+            point = points(tree, kind)
             for label, index in labels(model, kind):
                 values = draws[kind].values[(..., *index)].ravel()
                 if np.isfinite(values).any():
-                    out.setdefault(label, {})[name] = values
+                    out.setdefault(label, {})[name] = values, float(point[index])
     return out

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from pymc_mte.hierarchy import LATENT, MEANING, Hierarchy, hierarchy
 from pymc_mte.identify.identification import Identification
+from pymc_mte.identify.mixtures import moment_route
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.classes import lacks_proxies
 from pymc_mte.plots.layout import FONT, Box, broken, place, route
 from pymc_mte.plots.said import model_in, plain_text, several
 
@@ -49,7 +51,7 @@ LINE = 0.22
 
 
 def plot_graph(model: CausalModel | Identification) -> "Figure":
-    """Draw the causal graph with its roles, and in red the edges that cost the next level.
+    """Draw the causal graph with its roles, and in orange the edges that cost the next level.
 
     Parameters
     ----------
@@ -78,7 +80,7 @@ def plot_graph(model: CausalModel | Identification) -> "Figure":
     from matplotlib.figure import Figure
 
     described = model_in("plot_graph", model)
-    reached = hierarchy(described)
+    reached = _reached(described)
     boxes = place(described)
     width = max(max(b.x + b.width / 2 for b in boxes.values()) + 2 * MARGIN, 8.0)
     height = max(b.y + b.height / 2 for b in boxes.values())
@@ -109,6 +111,12 @@ def plot_graph(model: CausalModel | Identification) -> "Figure":
     )
     plain_text(figure)
     return figure
+
+
+def _reached(model: CausalModel) -> Hierarchy:
+    """Level by moments; without proxies by what takes mixtures of coins, products and networks apart."""
+    by_plan = model.interventions is None and lacks_proxies(model)
+    return moment_route(model).graph if by_plan else hierarchy(model)
 
 
 def _role(model: CausalModel, name: str) -> str:

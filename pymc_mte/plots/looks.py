@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.results import INTERVAL
@@ -25,13 +26,25 @@ def class_look(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number * 8 // 7 % len(MARKERS)]}
 
 
-def interval(draws: Array) -> tuple[float, float, float]:
-    """Mean and the ends of the 90% equal-tailed interval of all draws; NaN draws are left out."""
+def interval(draws: Array, point: float = np.nan) -> tuple[float, float, float]:
+    """Mean and the ends of the 90% equal-tailed interval of all draws; NaN draws are left out.
+
+    A known ``point`` takes the place of the mean: bootstrap replicates lie around it, and a little to a side.
+    """
     known = draws[np.isfinite(draws)]
     if not known.size:
         return np.nan, np.nan, np.nan
     low, high = np.quantile(known, [TAIL, 1 - TAIL])
-    return float(known.mean()), float(low), float(high)
+    return float(point if np.isfinite(point) else known.mean()), float(low), float(high)
+
+
+def points(result: xr.DataTree, name: str) -> Array:
+    """Values of a moment estimate, as its tables show them; not a number for a posterior's functional."""
+    draws = result["posterior"].to_dataset()
+    drawn = draws[name].isel(chain=0, draw=0).values
+    if draws.attrs.get("kind") != "bootstrap" or "estimate" not in result or name not in result["estimate"]:
+        return np.full(drawn.shape, np.nan)
+    return np.asarray(result["estimate"][name].values, dtype=float)
 
 
 def offsets(number: int, width: float = 0.44) -> Array:

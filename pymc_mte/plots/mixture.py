@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.errors import RefusedError
 from pymc_mte.model import CausalModel
-from pymc_mte.plots.looks import class_look, interval, plain_frame
+from pymc_mte.plots.looks import class_look, interval, plain_frame, points
 from pymc_mte.plots.said import plain_text
 from pymc_mte.results import model_of
 from pymc_mte.summary import is_identified
@@ -65,10 +65,14 @@ def plot_effect_mixture(result: xr.DataTree) -> "Figure":
     effect = draws["effect"].values.reshape(-1, model.classes, len(model.contrasts))
     weight = draws["class_weight"].values.reshape(-1, model.classes)
     average = draws["ate"].values.reshape(-1, len(model.contrasts))
+    by_class, at_average = points(result, "effect").reshape(effect.shape[1:]), points(result, "ate").ravel()
+    shares = points(result, "class_weight")
     figure = Figure(figsize=(7.5, 1.2 + 3.6 * len(model.contrasts)), layout="constrained")
     panels = figure.subplots(len(model.contrasts), 1, squeeze=False)[:, 0]
     for i, axes in enumerate(panels):
-        _panel(axes, effect[..., i], weight, average[:, i])
+        _panel(axes, effect[..., i], weight, by_class[:, i], shares)
+        middle = interval(average[:, i], at_average[i])[0]
+        axes.axvline(middle, color="0.2", linewidth=1.2, linestyle="--", label="average effect")
         axes.set_xlabel(_axis(model, i))
     kind = "bootstrap replicates" if result["posterior"].attrs.get("kind") == "bootstrap" else "draws"
     doubt = "" if is_identified(result, "effect") else "\nnot identified: the prior decides the class effects"
@@ -84,17 +88,17 @@ def _axis(model: CausalModel, contrast: int) -> str:
     return f"{said}, {model.coords['contrast'][contrast]}" if len(model.contrasts) > 1 else said
 
 
-def _panel(axes: "Axes", effect: Array, weight: Array, average: Array) -> None:
+def _panel(axes: "Axes", effect: Array, weight: Array, at: Array, shares: Array) -> None:
     step = max(1, len(effect) // DOTS)
     for k in range(effect.shape[1]):
         look = class_look(k)
         axes.plot(effect[::step, k], weight[::step, k], ".", color=look["color"], alpha=0.15, zorder=1)
-        (x, left, right), (y, low, high) = interval(effect[:, k]), interval(weight[:, k])
+        x, left, right = interval(effect[:, k], at[k])
+        y, low, high = interval(weight[:, k], shares[k])
         axes.plot([left, right], [y, y], color=look["color"], linewidth=2, zorder=2)
         axes.plot([x, x], [low, high], color=look["color"], linewidth=2, zorder=2)
         axes.plot([x], [y], linestyle="", markersize=9, label=f"class {k}", zorder=3, **look)
     axes.axvline(0.0, color="0.6", linewidth=1, zorder=0)
-    axes.axvline(interval(average)[0], color="0.2", linewidth=1.2, linestyle="--", label="average effect")
     seen = effect[np.isfinite(effect)]
     low, high = np.quantile(seen, [VIEW, 1 - VIEW])
     low, high = min(low, 0.0, seen.mean()), max(high, 0.0, seen.mean())

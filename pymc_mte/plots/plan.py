@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.classes import draws_of, kind_of
 from pymc_mte.moments.plan import Family, Plan, plan
+from pymc_mte.plots.said import plain_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,9 +60,11 @@ def plot_plan(model: CausalModel) -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    need_model("plot_plan", model)
     if kind_of(model) == "coins" and model.classes > 1:
         figure = Figure(figsize=(9, 2.6), layout="constrained")
         _draws(figure.subplots(), model)
+        plain_text(figure)
         return figure
     found = plan(model)
     if not found.families:
@@ -68,6 +72,7 @@ def plot_plan(model: CausalModel) -> "Figure":
         axes: Any = figure.subplots()
         _network(axes, model, None)
         axes.set_title(NO_PLAN, fontsize=11)
+        plain_text(figure)
         return figure
     heights = [max(2.7, 1.5 + 0.27 * min(n, MAX_SHOWN)) for n in found.n_runs]
     figure = Figure(figsize=(14.5, sum(heights) + 0.5), layout="constrained")
@@ -83,6 +88,7 @@ def plot_plan(model: CausalModel) -> "Figure":
         _groups(panels[i, 2], found, family)
     if any(family.conditions for family in found.families):
         figure.supxlabel(f"grey squares: {CONDITIONED}; {SHARED}", fontsize=9, color="0.3")
+    plain_text(figure)
     return figure
 
 

@@ -71,7 +71,8 @@ def plot_prior(posterior: xr.DataTree, *, share_safe: bool = False) -> "Figure":
     Returns
     -------
     matplotlib Figure
-        As from `plot_predictive`. Bars should be wide and hold the points: a point outside says that the
+        As from `plot_predictive`. Bars should be wide and hold most points. The combinations shown are the
+        most frequent ones, which lie high among all of them; only points far beyond their bars say that the
         prior all but excluded what happened.
 
     Raises

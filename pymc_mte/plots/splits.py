@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pymc_mte.plots.said import need_kind
+from pymc_mte.errors import ModelError
+from pymc_mte.plots.said import need_kind, plain_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,6 +58,8 @@ def plot_role_splits(table: pd.DataFrame) -> "Figure":
     from matplotlib.figure import Figure
 
     need_kind("plot_role_splits", table, pd.DataFrame, "role_splits")
+    if lacking := [name for name in ("contrast", "ate") if name not in table]:
+        raise ModelError(f"plot_role_splits: the table of `role_splits` is wanted; this one lacks {lacking}")
     contrasts = list(dict.fromkeys(table["contrast"]))
     height = 1.6 + 0.34 * len(table) / max(len(contrasts), 1)
     figure = Figure(figsize=(9.0, max(height, 3.0) * max(len(contrasts), 1)), layout="constrained")
@@ -73,6 +76,7 @@ def plot_role_splits(table: pd.DataFrame) -> "Figure":
         found |= dict(zip(labels, handles, strict=True))
     labels = [label for label in (*COLOURS, WEAK, CUT) if label in found]
     figure.legend([found[n] for n in labels], labels, loc="outside lower center", ncols=3, frameon=False)
+    plain_text(figure)
     return figure
 
 

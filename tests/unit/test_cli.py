@@ -335,6 +335,22 @@ def test_tiny_p_values(shown):
     assert "p < 1e-16, so the classes differ" in equal_effects(tree)[0]
 
 
+def test_equal_effects_are_not_judged_while_classes_are_unsure():
+    tree = xr.DataTree.from_dict({"estimate": xr.Dataset({"causal_groups": ("class", [0, 1])})})
+    notes = [Note(Status.AMBIGUOUS_CLASSES, "polished"), Note(Status.CLASSES_TIED, "classes 0 and 1")]
+    tree.attrs = {"equal_effects_p": 6e-5, "notes": dump_notes(notes)}
+    (said,) = equal_effects(tree)
+    assert said.endswith("p = 6e-05, not to be read here, for the classes are unsure (ambiguous classes).")
+    tree.attrs["notes"] = dump_notes(notes[1:])
+    assert "so the classes differ" in equal_effects(tree)[0]
+
+
+@pytest.mark.parametrize("command", ["simulate", "estimate"])
+def test_a_negative_seed_is_a_usage_error(command, tmp_path):
+    more = ["--out", str(tmp_path / "x.csv")]
+    assert main([command, "gallery:level3", "--seed", "-1", *more]) == 2
+
+
 def test_functionals_in_words():
     assert in_words("Can be answered: ate, att, class_weight.") == (
         "Can be answered: average effect, effect on treated, class weights."

@@ -14,27 +14,42 @@ from pymc_mte import (
     RefusedError,
     baselines,
     bivariate_residuals,
+    build_model,
+    choose_classes,
     compare,
+    compare_models,
+    compile,
     do,
     estimate,
+    functional_ranges,
     ladder,
     load,
     load_model,
+    log_evidence,
     loo,
+    merge,
+    plan,
     plot_baselines,
     plot_class_choice,
     plot_classes,
+    plot_effects,
+    plot_plan,
     plot_predictive,
     plot_role_splits,
+    population,
     predict,
+    role_splits,
     sample,
+    save,
     simulate,
     tabulate,
+    truth,
 )
 from pymc_mte.bayes.linear_draws import sample_linear
 from pymc_mte.bayes.samplers import labelled
 from pymc_mte.bayes.target_draws import sample_targets
 from pymc_mte.compare import why_not_comparable
+from pymc_mte.errors import whole_number
 from pymc_mte.fit import Fit
 from pymc_mte.identify.identification import identify
 from pymc_mte.sharing import safe_tree
@@ -152,11 +167,90 @@ def test_values_beyond_arithmetic_are_refused(rows, said):
         ({"random_seed": -1}, "random_seed"),
         ({"start": 3}, "what `estimate` gave, got int"),
         ({"cores": "all"}, "cores"),
+        ({"cores": 0}, "cores must be a whole number of at least 1, got 0"),
+        ({"draws": True}, "draws must be a whole number of at least 1, got True"),
     ],
 )
 def test_options_are_checked_before_anything_is_compiled(level3, options, said):
     with pytest.raises(ModelError, match=said):
         sample(level3, {}, **options)
+
+
+TAKE_A_MODEL = (
+    bivariate_residuals,
+    build_model,
+    choose_classes,
+    compile,
+    estimate,
+    functional_ranges,
+    identify,
+    ladder,
+    log_evidence,
+    plan,
+    plot_plan,
+    population,
+    role_splits,
+    sample,
+    simulate,
+    truth,
+)
+
+
+@pytest.mark.parametrize("use", TAKE_A_MODEL, ids=lambda use: use.__name__)
+def test_a_name_or_data_in_place_of_the_model_is_said(use, level3):
+    alone = use in (plan, plot_plan, population, truth)
+    for wrong in ("gallery:level3", pd.DataFrame({"z": [0, 1]})):
+        with pytest.raises(ModelError, match=f"a CausalModel is wanted first, got {type(wrong).__name__}"):
+            use(wrong, *([] if alone else [{}]))
+
+
+def test_numbers_of_numpy_are_whole_numbers():
+    found = whole_number("draws", np.int64(20))
+    assert (found, type(found)) == (20, int)
+    for wrong in (np.bool_(True), 20.0, "20", None):
+        with pytest.raises(ModelError, match="draws must be a whole number"):
+            whole_number("draws", wrong)
+
+
+def test_a_store_that_cannot_be_made_is_refused_at_once(level3, tmp_path):
+    rows = simulate(level3, 50, rng=1)
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "more").write_text("text")
+    for store, said in (
+        (tmp_path / "file", "is a file; name a new folder"),
+        (tmp_path / "file" / "run", "cannot be made"),
+        (tmp_path / "used", "is in use"),
+        (3, "the path of a new folder is wanted, got int"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            sample(level3, rows, store=store)
+
+
+def test_what_cannot_be_written_is_said_once(tmp_path):
+    tree = xr.DataTree(xr.Dataset({"ate": 0.5}))
+    (tmp_path / "file").write_text("text")
+    for target in (tmp_path, tmp_path / "file" / "answer.nc"):
+        with pytest.raises(DataError, match="cannot be written"):
+            save(tree, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_numbers_of_replicates_that_cannot_test_anything(level3):
+    rows = simulate(level3, 100, rng=1)
+    found = estimate(level3, rows, n_boot=np.int64(4))
+    assert found.attrs["n_boot"] == 4
+    for n_boot in (0, 1.5, "many"):
+        with pytest.raises(ModelError, match="n_boot must be a whole number of at least 20"):
+            ladder(level3, rows, n_boot=n_boot)
+        with pytest.raises(ModelError, match="n_boot must be a whole number of at least 20"):
+            compare(found, found, n_boot=n_boot)
+    with pytest.raises(ModelError, match="draws must be a whole number of at least 2"):
+        log_evidence(level3, rows, draws=0)
+    with pytest.raises(RefusedError, match="replicates of `estimate`"):
+        log_evidence(level3, rows, posterior=found)
+    with pytest.raises(ModelError, match="max_classes must be at most 50, got 60"):
+        choose_classes(level3, rows, max_classes=60)
 
 
 def test_things_of_another_kind_are_named(level3, tmp_path):
@@ -166,7 +260,25 @@ def test_things_of_another_kind_are_named(level3, tmp_path):
     for use in (loo, plot_classes, plot_predictive):
         with pytest.raises(DataError, match="got CausalModel"):
             use(level3)
+    with pytest.raises(DataError, match="got int"):
+        merge(3, 3)
+    with pytest.raises(DataError, match="save: a result"):
+        save(level3, tmp_path / "new.nc")
+    with pytest.raises(DataError, match="load: the path"):
+        load(3)
     (tmp_path / "text.nc").write_text("no result")
+    for use in (loo, plot_classes):
+        with pytest.raises(DataError, match="got NoneType"):
+            use(None)
+    for wrong, said in (([level3], "got list"), ({}, "got none"), (None, "got NoneType")):
+        with pytest.raises(ModelError, match=said):
+            compare_models(wrong)
+    with pytest.raises(DataError, match="got CausalModel"):
+        compare_models({"a": level3})
+    with pytest.raises(ModelError, match="a result or a mapping"):
+        plot_effects(None)
+    with pytest.raises(ModelError, match="lacks"):
+        plot_role_splits(pd.DataFrame({"ate": [1.0]}))
     with pytest.raises(DataError, match="NetCDF file from `save`"):
         load(tmp_path / "text.nc")
     with pytest.raises(ModelError, match=r"whole number of at least 1, got 2\.5"):

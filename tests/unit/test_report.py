@@ -1,13 +1,16 @@
 """The page of a fit: complete, self-contained, escaped, and free of small cells when asked to be."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pymc_mte import CausalModel, Fit, estimate, identify, load, load_model, simulate
+from pymc_mte.plainly import answers
 from pymc_mte.sharing import LEAST, STATEMENT, safe_cells, safe_note, safe_text
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -97,6 +100,29 @@ def test_page_tells_everything(level3, tools, tmp_path):
         assert " ".join(words.split()) in shown, words
     assert page.tags.count("img") == 9
     assert STATEMENT not in shown
+
+
+def test_single_tests_contradict_nothing_that_their_number_explains(level3, tools, tmp_path):
+    """One doubt among many tests is no rejection, and the page must not say both."""
+    fit = fitted(tools, level3, judged=True)
+    advice = Status.ASSUMPTION_REJECTED.value
+    row = {"check": "a test (df 1)", "where": "x", "value": 5.0, "p": 0.03, "verdict": "doubt"}
+    checks = pd.DataFrame([row | {"advice": f"{advice} More."}], columns=fit.identification.checks.columns)
+    for notes, said in (([], False), ([Note(Status.ASSUMPTION_REJECTED, "x")], True)):
+        found = replace(fit.identification, checks=checks, notes=notes)
+        page = Page(written(replace(fit, identification=found), tmp_path))
+        learnt = page.text.partition("What can be learnt")[2].partition("All answers")[0]
+        assert (advice in learnt) is said
+        assert "More." in learnt
+
+
+def test_class_one_takes_no_effects_of_class_ten(level3, tools):
+    fit = fitted(tools, level3)
+    table = pd.DataFrame({"mean": 0.5, "lower": 0.4, "upper": 0.6}, index=["class_weight[class 1]"])
+    table.loc["effect[class 1]"] = table.loc["effect[class 10]"] = table.loc["class_weight[class 1]"]
+    many = SimpleNamespace(model=fit.model, summary=lambda: table)
+    (said,) = answers(many)
+    assert said.count("effect") == 1
 
 
 def test_page_loads_and_runs_nothing(hostile, tmp_path):

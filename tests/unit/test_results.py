@@ -82,7 +82,7 @@ def test_no_replicates(level3):
 
 @pytest.mark.parametrize("n_boot", [-4, 3, 10])
 def test_replicates_come_in_fours(level3, n_boot):
-    with pytest.raises(ModelError, match="multiple of 4"):
+    with pytest.raises(ModelError, match="n_boot must be"):
         estimate(level3, simulate(level3, 100), n_boot=n_boot)
 
 

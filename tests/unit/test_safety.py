@@ -5,8 +5,9 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
-from pymc_mte import CausalModel, DataError, ModelError, load_model, simulate, tabulate
+from pymc_mte import CausalModel, DataError, ModelError, load, load_model, save, simulate, tabulate
 from pymc_mte.data import resolve
 
 TEXT = """
@@ -144,6 +145,30 @@ def test_a_huge_model_file_is_refused(tmp_path):
     path.write_text("# " + "x" * 2_000_001)
     with pytest.raises(ModelError, match="larger than"):
         load_model(path)
+
+
+def test_names_that_a_file_cannot_hold_are_named(tmp_path):
+    for name, held in (
+        ("$y", False),
+        ("y ", False),
+        ("-y", False),
+        ("é", True),
+        ("y $.:", True),
+        ("1y", True),
+    ):
+        tree = xr.DataTree(xr.Dataset({name: 0.5}))
+        if held:
+            assert float(load(save(tree, tmp_path / "held.nc"))[name]) == 0.5
+        else:
+            with pytest.raises(DataError, match="NetCDF files cannot hold the names"):
+                save(tree, tmp_path / "refused.nc")
+    assert [path.name for path in tmp_path.iterdir()] == ["held.nc"]
+
+
+def test_the_name_of_a_parameter_is_no_name_of_a_variable():
+    bit = {"family": "bernoulli"}
+    with pytest.raises(ModelError, match="p_x: this name is used for results"):
+        CausalModel(classes=2, variables={"x": bit, "p_x": bit})
 
 
 def test_names_with_a_slash_are_refused_at_once():

@@ -174,6 +174,26 @@ def test_parts_that_disagree_on_an_axis(rng):
             add_to_model(own_model().with_classes(3), rows, prefix="b")
 
 
+def test_what_an_own_density_must_be(rng):
+    model = own_model()
+    rows = {name: rng.integers(0, 2, 20) for name in "zxt"} | {"y": rng.normal(size=20)}
+    for outcome, said in (
+        (3, "a function f\\(u, t, row\\) is wanted, got int"),
+        (lambda u, t, row: None, "got NoneType"),
+        (lambda u, t, row: pt.sum(row["y"]), "got 0 axes"),
+    ):
+        with pm.Model(), pytest.raises(ModelError, match=said):
+            add_to_model(model, rows, outcome=outcome)
+
+
+def test_two_parts_need_two_names(level3, rng):
+    rows = simulate(level3, 50, rng=rng)
+    with pm.Model():
+        add_to_model(level3, rows)
+        with pytest.raises(ModelError, match="Give this part a `prefix`"):
+            add_to_model(level3, rows)
+
+
 def test_calls_that_cannot_work(level3, rng):
     rows = frame_of(rng, 20)
     with pytest.raises(ModelError, match="no PyMC model is open"):

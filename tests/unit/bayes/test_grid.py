@@ -140,3 +140,13 @@ def test_widths_that_make_no_sense(grid):
 def test_nothing_to_round(level3):
     with pytest.raises(ModelError, match="no continuous variable"):
         build_model(level3, simulate(level3, 20), grid=0.1)
+
+
+def test_bins_wider_than_the_variable_varies_are_refused():
+    model = CausalModel(classes=1, variables={"y": {"family": "normal"}})
+    rows = {"y": [0.0, 1.0, 2.0, 3.0]}
+    assert build_model(model, rows, grid=1.0)
+    with pytest.raises(
+        ModelError, match=r"grid: bins 50 wide hide how 'y' varies \(standard deviation 1\.12\)"
+    ):
+        build_model(model, rows, grid=50.0)

@@ -18,6 +18,7 @@ def test_both_panels(choice):
     assert [tick.get_text() for tick in right.get_yticklabels()] == ["1", "2", "stacked"]
     assert sum(len(c.get_offsets()) for c in right.collections) == 1 + 2
     assert "BIC" in left.get_xlabel()
+    assert all(axes.get_axisbelow() is True for axes in figure.axes)
 
 
 def test_texts_stay_inside(choice):

@@ -185,6 +185,13 @@ def test_a_dollar_sign_is_no_formula():
     assert not any(text.get_parse_math() for text in figure.axes[0].texts)
 
 
+def test_a_network_without_proxies_is_not_said_to_reach_nothing():
+    """`estimate` takes chain7 apart, though none of its variables is a proxy."""
+    chain = load_model("gallery:chain7")
+    said = " ".join(text.get_text() for text in plot_graph(chain).axes[0].texts if text.get_gid() == "head")
+    assert "By moments the graph reaches the whole mixture" in said
+
+
 @pytest.mark.parametrize("thing", ["gallery:level3", None, 3])
 def test_other_input_is_refused_in_words(thing):
     with pytest.raises(ModelError, match=r"plot_graph: a CausalModel .* is wanted, got"):

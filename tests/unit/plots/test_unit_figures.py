@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pymc_mte import estimate, load_model, plot_calibration, plot_effects, plot_unit_effects, simulate
+from pymc_mte import (
+    estimate,
+    load_model,
+    plot_calibration,
+    plot_effect_mixture,
+    plot_effects,
+    plot_unit_effects,
+    simulate,
+)
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.plots.calibration import GRID, _band
 
@@ -32,6 +40,19 @@ def test_effects_of_several_results(made, level3):
     assert len(named(axes, "bridge")) == 2  # averages only
     assert not plot_effects(made).legends
     figure.canvas.draw()
+
+
+def test_estimates_are_drawn_and_not_the_mean_of_their_replicates(level3):
+    moments = estimate(level3, simulate(level3, 400, rng=1), n_boot=8)
+    (axes,) = plot_effects({"moments": moments}).axes
+    drawn = [float(line.get_xdata()[0]) for line in named(axes, "moments")]
+    point = moments["estimate"]
+    assert drawn == [float(point["ate"]), float(point["att"]), *point["effect"].values.tolist()]
+    (axes,) = plot_effect_mixture(moments).axes
+    for k in range(2):
+        (mark,) = named(axes, f"class {k}")
+        at = [float(point["effect"][k]), float(point["class_weight"][k])]
+        assert [float(mark.get_xdata()[0]), float(mark.get_ydata()[0])] == at
 
 
 def test_effects_of_different_questions_are_refused(made, tools):
