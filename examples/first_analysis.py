@@ -166,7 +166,7 @@ def interval(group: str) -> np.ndarray:
 figure, axes = plt.subplots(figsize=(9, 3.5), layout="constrained")
 place = np.arange(len(labels))
 axes.vlines(place, *interval("prior_predictive"), color="0.8", linewidth=8, label="prior predictive, 90%")
-axes.vlines(place, *interval("posterior_predictive"), color="C0", linewidth=3, label="posterior, 90%")
+axes.vlines(place, *interval("posterior_predictive"), color="C0", linewidth=3, label="posterior predictive, 90%")
 axes.plot(place, observed, "k.", label="observed")
 axes.set_xticks(place, labels, rotation=90)
 axes.set(xlabel=f"pattern ({', '.join(names)})", ylabel="rows")
