@@ -17,8 +17,8 @@
 # the hidden classes twice, by moments and by a Bayesian latent-class model, and compare the two
 # answers.
 #
-# The data are simulated, so the truth is known: two classes of equal size, effects $-3/4$ and
-# $+3/4$. The average effect is zero and says nothing about either class.
+# The data are simulated, so the truth is known: two classes of equal size, effects −3/4 and
+# +3/4. The average effect is zero and says nothing about either class.
 
 # %%
 import os
