@@ -136,7 +136,7 @@ def test_few_predictive_data_sets_of_large_data_come_as_one_chain(level3, rows, 
     monkeypatch.setattr("pymc_mte.bayes.groups.MAX_PREDICTIVE", 1)
     short = sample(level3, rows, draws=30, tune=100, chains=4, random_seed=1, progressbar=False)
     predicted = short["posterior_predictive"].to_dataset()
-    assert predicted.sizes["chain"] == 1 and predicted.sizes["draw"] == 10
+    assert (predicted.sizes["chain"], predicted.sizes["draw"]) == (1, 10)
 
 
 def test_posterior_predictive_resembles_the_data(post, level3, rows):
