@@ -1,6 +1,7 @@
 """Grouping by similar covariates cannot separate overlapping classes: baselines beside the mixture.
 
 Run: uv run python benchmarks/baselines.py [--rows 50000] [--model NAME] [--figure FILE]
+With a causal forest among them: uv run --extra forest python benchmarks/baselines.py
 """
 
 import argparse

@@ -17,8 +17,8 @@
 # the hidden classes twice, by moments and by a Bayesian latent-class model, and compare the two
 # answers.
 #
-# The data are simulated, so the truth is known: two classes of equal size, effects $-3/4$ and
-# $+3/4$. The average effect is zero and says nothing about either class.
+# The data are simulated, so the truth is known: two classes of equal size, effects −3/4 and
+# +3/4. The average effect is zero and says nothing about either class.
 
 # %%
 import os
@@ -165,8 +165,9 @@ def interval(group: str) -> np.ndarray:
 
 figure, axes = plt.subplots(figsize=(9, 3.5), layout="constrained")
 place = np.arange(len(labels))
-axes.vlines(place, *interval("prior_predictive"), color="0.8", linewidth=8, label="prior predictive, 90%")
-axes.vlines(place, *interval("posterior_predictive"), color="C0", linewidth=3, label="posterior, 90%")
+before, after = interval("prior_predictive"), interval("posterior_predictive")
+axes.vlines(place, *before, color="0.8", linewidth=8, label="prior predictive, 90%")
+axes.vlines(place, *after, color="C0", linewidth=3, label="posterior predictive, 90%")
 axes.plot(place, observed, "k.", label="observed")
 axes.set_xticks(place, labels, rotation=90)
 axes.set(xlabel=f"pattern ({', '.join(names)})", ylabel="rows")
@@ -174,7 +175,7 @@ figure.legend(loc="outside upper center", ncols=3, frameon=False)
 plt.show()
 
 # %%
-low, high = interval("posterior_predictive")
+low, high = after
 inside = np.mean((observed >= low) & (observed <= high))
 print(f"{inside:.0%} of the patterns lie in their 90% interval")
 

@@ -60,7 +60,8 @@ mte.plot_graph(MODELS["level4"])
 #
 # At level 4 many class effects fit the same data equally well. `functional_ranges` walks along all of
 # them. The average effect has one value; the class effects have a range that no number of rows makes
-# smaller.
+# smaller. (`low_90` and `high_90` stay empty: these are the true parameters, so there is no sampling
+# error to add.)
 
 # %%
 wide = MODELS["level4"]
@@ -90,8 +91,8 @@ for note in few.notes:
 # %% [markdown]
 # ## 4. Plan before data are paid for
 #
-# The likelihood's standard errors at the fitted parameters, now, with four times the rows and with
-# one more proxy.
+# The likelihood's standard errors at the fitted parameters: now, with 2, 4 and 10 times the rows, and
+# with one more proxy like `z` or like `x`.
 
 # %%
 enough.planning

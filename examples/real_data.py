@@ -61,8 +61,9 @@ table = mte.compare(posterior, moments)
 mte.plot_comparison(posterior, moments, table=table)
 
 # %% [markdown]
-# **Caveat 2.** The average is stable, the classes are not told apart by their effects: the intervals
-# of the class effects overlap, and the test of equal effects does not reject.
+# **Caveat 2.** With these roles three methods agree on the average, but the classes are not told apart
+# by their effects: the intervals of the class effects overlap, and the test of equal effects does not
+# reject.
 
 # %%
 print(f"test of equal effects: p = {moments.attrs['equal_effects_p']:.2f}")
@@ -75,7 +76,8 @@ mte.plot_effect_mixture(posterior)
 mte.plot_classes(posterior)
 
 # %% [markdown]
-# **Caveat 3.** Does the model fit? Most combinations lie on their bars, some do not.
+# **Caveat 3.** Does the model fit? Of 32 bars that hold 90% of simulated data sets, about 3 would miss
+# by chance; here it is about 5.
 
 # %%
 mte.plot_predictive(posterior)

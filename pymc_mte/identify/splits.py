@@ -235,7 +235,8 @@ def split_lines(table: pd.DataFrame) -> list[str]:
 
 
 def _span(part: pd.DataFrame) -> str:
-    return f"from {part['ate'].min():.3g} to {part['ate'].max():.3g}"
+    low, high = f"{part['ate'].min():.3g}", f"{part['ate'].max():.3g}"
+    return low if low == high else f"from {low} to {high}"
 
 
 def _against(part: pd.DataFrame) -> str:
