@@ -50,13 +50,13 @@ def baselines(model: CausalModel, data: Any = None, *, rng: int | np.random.Gene
     pandas.DataFrame
         Indexed by method: ``ate`` of the first contrast, in units of the outcome, and its ``se`` (of
         groups: taking them as known, hence too small); ``effect[class k]`` and ``class_weight[class k]`` of
-        the groups, from the lowest effect; ``assumes``.
+        the groups, from the lowest effect; ``assumes``. ``attrs["contrast"]`` says which arms are compared.
 
     Raises
     ------
     RefusedError
         If the model has no treatment or no proxies, or has covariates, strata, interventions or
-        censored times, or values are missing.
+        censored times, or values are missing, or one of the two arms has no rows.
 
     Notes
     -----
@@ -94,6 +94,8 @@ def baselines(model: CausalModel, data: Any = None, *, rng: int | np.random.Gene
     number = table["count"].values.astype(float)
     outcome = np.asarray(columns[str(model.outcome)], dtype=float)
     arm, pair = np.asarray(columns[model.treatment]), model.contrasts[0]
+    if empty := [model.arms[t] for t in pair if not counts[arm == t].sum() > 0]:
+        raise RefusedError(f"baselines contrast arms of {model.treatment!r}, and {empty[0]!r} has no rows")
     points = _points(model, proxies, columns, counts)
     seen = np.isin(arm, pair)
     found: dict[str, dict[str, Any]] = {}
@@ -126,6 +128,8 @@ def baselines(model: CausalModel, data: Any = None, *, rng: int | np.random.Gene
     out = pd.DataFrame.from_dict(found, orient="index")
     out["assumes"] = [ASSUMES[str(name)] for name in out.index]
     out.index.name = "method"
+    to, reference = (model.arms[t] for t in pair)
+    out.attrs["contrast"] = f"effect of {model.treatment} = {to} against {reference} on {model.outcome}"
     return out
 
 
@@ -171,7 +175,7 @@ def _grouped(outcome: Array, arm: NDArray[np.int64], mass: Array, pair: tuple[in
     order = np.argsort(np.where(used, effect, np.inf))
     out = {
         "ate": float(weight[used] @ effect[used] / weight[used].sum()) if used.any() else np.nan,
-        "se": float(np.sqrt((weight[used] ** 2) @ se[used] ** 2)),
+        "se": float(np.sqrt((weight[used] ** 2) @ se[used] ** 2)) if used.any() else np.nan,
     }
     out |= {f"effect[class {k}]": float(effect[u]) for k, u in enumerate(order)}
     return out | {f"class_weight[class {k}]": float(weight[u]) for k, u in enumerate(order)}

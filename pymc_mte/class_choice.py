@@ -302,7 +302,11 @@ def _sentences(
         )
     if ranks:
         shown = next((r for r, p in ranks.items() if not p < 0.05), max(ranks) + 1)
-        said.append(f"The proxies show at least {_classes(shown)} by the bootstrap rank test.")
+        said.append(
+            f"The proxies show at least {_classes(shown)} by the bootstrap rank test."
+            if shown > 1
+            else "The bootstrap rank test sees no more than one class in the proxies."
+        )
         if shown != k:
             said.append(
                 "Rank and likelihood differ: the rank counts what both sides of proxies share in every arm."

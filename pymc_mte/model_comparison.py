@@ -20,6 +20,7 @@ from pymc_mte.sharing import SHARED
 EVIDENCE = "log_evidence"
 """Attribute of a result that holds the logarithm of its marginal likelihood, if it was computed."""
 
+LEAST_ROWS = 2
 LEAST_DRAWS = 25
 """Draws with which five lie in the tail that Pareto smoothing fits."""
 
@@ -60,6 +61,8 @@ def loo(posterior: xr.DataTree) -> Any:
         log_p = pattern_log_likelihood(model, draws, table)
     order = canonical_order(model, table)
     log_p, count = log_p.isel(pattern=order), table["count"].values[order].astype(int)
+    if count.sum() < LEAST_ROWS:
+        raise RefusedError(f"leave-one-out needs at least {LEAST_ROWS} rows for its error, got {count.sum()}")
     log_p, count = log_p.isel(pattern=count > 0), count[count > 0]
     small = xr.DataTree.from_dict(
         {

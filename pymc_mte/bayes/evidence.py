@@ -91,7 +91,7 @@ def log_evidence(
     True
     """
     need_model("log_evidence", model)
-    draws, chains = whole_number("draws", draws, 2), whole_number("chains", chains)
+    draws, chains = whole_number("draws", draws, 2), whole_number("chains", chains, 2)
     model, table = resolve(model, data)
     if SAMPLING_WEIGHT in table:
         raise RefusedError("rows with sampling weights have powers of a likelihood, which have no evidence")

@@ -59,7 +59,8 @@ def _robust_covariance(draws: Array) -> Array:
     scale = np.maximum((high - low) / 2, 1e-300)
     centre = np.median(draws, axis=0)
     ranks = np.clip((draws - centre) / scale, -4, 4)
-    correlation = np.corrcoef(ranks, rowvar=False)
+    with np.errstate(invalid="ignore", divide="ignore"):  # gaps that no replicate moves
+        correlation = np.corrcoef(ranks, rowvar=False)
     return np.asarray(np.outer(scale, scale) * np.nan_to_num(correlation, nan=1.0))
 
 

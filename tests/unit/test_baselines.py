@@ -7,6 +7,7 @@ import pytest
 
 import pymc_mte.forest as forest
 from pymc_mte import (
+    ModelError,
     RefusedError,
     baselines,
     estimate,
@@ -88,6 +89,18 @@ def test_figure(pair, table):
 def test_refusal():
     with pytest.raises(RefusedError, match="treatment"):
         baselines(load_model("gallery:carcinoma"))
+
+
+def test_an_arm_without_rows_is_refused(pair):
+    model, rows = pair
+    frame = {name: rows[name].values for name in model.variables}
+    with pytest.raises(RefusedError, match="0 has no rows"):
+        baselines(model, frame | {"t": np.ones(len(frame["t"]), dtype=int)})
+
+
+def test_figure_of_another_table(table):
+    with pytest.raises(ModelError, match="table of `baselines`"):
+        plot_baselines(table.drop(columns="assumes"))
 
 
 def test_no_forest_without_the_extra(pair, monkeypatch):
