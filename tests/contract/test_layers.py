@@ -47,6 +47,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "regression.py",
     "standardised.py",
     "gcomputation.py",
+    "mechanisms.py",
     "quantiles.py",
     "sites.py",
     "coefficients.py",
