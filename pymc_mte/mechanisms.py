@@ -1,4 +1,4 @@
-"""Mechanisms of variables at many units whose parents are known, for draws, classes and arms at once. NumPy."""
+"""Mechanisms of variables at units whose parents are known, for draws, classes and arms at once. NumPy."""
 
 from dataclasses import dataclass
 

@@ -48,6 +48,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "standardised.py",
     "gcomputation.py",
     "mechanisms.py",
+    "unit_outcomes.py",
     "quantiles.py",
     "sites.py",
     "coefficients.py",
