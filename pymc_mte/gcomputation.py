@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from pymc_mte.functionals import ancestors, effects_from_classes
 from pymc_mte.mechanisms import Mechanisms, mirrored_points
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.quantiles import quantile
 from pymc_mte.regression import log_class
 
 Array = NDArray[np.float64]
@@ -89,13 +88,7 @@ def _of_block(
         if name == t:
             got = at.chances(t)
         elif name in names:
-            u = units.uniform[:, names.index(name)]
-            if model.variables[name].discrete:
-                rising = np.cumsum(at.chances(name), axis=-1)
-                at.state[name] = (u[..., None] >= rising[..., :-1]).sum(axis=-1)
-            else:
-                own = at.parameters_at(name).values()
-                at.state[name] = quantile(model.variables[name].family, u, *own)
+            at.follow(name, units.uniform[:, names.index(name)])
     log_p = log_class(model, parameters, units.of_row)
     weight = np.exp(log_p) if units.covariates is None else np.exp(log_p)[..., units.row]
     weight = weight * units.share  # (draw, class, unit)

@@ -11,6 +11,7 @@ from pymc_mte.coefficients import takes_covariates
 from pymc_mte.families import LINKS, binomial_table
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import MAX_LOG_SHIFT, TINY, by_parents, with_class_axis
+from pymc_mte.quantiles import quantile
 from pymc_mte.regression import parent_terms
 
 Array = NDArray[np.float64]
@@ -81,6 +82,15 @@ class Mechanisms:
             return np.asarray((var.trials or 1) * self._success(name))
         assert var.spec.law is not None
         return np.asarray(var.spec.law.mean(*self.parameters_at(name).values()))
+
+    def follow(self, name: str, uniform: Array) -> None:
+        """Put a variable into the state: quantiles of its distributions at the units' numbers in (0, 1)."""
+        if self.model.variables[name].discrete:
+            rising = np.cumsum(self.chances(name), axis=-1)
+            self.state[name] = (uniform[..., None] >= rising[..., :-1]).sum(axis=-1)
+        else:
+            own = self.parameters_at(name).values()
+            self.state[name] = quantile(self.model.variables[name].family, uniform, *own)
 
     def _gather(self, name: str, parameter: str) -> Array:
         """Take a parameter at every unit's parents, with the level last if it is a table."""

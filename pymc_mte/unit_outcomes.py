@@ -13,7 +13,6 @@ from pymc_mte.errors import RefusedError
 from pymc_mte.functionals import ancestors, outcome_means, what_precedes
 from pymc_mte.mechanisms import Mechanisms, mirrored_points
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.quantiles import quantile
 from pymc_mte.standardised import row_parameters, wide_terms
 
 Array = NDArray[np.float64]
@@ -201,8 +200,7 @@ class UnitOutcomes:
                 chance = np.broadcast_to(chance, (*chance.shape[:3], len(row), chance.shape[-1]))
                 weight = weight * chance[..., np.arange(len(row)), level]
             else:
-                own = at.parameters_at(name).values()
-                at.state[name] = quantile(model.variables[name].family, np.tile(self.uniform[name], n), *own)
+                at.follow(name, np.tile(self.uniform[name], n))
         wanted = (draws, model.classes, len(model.arms), len(row))
         total = np.broadcast_to(weight * at.mean(str(model.outcome)), wanted)
         return np.moveaxis(total.reshape(*wanted[:3], n, self.units).sum(axis=-1), 2, 3)

@@ -49,6 +49,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "gcomputation.py",
     "mechanisms.py",
     "unit_outcomes.py",
+    "simulated_do.py",
     "quantiles.py",
     "sites.py",
     "coefficients.py",
