@@ -48,6 +48,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "standardised.py",
     "gcomputation.py",
     "mechanisms.py",
+    "randomness.py",
     "unit_outcomes.py",
     "simulated_do.py",
     "quantiles.py",
