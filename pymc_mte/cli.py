@@ -65,10 +65,10 @@ def run(
         found = identification.identify(resolved, table, base=base, rng=seed)
     terminal.print_learnable(found)
     with terminal.console.status("Estimating by moments"):
-        from pymc_mte.moments.choice import why_no_moments
+        from pymc_mte.fit import why_alone
         from pymc_mte.moments.estimate import estimate as solve
 
-        reason = None if resolved.why_no_posterior is not None else why_no_moments(resolved)
+        reason = why_alone(resolved, found)
         moments = None if reason is not None else solve(resolved, table, base=base, rng=seed)
     if moments is None:
         terminal.print_panel(f"{reason}", "2. No moment estimate")

@@ -212,7 +212,7 @@ def fit(
     Fit
         ``identification``, ``moments``, ``posterior``, ``comparison``; `summary`, `plot_effects`,
         `report` and `save`. Where no moment method takes the graph, the posterior answers alone and the
-        report says so; where there is no posterior either, that is a `RefusedError`.
+        report says so; where the likelihood fixes nothing either, that is a `RefusedError`.
     """
     model, table = resolve(model, data)
     if model.why_no_posterior is None:
@@ -221,10 +221,16 @@ def fit(
         )  # a prior that cannot be is told before anything is computed
     found = identify(model, table, base=base, rng=random_seed)
     moments = None
-    if model.why_no_posterior is not None or why_no_moments(model) is None:
+    if why_alone(model, found) is None:
         moments = estimate(model, complete_rows(model, table), base=base, n_boot=n_boot, rng=random_seed)
     sampling |= {"base": base, "progressbar": progressbar}
     return finish(model, table, moments, found, random_seed=random_seed, **sampling)
+
+
+def why_alone(model: CausalModel, found: Identification) -> str | None:
+    """Sentence that says why no moment method takes a graph that the likelihood answers; None elsewhere."""
+    answered = model.why_no_posterior is None and any(found.identified.values())
+    return why_no_moments(model) if answered else None
 
 
 def finish(
@@ -240,7 +246,7 @@ def finish(
     parts: dict[str, Any] = {"model": model, "identification": found, "moments": moments}
     parts["random_seed"] = random_seed
     if moments is None:
-        parts["no_moments"] = why_no_moments(model)
+        parts["no_moments"] = why_alone(model, found)
     if model.why_no_posterior is not None:
         return Fit(posterior=None, comparison=None, **parts)
     posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)

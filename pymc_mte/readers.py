@@ -49,7 +49,7 @@ def _open_file(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{path}: no such data file")
     if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty; it needs a header and rows")
+        raise DataError(f"{path}: cannot be read (the file is empty); it needs a header and rows")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes; tabulate it in parts and merge")
     if any(mark in str(path) for mark in "*?["):

@@ -364,7 +364,7 @@ def test_a_file_with_a_header_alone_has_no_rows(level3, tmp_path, text, count):
 
 def test_an_empty_file_and_a_file_without_a_header(level3, tmp_path):
     (path := tmp_path / "rows.csv").write_text("")
-    with pytest.raises(DataError, match="the file is empty; it needs a header"):
+    with pytest.raises(DataError, match=r"the file is empty\); it needs a header"):
         tabulate(path, level3)
     path.write_text("0,1,0,1\n1,1,1,1\n")
     with pytest.raises(DataError, match=r"columns \['z', 'x', 't', 'y'\] are not in the data"):

@@ -48,6 +48,14 @@ def test_reasons_are_of_the_graph():
     assert "takes no linear parents yet" in str(why_no_moments(without))
 
 
+def test_where_the_likelihood_fixes_nothing_either_it_is_refused(level3):
+    variables = {**level3.variables, "x": {"family": "bernoulli", "parents": ["z"]}}
+    variables["y"] = {"family": "bernoulli", "parents": ["x", "t"]}
+    model = level3.with_fields(variables=variables, truth=None)
+    with pytest.raises(RefusedError, match="is refused: the graph reaches nothing"):
+        fit(model, simulate(level3, 100, rng=1), progressbar=False)
+
+
 def test_without_a_posterior_either_it_is_refused():
     model = load_model("gallery:measured_confounder").with_fields(moments_only="not now")
     rows = simulate(model, 100, rng=1)
