@@ -17,6 +17,7 @@ from pymc_mte.moments.em import responsibilities
 from pymc_mte.moments.grouping import contrast, gaussian_mixture, k_means, regression
 from pymc_mte.moments.problem import make_problem
 from pymc_mte.network import log_joint
+from pymc_mte.randomness import as_generator
 
 Array = NDArray[np.float64]
 
@@ -89,7 +90,7 @@ def baselines(model: CausalModel, data: Any = None, *, rng: int | np.random.Gene
         )
     if has_missing(model, table):
         raise RefusedError("baselines need whole rows, and these have missing values; leave such rows out")
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng)
     columns, counts = columns_of(table, model), effective_weights(table)
     number = table["count"].values.astype(float)
     outcome = np.asarray(columns[str(model.outcome)], dtype=float)

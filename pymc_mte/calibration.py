@@ -17,9 +17,9 @@ from pymc_mte.bayes.compiled import CompiledPosterior, compile
 from pymc_mte.bayes.learnt import prior_draws
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.priors import Prior
+from pymc_mte.bayes.reference import with_terms_of
 from pymc_mte.bayes.samplers import sample_density
 from pymc_mte.bayes.start import with_first_levels
-from pymc_mte.coefficients import refuse_linear
 from pymc_mte.covariates import covariate_names
 from pymc_mte.data import columns_of, complete_rows, resolve
 from pymc_mte.errors import DataError, ModelError, RefusedError
@@ -52,6 +52,9 @@ POINTS = 100
 PRIOR_DATA = "pooled_"
 """Data that priors are scaled by are named so; they stay those of the first data in all rounds."""
 
+UNRELATED = 100
+"""Times that unit rows are repeated where columns are to be unrelated: correlations of 0.05 to 0.1 remain."""
+
 FIT = "log_likelihood"
 """A quantity of every model: it sees errors that no single parameter shows."""
 
@@ -73,7 +76,8 @@ def calibrate(
 
     Parameters are drawn from the prior, rows from the parameters, and the posterior of the rows is
     sampled: over many rounds the truth must be at a uniformly distributed place among the draws.
-    The model is compiled once. Covariates are not drawn: all rounds have the same.
+    The model is compiled once. Covariates are not drawn: all rounds have the same. Linear parents are:
+    their centres, and the scale of their coefficients' prior, stay those of the first data.
 
     Parameters
     ----------
@@ -85,10 +89,10 @@ def calibrate(
         Rows per round.
     data : tabulated Dataset, dataframe, mapping or path, optional
         Gives levels and the scale of the default priors, which stays the same in all rounds; the
-        model's own data file by default, else mean 0 and standard deviation 1 (counts and positive
-        numbers: mean 1). A model with covariates needs them: the covariates of ``n`` of these rows, drawn
-        once with replacement (of every row once where there are ``n``), are kept. Rows with missing
-        values are left out.
+        model's own data file by default, else standard deviation 1 and mean 0, or the stated centre
+        (counts and positive numbers: mean 2). A model with covariates needs them: the covariates of ``n``
+        of these rows, drawn once with replacement (of every row once where there are ``n``), are kept. Rows
+        with missing values are left out.
     priors : mapping, optional
         See `build_model`.
     draws, tune, chains : int
@@ -113,7 +117,7 @@ def calibrate(
     Raises
     ------
     RefusedError
-        If the model has no posterior, or has linear parents or strata.
+        If the model has no posterior, or has strata.
     DataError
         If the model has covariates and there are no data.
 
@@ -128,7 +132,6 @@ def calibrate(
         raise ModelError(f"n_simulations and n must be at least 1, got {n_simulations} and {n}")
     if model.strata:
         raise RefusedError("calibrate takes no strata; list them as covariates")
-    refuse_linear(model, "calibrate")
     rng = np.random.default_rng(random_seed)
     people = fixed_people(model, data, n, rng) if model.covariates else None
     own = data if data is not None or model.data_path is not None else _unit_scale(model)
@@ -201,10 +204,11 @@ def rows_of(
     people: xr.Dataset | None = None,
 ) -> xr.Dataset:
     """Draw rows, with the covariates of given people, and tabulate them."""
-    if people is None:
-        columns = draw_rows(model, truth, n, rng)[1]
+    if model.regressed:
+        given = None if people is None else centred_covariates(people)
+        columns = draw_given(model, truth, given, n, rng)[1]
     else:
-        columns = draw_given(model, truth, centred_covariates(people), n, rng)[1]
+        columns = draw_rows(model, truth, n, rng)[1]
     return tabulated(model, columns, people)
 
 
@@ -226,16 +230,26 @@ def tabulated(model: CausalModel, columns: Columns, people: xr.Dataset | None) -
 
 
 def _unit_scale(model: CausalModel) -> dict[str, list[Any]]:
-    """Rows that show every level, and standard deviation 1 of numbers (positive where only these may be)."""
+    """Rows that show every level, and standard deviation 1 of numbers (positive where only these may be).
+
+    With linear parents there are more rows, and columns are unrelated, as the coefficients' prior wants them.
+    """
     shown = {name: _levels(var) for name, var in model.variables.items()}
-    rows = 2 * max(len(levels) for levels in shown.values())
-    out = {name: [levels[i % len(levels)] for i in range(rows)] for name, levels in shown.items()}
+    rows, order = 2 * max(len(levels) for levels in shown.values()), np.random.default_rng(0)
+    if not model.linear_edges:
+        out = {name: [levels[i % len(levels)] for i in range(rows)] for name, levels in shown.items()}
+    else:
+        rows *= UNRELATED
+        places = {name: order.permutation(rows) % len(levels) for name, levels in shown.items()}
+        out = {name: [levels[i] for i in places[name]] for name, levels in shown.items()}
     return out | {var.event: [1] * rows for var in model.variables.values() if var.event is not None}
 
 
 def _levels(var: Variable) -> list[Any]:
     if not var.discrete:
-        return [-1.0, 1.0] if var.spec.values == "real" else [1.0, 3.0]
+        if var.spec.values == "real":
+            return [(var.centre or 0.0) - 1.0, (var.centre or 0.0) + 1.0]
+        return [1.0, 3.0]
     if var.trials is None and var.levels is None:
         return [0, 1]
     return list(var.labels)
@@ -250,6 +264,7 @@ def _place(
 ) -> tuple[Parameters, int]:
     """Place of the truth among the draws of one fit, per quantity, and the divergences."""
     ready, _ = compiled.prepare(table, chains=options["chains"], random_seed=options["seed"])
+    ready = with_terms_of(ready, compiled.built)
     density = compiled.density.with_data(ready.built, keep=PRIOR_DATA)  # the prior must not see the rows
     starts = [density.maps.unconstrain(start) for start in ready.starts]
     raw = sample_density(density, starts, options["seed"], options)

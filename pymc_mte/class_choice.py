@@ -20,6 +20,7 @@ from pymc_mte.modelfile import need_model
 from pymc_mte.moments.class_number import ClassFit, fit_classes, fit_edges, with_classes
 from pymc_mte.moments.problem import problem_of
 from pymc_mte.moments.rank import measure_ranks
+from pymc_mte.randomness import as_generator
 from pymc_mte.validation import MAX_CLASSES
 
 Array = NDArray[np.float64]
@@ -143,7 +144,7 @@ def choose_classes(
             "choose_classes fits the graph's likelihood, which takes no covariates, strata or interventions"
         )
     refuse_linear(model, "choose_classes")
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng)
     plain, edged = _fits(model, table, max_classes, int(generator.integers(2**31)))
     posteriors = _posteriors(plain, table, sampling, int(generator.integers(2**31))) if sample else {}
     weight = _stacking(posteriors) if posteriors else _bic_weights(plain)

@@ -55,17 +55,25 @@ def run(
     terminal.console.rule(f"[bold]{described.name}")
     terminal.console.print(described.summary, markup=False)
     with terminal.console.status("Reading the data and checking what can be learnt"):
+        from pymc_mte.bayes.priors import merge_priors
         from pymc_mte.identify import identification
 
         resolved, table = resolve(described, data)
+        if resolved.why_no_posterior is None:
+            merge_priors(resolved, None)  # a prior that cannot be is told before anything is computed
         _make_folder(folder)
         found = identification.identify(resolved, table, base=base, rng=seed)
     terminal.print_learnable(found)
     with terminal.console.status("Estimating by moments"):
+        from pymc_mte.fit import why_alone
         from pymc_mte.moments.estimate import estimate as solve
 
-        moments = solve(resolved, table, base=base, rng=seed)
-    terminal.print_moments(resolved, moments)
+        reason = why_alone(resolved, found)
+        moments = None if reason is not None else solve(resolved, table, base=base, rng=seed)
+    if moments is None:
+        terminal.print_panel(f"{reason}", "2. No moment estimate")
+    else:
+        terminal.print_moments(resolved, moments)
     _finish(resolved, table, base, moments, found, folder, draws, seed)
 
 
@@ -73,7 +81,7 @@ def _finish(
     model: "CausalModel",
     table: "xr.Dataset",
     base: Path | None,
-    moments: "xr.DataTree",
+    moments: "xr.DataTree | None",
     found: "Identification",
     folder: Path,
     draws: int,

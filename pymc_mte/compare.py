@@ -14,6 +14,7 @@ from pymc_mte.ladder import LEAST_BOOT, joint_tests, verdict
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.ladder import Ladder, class_profile, climb_ladder, refused_entries
 from pymc_mte.moments.problem import problem_of
+from pymc_mte.randomness import as_generator
 from pymc_mte.results import INTERVAL, identified_functionals, labels, model_of
 
 Array = NDArray[np.float64]
@@ -75,7 +76,7 @@ def compare(
         Where missing values were summed out, or times are censored.
     """
     n_boot = whole_number("n_boot", n_boot, LEAST_BOOT)
-    model = model_of(posterior)
+    model, generator = model_of(posterior), as_generator(rng)
     _check_same(posterior, estimate)
     if "observed_data" not in posterior:
         raise RefusedError("compare needs a posterior with its rows given first; this result has none")
@@ -90,7 +91,7 @@ def compare(
     else:
         mean = {n: draws[n].mean(("chain", "draw")).values[None] for n in PROFILE}
         pivot = class_profile(problem, mean)[0]
-        found = climb_ladder(problem, n_boot, np.random.default_rng(rng), pivot=pivot)
+        found = climb_ladder(problem, n_boot, generator, pivot=pivot)
     tests = joint_tests(problem, found)
     blind = {test["rungs"] for test in tests["tests"] if test["verdict"] == "no power here"}
     rows = []

@@ -92,8 +92,6 @@ def tabulate(
     events = [var.event for var in model.variables.values() if var.event is not None]
     needed = [*model.variables, *events, *model.covariates, *model.strata, *asked.values()]
     raw = distinct_rows(rows, list(dict.fromkeys(needed)), count)
-    if raw.empty:
-        raise DataError("the data have no rows; pass at least one row per treatment arm")
     counts = raw.pop(COUNT).to_numpy(dtype=float)
     columns: dict[str, NDArray[Any]] = {}
     levels: dict[str, tuple[Level, ...]] = {}
@@ -362,6 +360,7 @@ def _dataset(
         for arm, number in zip(levels[model.treatment], per_arm, strict=True):
             if number == 0:
                 notes.append(Note(Status.EMPTY_ARM, f"{model.treatment} = {arm}", "0 rows"))
+    notes += _far_centres(columns, counts, model)
     whole = bool((counts == np.round(counts)).all())
     table = xr.Dataset(
         {name: ("pattern", column) for name, column in columns.items()}
@@ -373,3 +372,19 @@ def _dataset(
         table[SAMPLING_WEIGHT] /= np.average(table[SAMPLING_WEIGHT], weights=counts)
     table.attrs = {"tabulated": 1, "n": float(counts.sum()), "notes": dump_notes(notes)}
     return table
+
+
+def _far_centres(
+    columns: dict[str, NDArray[Any]], counts: NDArray[np.float64], model: CausalModel
+) -> list[Note]:
+    """Say which stated centres of linear parents lie more than a standard deviation outside the values."""
+    notes = []
+    for name in dict.fromkeys(parent for parent, _ in model.linear_edges):
+        centre, seen = model.variables[name].centre, ~is_missing(columns[name])
+        if centre is not None:
+            value, weight = columns[name][seen], counts[seen]
+            sd = np.sqrt(np.average((value - np.average(value, weights=weight)) ** 2, weights=weight))
+            if max(value.min() - centre, centre - value.max()) > sd:
+                detail = f"{centre:g}, and the values go from {value.min():g} to {value.max():g}"
+                notes.append(Note(Status.CENTRE_OUTSIDE, name, detail))
+    return notes

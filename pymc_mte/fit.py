@@ -10,13 +10,16 @@ import pandas as pd
 import xarray as xr
 
 from pymc_mte.bayes.groups import identification_dataset
+from pymc_mte.bayes.priors import merge_priors
 from pymc_mte.bayes.sample import sample
 from pymc_mte.compare import compare, why_not_comparable
 from pymc_mte.data import complete_rows, resolve
 from pymc_mte.errors import RefusedError
 from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.choice import why_no_moments
 from pymc_mte.moments.estimate import estimate
+from pymc_mte.plainly import NO_MOMENTS
 from pymc_mte.plots.comparison import plot_comparison
 from pymc_mte.results import save
 from pymc_mte.sharing import safe_tree
@@ -34,30 +37,41 @@ class Fit:
         The model, its levels resolved.
     identification : Identification
         What can be answered.
-    moments : DataTree
-        From `estimate`.
+    moments : DataTree or None
+        From `estimate`; None where the posterior answers and no moment method takes the graph, which
+        ``no_moments`` then says why.
     posterior : DataTree or None
         From `sample`; None when the model file asks for moments only.
     comparison : pandas.DataFrame or None
-        From `compare`; None without a posterior or a treatment, with covariates, or where missing
+        From `compare`; None without a posterior, moments or a treatment, with covariates, or where missing
         values were summed out (the moments then rest on the complete rows).
     random_seed : int or None
         The seed that everything random was drawn with.
+    no_moments : str
+        Why no moment method takes the graph; empty where one does.
     """
 
     model: CausalModel
     identification: Identification
-    moments: xr.DataTree
+    moments: xr.DataTree | None
     posterior: xr.DataTree | None
     comparison: pd.DataFrame | None
     random_seed: int | None = None
+    no_moments: str = ""
+
+    @property
+    def result(self) -> xr.DataTree:
+        """The posterior, else the moment estimate."""
+        found = self.moments if self.posterior is None else self.posterior
+        assert found is not None
+        return found
 
     @property
     def notes(self) -> list[Note]:
         """Every status, each said once."""
-        found = [*self.identification.notes, *load_notes(str(self.moments.attrs["notes"]))]
-        if self.posterior is not None:
-            found += load_notes(str(self.posterior.attrs["notes"]))
+        found = list(self.identification.notes)
+        for tree in (self.moments, self.posterior):
+            found += [] if tree is None else load_notes(str(tree.attrs["notes"]))
         seen: dict[tuple[str, str], Note] = {}
         for note in found:
             seen.setdefault((note.status.name, note.where), note)
@@ -69,9 +83,7 @@ class Fit:
         ``weight_harmed`` stays in the results and out of this table: without the test of equal effects
         it misleads.
         """
-        if self.posterior is None:
-            return moment_summary(self.moments)
-        return posterior_summary(self.posterior)
+        return (moment_summary if self.posterior is None else posterior_summary)(self.result)
 
     def __str__(self) -> str:
         """Return what can be learnt, the answers and what to doubt, as text."""
@@ -80,6 +92,7 @@ class Fit:
         doubts = [f"- {note}" for note in self.notes]
         parts = [
             *self.identification.lines(),
+            *self._lacking(),
             "",
             table,
             *_marked(shown),
@@ -90,17 +103,24 @@ class Fit:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        said = "".join(f"<p>{html.escape(line)}</p>" for line in self.identification.lines())
+        lines = [*self.identification.lines(), *self._lacking()]
+        said = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
         doubts = "".join(f"<li>{html.escape(str(note))}</li>" for note in self.notes)
         shown = self.summary()
         table = shown.to_html(float_format=_number, na_rep="")
         table += "".join(f"<p>{html.escape(line)}</p>" for line in _marked(shown))
         return f"<h3>What can be learnt</h3>{said}<h3>Answers</h3>{table}<h3>To doubt</h3><ul>{doubts}</ul>"
 
+    def _lacking(self) -> list[str]:
+        """Say that there is no moment estimate, where there is none."""
+        return [f"{NO_MOMENTS} {self.no_moments}"] if self.moments is None else []
+
     def plot_effects(self) -> Any:
         """Draw the posterior beside the moment estimates."""
         if self.posterior is None:
             raise RefusedError(f"there is no posterior to draw: {self.model.why_no_posterior}")
+        if self.moments is None:
+            raise RefusedError(f"there is no moment estimate to draw the posterior beside: {self.no_moments}")
         if self.model.treatment is None:
             raise RefusedError("effects are drawn for a treatment, and this model names none")
         return plot_comparison(self.posterior, self.moments, table=self.comparison)
@@ -108,10 +128,11 @@ class Fit:
     def to_datatree(self) -> xr.DataTree:
         """Join all results in one tree: the posterior's groups, ``moments`` and ``comparison``."""
         tree = xr.DataTree() if self.posterior is None else self.posterior.copy()
-        tree["estimate"] = xr.DataTree(self.moments["estimate"].to_dataset())
-        tree["moments"] = xr.DataTree(self.moments["posterior"].to_dataset())
+        if self.moments is not None:
+            tree["estimate"] = xr.DataTree(self.moments["estimate"].to_dataset())
+            tree["moments"] = xr.DataTree(self.moments["posterior"].to_dataset())
         if self.posterior is None:
-            tree.attrs = dict(self.moments.attrs)
+            tree.attrs = dict(self.result.attrs)
             tree["identification"] = xr.DataTree(identification_dataset(self.identification))
         if self.comparison is not None:
             table = self.comparison.reset_index()
@@ -190,30 +211,46 @@ def fit(
     -------
     Fit
         ``identification``, ``moments``, ``posterior``, ``comparison``; `summary`, `plot_effects`,
-        `report` and `save`.
+        `report` and `save`. Where no moment method takes the graph, the posterior answers alone and the
+        report says so; where the likelihood fixes nothing either, that is a `RefusedError`.
     """
     model, table = resolve(model, data)
+    if model.why_no_posterior is None:
+        merge_priors(
+            model, sampling.get("priors")
+        )  # a prior that cannot be is told before anything is computed
     found = identify(model, table, base=base, rng=random_seed)
-    moments = estimate(model, complete_rows(model, table), base=base, n_boot=n_boot, rng=random_seed)
+    moments = None
+    if why_alone(model, found) is None:
+        moments = estimate(model, complete_rows(model, table), base=base, n_boot=n_boot, rng=random_seed)
     sampling |= {"base": base, "progressbar": progressbar}
     return finish(model, table, moments, found, random_seed=random_seed, **sampling)
+
+
+def why_alone(model: CausalModel, found: Identification) -> str | None:
+    """Sentence that says why no moment method takes a graph that the likelihood answers; None elsewhere."""
+    answered = model.why_no_posterior is None and any(found.identified.values())
+    return why_no_moments(model) if answered else None
 
 
 def finish(
     model: CausalModel,
     table: xr.Dataset,
-    moments: xr.DataTree,
+    moments: xr.DataTree | None,
     found: Identification,
     *,
     random_seed: int,
     **sampling: Any,
 ) -> Fit:
-    """Sample and compare, given the identification and the moment estimate."""
+    """Sample and compare, given the identification and the moment estimate, if there is one."""
     parts: dict[str, Any] = {"model": model, "identification": found, "moments": moments}
     parts["random_seed"] = random_seed
+    if moments is None:
+        parts["no_moments"] = why_alone(model, found)
     if model.why_no_posterior is not None:
         return Fit(posterior=None, comparison=None, **parts)
     posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)
-    compared = model.treatment is not None and why_not_comparable(model, table) is None
-    joined = compare(posterior, moments, rng=random_seed) if compared else None
+    joined = None
+    if moments is not None and model.treatment is not None and why_not_comparable(model, table) is None:
+        joined = compare(posterior, moments, rng=random_seed)
     return Fit(posterior=posterior, comparison=joined, **parts)

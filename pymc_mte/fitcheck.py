@@ -16,6 +16,7 @@ from pymc_mte.moments.class_number import fit_classes
 from pymc_mte.moments.problem import Problem, problem_of
 from pymc_mte.moments.residuals import pair_residuals
 from pymc_mte.network import log_joint, log_sum_classes
+from pymc_mte.randomness import as_generator
 from pymc_mte.results import model_of
 
 TAIL = 0.05
@@ -66,7 +67,7 @@ def pattern_residuals(
     """
     model, table = _discrete(model, data, posterior)
     columns, observed = _patterns(model, table)
-    n, generator = observed.sum(), np.random.default_rng(rng)
+    n, generator = observed.sum(), as_generator(rng)
     out = pd.DataFrame({"observed": observed})
     if posterior is None:
         fit = fit_classes(_problem(model, table, generator))
@@ -136,7 +137,7 @@ def bivariate_residuals(
     ['residual', 'statistic', 'df', 'p', 'p_holm']
     """
     model, table = _plain(model, data, posterior)
-    problem = _problem(model, table, np.random.default_rng(rng))
+    problem = _problem(model, table, as_generator(rng))
     if posterior is None:
         found = fit_classes(problem).residuals
     else:

@@ -155,22 +155,31 @@ def potential_outcomes(model: CausalModel, parameters: Parameters) -> Array:
     )
 
 
+def what_precedes(model: CausalModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Variables between treatment and outcome, parents first, and those that precede the treatment.
+
+    The latter do not follow the treatment and have the outcome, or one in between, as a child.
+    """
+    t, y = _roles(model)
+    below = {v for v in model.variables if v != t and t in ancestors(model, {v}, stop=set())}
+    between = (ancestors(model, {y}, stop={t}) & below) - {y}
+    parents = {p for v in between | {y} for p in model.variables[v].all_parents}
+    before = tuple(v for v in model.variables if v in parents - between - {t})
+    return tuple(v for v in model.order if v in between), before
+
+
 def outcome_means(model: CausalModel, parameters: Parameters) -> tuple[tuple[str, ...], Array]:
     """Mean potential outcomes given class and what precedes the treatment.
 
     Returns
     -------
     before : tuple of str
-        Variables that do not follow the treatment and have the outcome, or one between treatment and
-        outcome, as a child.
+        What precedes the treatment, from `what_precedes`.
     means : ndarray of shape (..., class, *levels of before, treatment)
         E[Y(t) | class, before]; what lies between treatment and outcome is averaged over.
     """
+    between, before = what_precedes(model)
     t, y = _roles(model)
-    below = {v for v in model.variables if v != t and t in ancestors(model, {v}, stop=set())}
-    between = (ancestors(model, {y}, stop={t}) & below) - {y}
-    parents = {p for v in between | {y} for p in full_table(model, v).parents}
-    before = tuple(v for v in model.variables if v in parents - between - {t})
     by_arm = []
     for arm in range(len(model.arms)):
         total = _Sum(model)

@@ -14,6 +14,7 @@ from pymc_mte.moments.edges import POWERLESS
 from pymc_mte.moments.ladder import Gap, Ladder, climb_ladder
 from pymc_mte.moments.ladder_power import freed_edges, gap_power
 from pymc_mte.moments.problem import Problem, problem_of
+from pymc_mte.randomness import as_generator
 
 LEVEL = 0.05
 Z_LIMIT = 2.6
@@ -76,7 +77,7 @@ def ladder(
             "fit the likelihood: estimate(method='polished') or sample"
         )
     problem = problem_of(model, table)
-    found = climb_ladder(problem, n_boot, np.random.default_rng(rng), errors=False)
+    found = climb_ladder(problem, n_boot, as_generator(rng), errors=False)
     rows = []
     for gap in found.gaps:
         for (name, label, index), value, se, z in zip(gap.entries, gap.gap, gap.se, gap.z, strict=True):

@@ -20,6 +20,11 @@ STANDING = (
 )
 STANDING_TARGETS = ("The network and the possible targets are assumptions: no data can confirm all of them.",)
 
+NO_MOMENTS = (
+    "No moment method takes this graph, so the posterior stands alone: nothing that does without the "
+    "likelihood speaks for or against it."
+)
+
 PLURALS = {
     "class_weight": "class weights",
     "effect": "class effects",
@@ -115,7 +120,8 @@ def _target(label: str) -> str:
 
 def certainty(fit: "Fit") -> list[str]:
     """Say what speaks for and against the answers: the other method, the prior, the sampler, the rows."""
-    out = [*_agreement(fit.comparison), *equal_effects(fit.moments)]
+    out = _agreement(fit.comparison)
+    out += [f"{NO_MOMENTS} {fit.no_moments}"] if fit.moments is None else equal_effects(fit.moments)
     table = fit.summary()
     if "identified" in table and not table["identified"].all():
         lost = ", ".join(words(str(n)) for n in _listed(table.index[~table["identified"].astype(bool)]))

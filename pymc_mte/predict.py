@@ -4,34 +4,28 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pymc_mte.coefficients import refuse_linear
 from pymc_mte.columns import allowed_values, event_signs, level_codes, number_column
 from pymc_mte.covariates import new_covariates
 from pymc_mte.data import is_missing
 from pymc_mte.errors import DataError, ModelError, RefusedError
-from pymc_mte.functionals import ancestors, outcome_means
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.readers import open_frame
 from pymc_mte.regression import log_joint_given
 from pymc_mte.results import model_of
 from pymc_mte.sites import SHIFT
-from pymc_mte.standardised import row_parameters, wide_terms
+from pymc_mte.unit_outcomes import Gaps, TableOutcomes, UnitOutcomes, combinations, gaps_of
 
 Array = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
 
 DRAWS = 400
 """Draws that are kept by default: intervals of 90% are then off by a few percent of their length."""
-
-MAX_COMBINATIONS = 4_096
-"""Most combinations of levels of missing variables that are enumerated for one row."""
 
 BLOCK = 4_000_000
 """Numbers that are held at once, roughly: draws x classes x rows x arms."""
@@ -74,7 +68,9 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
         One person per row. Columns may be absent and values missing, the outcome's and the treatment's
         too: what is missing is summed out (exactly; it is taken to be missing at random). What is there
         is used, an observed outcome as well. Covariates must all be there: they have no distribution to
-        be summed over. Columns that the model does not know are ignored.
+        be summed over. So must a number that is a linear parent of something observed; where nothing
+        observed depends on it, outcomes are averaged over it. Columns that the model does not know are
+        ignored.
     draws : int
         At most so many draws are used, evenly thinned.
 
@@ -86,12 +82,15 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
         row[, contrast]): means among people of the same class and with the same values of what
         precedes the treatment, averaged over the classes that the row may belong to. They are no
         individual effects: the attribute ``text`` says why. With covariates all of this is given the
-        row's own.
+        row's own. Numbers that outcomes are averaged over (missing ones, and those between treatment and
+        outcome) are stood for by 512 quasi-random values, which is exact where normal numbers enter
+        linearly; else the error is about 0.001 SD of averaged probabilities, 0.01 SD of exponentials.
 
     Raises
     ------
     RefusedError
-        If the result holds no tables, or a row misses too many variables with observed children.
+        If the result holds no tables, or a row misses too many variables with observed children, or a
+        number with an observed child.
     DataError
         If a value is no level of its variable, or a covariate is missing or has a new text value.
 
@@ -135,7 +134,6 @@ def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int
         raise ModelError(f"draws must be a whole number of at least 1, got {draws!r}")
     model = model_of(post)
     posterior = post["posterior"].to_dataset()
-    refuse_linear(model, "predict")
     if model.interventions is not None:
         raise RefusedError("no predictions for a mixture of interventions: it answers with shares of targets")
     if SHIFT in posterior:
@@ -222,26 +220,28 @@ def blocks(model: CausalModel, parameters: Parameters, columns: Columns) -> Iter
     columns : dict of str to ndarray
         Distinct rows, from `read_rows` and `distinct`.
     """
-    shared = None if model.treatment is None or model.covariates else outcome_means(model, parameters)
+    tables = None if model.treatment is None or model.linear_edges else TableOutcomes(model, parameters)
     lacks = np.column_stack([is_missing(column) for column in columns.values()])
-    masks, which = np.unique(lacks, axis=0, return_inverse=True)
     size = max(1, BLOCK // (len(parameters["class_weight"]) * _width(model)))
+    masks, which = np.unique(lacks, axis=0, return_inverse=True)
     for m, mask in enumerate(masks):
         missing = {name for name, gone in zip(columns, mask, strict=True) if gone}
+        gaps = gaps_of(model, missing)
+        means: TableOutcomes | UnitOutcomes | None = tables
+        if model.treatment is not None and model.linear_edges:
+            means = UnitOutcomes(model, parameters, gaps.averaged, BLOCK)
         rows = np.flatnonzero(which.ravel() == m)
         for part in np.array_split(rows, -(-len(rows) // size)):
             own = {name: column[part] for name, column in columns.items()}
-            given, means = None, shared
+            given = None
             if model.covariates:
                 given = np.column_stack([own[name] for name in model.covariate_columns])
-                terms = wide_terms(model, model, given)
-                means = outcome_means(model, row_parameters(model, model, parameters, given, terms))
-            shares, outcome = _predicted(model, parameters, own, given, missing, means)
+            shares, outcome = _predicted(model, parameters, own, given, gaps, means)
             yield Block(rows=part, class_probability=shares, outcome=outcome)
 
 
 def _width(model: CausalModel) -> int:
-    """Numbers that one row takes per draw: classes and arms, with covariates tables of its own."""
+    """Numbers that one row takes per draw: classes and arms, with a linear part tables of its own."""
     arms = 1 if model.treatment is None else len(model.arms)
     tables = [1]
     for name in model.regressed:
@@ -255,26 +255,15 @@ def _predicted(
     parameters: Parameters,
     columns: Columns,
     covariates: Array | None,
-    missing: set[str],
-    means: tuple[tuple[str, ...], Array] | None,
+    gaps: Gaps,
+    means: TableOutcomes | UnitOutcomes | None,
 ) -> tuple[Array, Array | None]:
-    """Class probabilities (draws, rows, classes) and outcomes (draws, rows, arms) of rows that lack the same.
-
-    A missing variable without observed descendants drops out; the others are enumerated. ``means`` are
-    from `outcome_means`, behind the draws with an axis of rows where there are covariates.
-    """
-    before = () if means is None else means[0]
-    needed = ancestors(model, (set(model.variables) - missing) | set(before), stop=set())
-    open_ = [name for name in model.order if name in needed and name in missing]
-    levels = [range(model.size(name)) for name in open_]
-    if (combinations := int(np.prod([float(len(r)) for r in levels]))) > MAX_COMBINATIONS:
-        raise RefusedError(
-            f"rows miss {open_} at once, which have {combinations:,} combinations of levels; at most "
-            f"{MAX_COMBINATIONS:,} are summed over. Leave out their observed children, or impute"
-        )
-    variables = tuple(name for name in model.variables if name in needed)
-    filled = [_filled(columns, dict(zip(open_, at, strict=True))) for at in product(*levels)]
-    log_p = [log_joint_given(model, parameters, own, covariates, variables) for own in filled]
+    """Class probabilities (draws, rows, classes) and outcomes (draws, rows, arms), same gaps in all rows."""
+    filled = [
+        _filled(columns, dict(zip(gaps.enumerated, at, strict=True)))
+        for at in combinations(model, gaps.enumerated)
+    ]
+    log_p = [log_joint_given(model, parameters, own, covariates, gaps.used) for own in filled]
     n = len(next(iter(columns.values())))
     log_p = [np.broadcast_to(p, (*p.shape[:-1], n)) for p in log_p]
     top = np.max([p.max(axis=-2) for p in log_p], axis=0)[..., None, :]
@@ -284,13 +273,9 @@ def _predicted(
     shares = joint / whole[..., None, :]
     outcome = None
     if means is not None:
-        by_row = means[1][:, :, None] if covariates is None else np.moveaxis(means[1], 1, 2)
-        place = np.minimum(np.arange(n), by_row.shape[2] - 1)  # one set of means, or one per row
-        outcome = np.zeros((len(shares), n, by_row.shape[-1]))
-        for own, weight in zip(filled, weights, strict=True):
-            index: tuple[Any, ...] = (place, *(own[name] for name in before))
-            outcome += (weight[..., None] * by_row[(slice(None), slice(None), *index)]).sum(axis=1)
-        outcome /= whole[..., None]
+        parts = zip(filled, weights, strict=True)
+        weighed = [(weight[..., None] * means.at(own, covariates)).sum(axis=1) for own, weight in parts]
+        outcome = np.sum(weighed, axis=0) / whole[..., None]
     return np.moveaxis(shares, 1, 2), outcome
 
 

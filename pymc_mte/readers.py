@@ -48,11 +48,13 @@ def _open_file(path: Path) -> Any:
 
     if not path.is_file():
         raise DataError(f"{path}: no such data file")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: cannot be read (the file is empty); it needs a header and rows")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise DataError(f"{path}: larger than {MAX_FILE_BYTES} bytes; tabulate it in parts and merge")
     if any(mark in str(path) for mark in "*?["):
         raise DataError(f"{path}: the characters * ? [ mean many files to the reader; rename the file")
-    readers = {".csv": "read_csv", ".parquet": "read_parquet"}
+    readers = {".csv": ("read_csv", {"header": True}), ".parquet": ("read_parquet", {})}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: only .csv and .parquet files are read; convert it or pass a dataframe")
     full = str(path.resolve())
@@ -64,7 +66,8 @@ def _open_file(path: Path) -> Any:
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     try:
-        return getattr(connection, readers[path.suffix.lower()])(full, hive_partitioning=False)
+        name, options = readers[path.suffix.lower()]
+        return getattr(connection, name)(full, hive_partitioning=False, **options)
     except duckdb.Error as err:
         raise DataError(f"{path}: cannot be read ({str(err).splitlines()[0]})") from None
 
@@ -77,6 +80,8 @@ def distinct_rows(frame: "nw.LazyFrame[Any]", names: list[str], count: str | Non
         raise DataError(f"columns {absent} are not in the data, which have {available[:30]}; rename them")
     total = nw.len() if count is None else nw.col(count).sum()
     try:
+        if not len(frame.select(wanted).head(1).collect()):
+            raise DataError("the data have no rows; pass at least one row per treatment arm")
         if count is not None:
             _check_counts(frame, count)
         rows = frame.select(wanted).group_by(names, drop_null_keys=False).agg(total.alias(COUNT)).collect()

@@ -168,11 +168,11 @@ def _learnable(fit: "Fit", safe: Callable[[str], str]) -> Section:
 def _answered(fit: "Fit", share_safe: bool) -> Section:
     summary = fit.summary()
     summary = summary[~summary.index.str.startswith("potential_outcome")]
-    kind = "posterior" if fit.posterior is not None else f"moments, method {fit.moments.attrs['method']}"
+    result = fit.result
+    kind = "posterior" if fit.posterior is not None else f"moments, method {result.attrs['method']}"
     out = Section(title="Answers", tables=[_table(f"All answers ({kind})", _named(summary))])
     if "diagnosis" in summary:
         out.lines.append(DIAGNOSIS)
-    result = fit.moments if fit.posterior is None else fit.posterior
     if fit.comparison is not None:
         _draw(out, "Every answer by every method, 90% intervals.", fit.plot_effects)
     _draw(out, "The mixture of treatment effects: class sizes and effects.", plot_effect_mixture, result)
@@ -234,18 +234,21 @@ def _doubted(fit: "Fit", share_safe: bool) -> Section:
 
 
 def _made(fit: "Fit") -> Section:
-    moments = fit.moments.attrs
+    about = (fit.result if fit.moments is None else fit.moments).attrs
+    moments = "none, see above"
+    if fit.moments is not None:
+        moments = f"method {about['method']}, {about['n_boot']} bootstrap replicates"
     pairs = [
-        ("Rows", number(float(moments["n"]))),
-        ("Software", str(moments["versions"])),
+        ("Rows", number(float(about["n"]))),
+        ("Software", str(about["versions"])),
         ("Seed", "not recorded" if fit.random_seed is None else str(fit.random_seed)),
-        ("Moments", f"method {moments['method']}, {moments['n_boot']} bootstrap replicates"),
+        ("Moments", moments),
     ]
     if fit.posterior is not None:
         sizes, attrs = fit.posterior["posterior"].sizes, fit.posterior.attrs
         said = f"{sizes['chain']} chains of {sizes['draw']} draws after {attrs.get('tune', '?')} of warm-up"
         pairs.append(("Posterior", f"sampler {attrs.get('sampler', '?')}, {said}"))
-    body = str(fit.moments.attrs["model"])
+    body = str(about["model"])
     return Section(title="How this was made", pairs=pairs, texts=[{"title": "Model file", "body": body}])
 
 

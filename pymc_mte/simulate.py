@@ -13,6 +13,7 @@ from pymc_mte.interventions import target_array, target_label, target_values, va
 from pymc_mte.model import CausalModel
 from pymc_mte.modelfile import need_model
 from pymc_mte.network import cell_columns, draw_rows, log_density
+from pymc_mte.randomness import as_generator
 from pymc_mte.regression import draw_given, log_joint_given
 from pymc_mte.results import sorted_classes
 from pymc_mte.standardised import functionals_given
@@ -46,7 +47,7 @@ def simulate(model: CausalModel, n: int, *, rng: int | np.random.Generator = 0) 
     """
     need_model("simulate", model)
     n = whole_number("n", n)
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng)
     if model.linear:
         latent, columns = draw_linear(model, n, generator)
     elif model.linear_edges:

@@ -65,7 +65,7 @@ def functionals_given(
     if not model.regressed:
         return functionals(model, parameters)
     linear = bool(model.linear_edges)
-    wide = _written_out(model) if linear else model
+    wide = written_out(model, {model.treatment, str(model.outcome)}) if linear else model
     weight = parameters["class_weight" if covariates is None else "baseline_weight"]
     lead = weight.shape[:-1]
     flat = {n: v.reshape(-1, *v.shape[len(lead) :]) for n, v in parameters.items()}
@@ -86,9 +86,9 @@ def functionals_given(
     return {n: v.reshape((*lead, *v.shape[1:])) for n, v in joined.items()}
 
 
-def _written_out(model: CausalModel) -> CausalModel | None:
-    """Network of treatment, outcome and ancestors with tables over linear parents; None if it cannot be."""
-    relevant = ancestors(model, {str(model.treatment), str(model.outcome)}, stop=set())
+def written_out(model: CausalModel, targets: set[str]) -> CausalModel | None:
+    """Network of some variables and their ancestors with tables over linear parents; None if it cannot be."""
+    relevant = ancestors(model, targets, stop=set())
     variables = {}
     for name in model.variables:
         if name in relevant:
@@ -101,6 +101,8 @@ def _written_out(model: CausalModel) -> CausalModel | None:
             variables[name] = var.model_copy(update={"parents": var.all_parents, "linear_parents": ()})
     roles: dict[str, Any] = {"treatment_proxies": (), "outcome_proxies": (), "strata": ()}
     roles |= {"covariates": (), "covariate_levels": {}}
+    if not {model.treatment, model.outcome} <= relevant:
+        roles |= {"treatment": None, "outcome": None, "reference": None}
     return model.with_fields(variables=variables, truth=None, priors={}, **roles)
 
 

@@ -22,6 +22,12 @@ class Status(StrEnum):
         "No row has this treatment arm, so nothing about it can be estimated. "
         "Remove the level from the model or collect data for it."
     )
+    CENTRE_OUTSIDE = (
+        "The stated centre of a linear parent lies far outside its values. Means and tables of its children "
+        "are meant at the centre, so default priors, which are on the scale of the rows, fight the slope. "
+        "Leave the centre out (the mean of the rows is taken), state one among the values, or state the "
+        "children's priors."
+    )
     EMPTY_ARM_IN_STRATUM = (
         "No row of this stratum has this treatment arm, so nothing can be averaged over the strata. "
         "Merge the stratum with one like it, or leave its rows out and say so."

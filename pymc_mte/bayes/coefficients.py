@@ -7,9 +7,8 @@ import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
 
-from pymc_mte.bayes.priors import WIDTH, Prior, Tensor
+from pymc_mte.bayes.priors import Prior, Tensor, prior_width
 from pymc_mte.bayes.rowlayout import RowLayout
-from pymc_mte.errors import ModelError
 from pymc_mte.families import LINKS
 from pymc_mte.model import CausalModel, Parameters
 
@@ -20,19 +19,6 @@ def class_contrasts(classes: int) -> Array:
     """Orthonormal contrasts of the classes (class, class - 1): every class is treated alike."""
     full = np.eye(classes) - 1.0 / classes
     return np.asarray(np.linalg.svd(full)[0][:, : classes - 1])
-
-
-def prior_width(name: str, prior: Prior | None) -> float:
-    """Read the prior of coefficients: standard deviation of the whole linear part."""
-    if prior is None:
-        return WIDTH
-    if isinstance(prior, (int, float)) and prior > 0:
-        return float(prior)
-    raise ModelError(
-        f"prior of {name}: give a positive number, the standard deviation of the joint contribution of "
-        "covariates and linear parents (log-odds, or pooled standard deviations of a continuous variable); "
-        f"got {prior!r}"
-    )
 
 
 def add_coefficients(

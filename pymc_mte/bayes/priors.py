@@ -9,6 +9,7 @@ import pymc as pm
 import pytensor.tensor as pt
 from numpy.typing import NDArray
 from pymc.logprob.transforms import Transform
+from pytensor.tensor.variable import TensorVariable
 
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
@@ -40,8 +41,15 @@ DISTRIBUTIONS: dict[str, Any] = {
 """What ``dist`` may name in a prior table; the other keys are its PyMC arguments."""
 
 
+POSITIVE = ("sigma", "tau", "nu", "lam", "alpha", "beta", "scale")
+"""Arguments of these that must be positive; of a gamma ``mu`` too."""
+
+
 def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[str, Prior]:
-    """Collect the priors of the model file and of the call, under result names (``p_z``, ``mean_y``)."""
+    """Collect the priors of the model file and of the call, under result names (``p_z``, ``mean_y``).
+
+    They are checked and not built; what the data or other options decide is checked where it is used.
+    """
     shares = "class_weight" if model.interventions is None else "target_weight"
     keys = {shares: shares}
     keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
@@ -61,7 +69,70 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
         if name not in keys.values():
             raise ModelError(f"priors.{key}: no such parameter; choose one of {sorted(keys.values())}")
         out[name] = value
+        if name in model.coefficient_dims:
+            prior_width(name, value)
+        elif name in model.dims and not (isinstance(value, Mapping) and set(value) == {"pooled"}):
+            check_prior(model, name, value)
     return out
+
+
+def prior_width(name: str, prior: Prior | None) -> float:
+    """Read the prior of coefficients: standard deviation of the whole linear part."""
+    if prior is None:
+        return WIDTH
+    if isinstance(prior, (int, float)) and 0 < prior < np.inf:
+        return float(prior)
+    raise ModelError(
+        f"prior of {name}: give a positive number, the standard deviation of the joint contribution of "
+        "covariates and linear parents (log-odds, or pooled standard deviations of a continuous variable); "
+        f"got {prior!r}"
+    )
+
+
+def check_prior(model: CausalModel, name: str, prior: Prior) -> None:
+    """Refuse a prior that the parameter cannot have, before anything is compiled."""
+    kind = model.kind(name)
+    probability = kind.support in ("simplex", "unit")
+    if callable(prior):
+        return
+    if not isinstance(prior, Mapping):
+        if not probability:
+            raise ModelError(
+                f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 9}}, not {prior!r}"
+            )
+        concentration(model, name, prior)
+        return
+    dist = str(prior.get("dist", ""))
+    if dist not in DISTRIBUTIONS or probability:
+        raise ModelError(
+            f"prior of {name}: a table of probabilities takes a concentration (number or list), any "
+            f"other parameter a dist among {', '.join(DISTRIBUTIONS)}; got {dict(prior)}"
+        )
+    arguments = {key: value for key, value in prior.items() if key != "dist"}
+    taken = [*inspect.signature(DISTRIBUTIONS[dist].dist).parameters]
+    if unknown := arguments.keys() - set(taken):  # PyMC would ignore them
+        raise ModelError(f"prior of {name}: {dist} has no {sorted(unknown)}; it takes {taken}")
+    if kind.support == "positive" and dist in ("normal", "student_t"):
+        raise ModelError(
+            f"prior of {name}: it is always positive, and a {dist} is not; take halfnormal, lognormal, gamma "
+            "or exponential"
+        )
+    for key, value in arguments.items():
+        _check_argument(f"prior of {name}: {key} of {dist}", dist, key, value)
+
+
+def _check_argument(what: str, dist: str, key: str, value: Any) -> None:
+    """Refuse an argument of a distribution that is no finite number, or has the wrong sign."""
+    if isinstance(value, TensorVariable):
+        return
+    try:
+        number = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        number = np.full(1, np.nan)
+    if not np.isfinite(number).all():
+        raise ModelError(f"{what} must be a finite number, got {value!r}")
+    if (key in POSITIVE or (dist, key) == ("gamma", "mu")) and not (number > 0).all():
+        raise ModelError(f"{what} must be positive, got {value!r}")
 
 
 class LogRatio(Transform):  # type: ignore[misc]
@@ -123,7 +194,7 @@ def concentration(model: CausalModel, name: str, prior: object) -> NDArray[np.fl
         value = np.broadcast_to(np.asarray(prior, dtype=float), shape).copy()
     except (TypeError, ValueError):
         value = np.full(shape, np.nan)
-    if not (value > 0).all():
+    if not ((value > 0) & np.isfinite(value)).all():
         raise ModelError(
             f"prior of {name}: give a positive concentration, one number or one for each of the "
             f"{shape[-1]} levels; got {prior!r}"
@@ -188,30 +259,23 @@ def add_parameter(
         HalfNormal(2.5 spread).
     """
     dims, kind = free_dims(model, name), model.kind(name)
-    probability = kind.support in ("simplex", "unit")
     if callable(prior):
         return prior(name, dims)
+    if prior is not None:
+        check_prior(model, name, prior)
     if isinstance(prior, Mapping):
-        arguments = dict(prior)
-        dist = str(arguments.pop("dist", ""))
-        if dist not in DISTRIBUTIONS or probability:
-            raise ModelError(
-                f"prior of {name}: a table of probabilities takes a concentration (number or list), any "
-                f"other parameter a dist among {', '.join(DISTRIBUTIONS)}; got {dict(prior)}"
-            )
-        taken = [*inspect.signature(DISTRIBUTIONS[dist].dist).parameters]
-        if unknown := arguments.keys() - set(taken):  # PyMC would ignore them
-            raise ModelError(f"prior of {name}: {dist} has no {sorted(unknown)}; it takes {taken}")
-        return DISTRIBUTIONS[dist](name, **arguments, dims=dims)
-    if probability:
+        arguments = {key: value for key, value in prior.items() if key != "dist"}
+        try:
+            return DISTRIBUTIONS[str(prior["dist"])](name, **arguments, dims=dims)
+        except (TypeError, ValueError) as err:
+            raise ModelError(f"prior of {name}: {prior!r} cannot be taken ({err})") from None
+    if kind.support in ("simplex", "unit"):
         a = concentration(model, name, TABLE_CONCENTRATION if prior is None else prior)
         if a.ndim > len(dims):
             return pm.Beta(name, alpha=a[..., 1], beta=a[..., 0], dims=dims)
         if a.shape[-1] == 1:  # one class: nothing to transform
             return pm.Dirichlet(name, a=a, dims=dims)
         return pm.Dirichlet(name, a=a, dims=dims, default_transform=LogRatio(a.shape[-1]))
-    if prior is not None:
-        raise ModelError(f"prior of {name}: give a table such as {{dist = 'normal', mu = 0, sigma = 10}}")
     if kind.support == "real":
         return pm.Normal(name, mu=centre, sigma=WIDTH * spread, dims=dims)
     if kind.scope == "location":

@@ -8,7 +8,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import special
 
-from pymc_mte.bayes.coefficients import prior_width, raw_coefficients
+from pymc_mte.bayes.coefficients import raw_coefficients
+from pymc_mte.bayes.priors import prior_width
 from pymc_mte.bayes.rowlayout import Orthogonal, row_layout
 from pymc_mte.bayes.start import PENALTY, jittered, without_first_levels
 from pymc_mte.coefficients import without_linear

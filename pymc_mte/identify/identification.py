@@ -27,6 +27,7 @@ from pymc_mte.moments.interventions.linear_rows import LinearProblem, linear_pro
 from pymc_mte.moments.interventions.rows import TargetProblem, target_problem
 from pymc_mte.moments.problem import problem_of
 from pymc_mte.moments.strata import split
+from pymc_mte.randomness import as_generator
 from pymc_mte.status import Note, Status
 
 CHECKS = ["check", "where", "value", "se", "p", "verdict", "advice"]
@@ -216,6 +217,7 @@ def identify(
     ('ATE', True, False)
     """
     need_model("identify", model)
+    generator = as_generator(rng)
     if model.interventions is not None:
         return _identify_targets(model, data, base)
     if base is not None:
@@ -244,7 +246,6 @@ def identify(
             whole = table["count"].dtype.kind == "i"
             judge_mixture(found, problem, float(problem.counts.sum()) if whole else np.inf, route)
         if usable and model.treatment is not None:
-            generator = np.random.default_rng(rng)
             judge_data(found, problem, split(problem, table), likelihood, generator, splits)
     return Identification(
         model=model,

@@ -16,6 +16,7 @@ from pymc_mte.identify.linear_scores import interior_coefficients, linear_scores
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.scores import Scores, gradient
 from pymc_mte.network import cell_columns, draw_rows, log_sum_classes
+from pymc_mte.randomness import as_generator
 from pymc_mte.regression import draw_given, log_joint_given
 from pymc_mte.standardised import functionals_given
 from pymc_mte.variable import Variable
@@ -200,7 +201,7 @@ def jacobian(model: CausalModel, *, points: int = 3, rng: int | np.random.Genera
     >>> found.rank, found.n_parameters, found.identified["ate"], found.identified["effect"]
     (15, 17, True, False)
     """
-    rng = np.random.default_rng(rng)
+    rng = as_generator(rng)
     if n_free(model) > MAX_PARAMETERS:
         return None
     model = model.with_levels({}, centres=dict.fromkeys(uncentred(model), 0.0))  # moves no answer

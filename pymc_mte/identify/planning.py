@@ -11,6 +11,7 @@ from pymc_mte.errors import ModelError
 from pymc_mte.identify.jacobian import Spectrum, jacobian, smooth, spectrum
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.scores import from_free, gradient, to_free
+from pymc_mte.randomness import as_generator
 from pymc_mte.results import labels
 from pymc_mte.status import Status
 from pymc_mte.variable import Variable
@@ -73,7 +74,7 @@ def expected_errors(
     _check(model, parameters, n)
     point = _inside(model, parameters)
     slope = gradient(model, point, lambda q: smooth(model, q))
-    return _table(model, point, slope, spectrum(model, point, np.random.default_rng(rng), N_ROWS), n)
+    return _table(model, point, slope, spectrum(model, point, as_generator(rng), N_ROWS), n)
 
 
 def plan_errors(
@@ -114,7 +115,7 @@ def plan_errors(
     >>> bool(plan.loc["ate", "one more like x"] < plan.loc["ate", "now"])
     True
     """
-    seed = int(np.random.default_rng(rng).integers(2**32))  # the same rows for every design
+    seed = int(as_generator(rng).integers(2**32))  # the same rows for every design
     now = expected_errors(model, parameters, n, rng=seed)
     tables = tuple(name for name in model.dims if name != "class_weight")
     shown = [label for label in now.index if label.partition("[")[0] not in tables]

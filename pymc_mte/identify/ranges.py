@@ -16,6 +16,7 @@ from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.modelfile import need_model
 from pymc_mte.moments.problem import Problem
 from pymc_mte.network import cell_columns, log_joint, log_sum_classes
+from pymc_mte.randomness import as_generator
 from pymc_mte.results import class_order, labels
 
 Array = NDArray[np.float64]
@@ -176,7 +177,7 @@ def functional_ranges(
     unknown = sorted(set(names) - set(BOUNDED))
     if reason or unknown:
         raise ModelError(reason or f"names: {', '.join(unknown)} not among {', '.join(BOUNDED)}")
-    rng = np.random.default_rng(rng)
+    rng = as_generator(rng)
     point = {name: np.asarray(parameters[name], dtype=float)[None] for name in model.dims}
     cells = cell_columns(model)
     law = np.exp(log_sum_classes(log_joint(model, point, cells))[0])

@@ -4,6 +4,7 @@ from pymc_mte.coefficients import refuse_linear
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.hierarchy import MEANING, REACHED, hierarchy
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.classes import choose_class_method, lacks_proxies
 from pymc_mte.moments.methods import METHODS
 
 MAX_POLISHED_CELLS = 100_000
@@ -50,6 +51,19 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
             )
         )
     return method
+
+
+def why_no_moments(model: CausalModel) -> str | None:
+    """Sentence that says why no moment method takes such a graph; None if one does."""
+    if model.interventions is not None:
+        return None
+    try:
+        (choose_class_method if lacks_proxies(model) else choose_method)(model, "auto")
+    except RefusedError as err:
+        said = str(err)
+        reason = said.partition(" is refused: ")[2] or said  # which method was tried first says nothing here
+        return reason[:1].upper() + reason[1:]
+    return None
 
 
 def _censored(model: CausalModel, method: str) -> str:

@@ -32,6 +32,7 @@ from pymc_mte.moments.rank_report import rank_attrs, rank_notes
 from pymc_mte.moments.refusals import check_ranges, refuse_unsupported
 from pymc_mte.moments.replicates import point_and_replicates
 from pymc_mte.moments.strata import Stratum, split, support_by_stratum
+from pymc_mte.randomness import as_generator
 from pymc_mte.results import dataset, provenance
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -136,7 +137,7 @@ def estimate(
         raise ModelError("base: only a model with interventions has base rows; leave it out")
     (choose_class_method if lacks_proxies(model) else choose_method)(model, method)
     model, table = resolve(model, data)
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng)
     if lacks_proxies(model):
         _refuse_options("a model without proxies", given)
         found = class_answers(model, table, method=method, n_boot=n_boot, resample=resample, rng=generator)

@@ -3,7 +3,7 @@
 import arviz as az
 import pytest
 
-from pymc_mte import CausalModel, calibrate
+from pymc_mte import CausalModel, calibrate, load_model
 
 pytestmark = pytest.mark.slow
 
@@ -42,4 +42,14 @@ def test_posteriors_given_covariates_are_calibrated(rng):
     places = checked["prior_sbc"].to_dataset()
     assert {"ate", "effect", "coef_class", "coef_t", "coef_y"} <= set(places.data_vars)
     assert all(((v >= 0) & (v <= 1)).all() for v in places.data_vars.values())
+    assert "every quantity inside its 99% band" in checked.attrs["verdict"]
+
+
+def test_posteriors_with_linear_parents_are_calibrated():
+    """16 quantities; linear parents, and so the scale of their terms, differ in every round."""
+    model = load_model("gallery:measured_confounder").with_fields(truth=None)
+    priors = {"coef_t": 1.0, "coef_y": 1.0, "mean_severity": {"dist": "normal", "mu": 0.0, "sigma": 1.5}}
+    checked = calibrate(model, 60, n=300, priors=priors, draws=150, tune=200, progressbar=False)
+    assert checked.attrs["failures"] == "{}"
+    assert {"ate", "effect", "coef_t", "coef_y"} <= set(checked["prior_sbc"].data_vars)
     assert "every quantity inside its 99% band" in checked.attrs["verdict"]

@@ -137,19 +137,39 @@ def test_help_is_zero(capsys):
     assert "simulate" in capsys.readouterr().out
 
 
-def test_refused_graph_is_one(tmp_path, capsys, level3):
+def run_broken(tmp_path, level3, **changed):
+    """Run a model whose proxies depend on each other, on rows of `level3`."""
     fields = {n: getattr(level3, n) for n in type(level3).model_fields}
-    proxy = {"family": "bernoulli", "parents": ["z"]}
-    variables = {**level3.variables, "x": proxy}
+    variables = {**level3.variables, "x": {"family": "bernoulli", "parents": ["z"]}, **changed}
     broken = CausalModel(**{**fields, "name": "broken", "truth": None, "variables": variables})
     (tmp_path / "broken.toml").write_text(broken.to_toml())
     rows = str(tmp_path / "rows.csv")
     assert main(["simulate", "gallery:level3", "--out", rows, "--rows", "300"]) == 0
-    command = ["run", str(tmp_path / "broken.toml"), "--data", rows, "--out", str(tmp_path / "out")]
-    code = main(command)
+    return main(["run", str(tmp_path / "broken.toml"), "--data", rows, "--out", str(tmp_path / "out")])
+
+
+def test_refused_graph_is_one(tmp_path, capsys, level3):
+    """More parameters than the table has cells: neither moments nor the likelihood fix anything."""
+    code = run_broken(tmp_path, level3, y={"family": "bernoulli", "parents": ["x", "t"]})
     caught = capsys.readouterr()
     assert code == 1, caught.out
     assert "independent of" in " ".join(caught.err.split())
+
+
+def test_a_graph_without_moment_methods_goes_on_to_the_posterior(tmp_path, capsys, level3, monkeypatch):
+    asked = []
+
+    def stop(model, table, moments, found, **_):
+        asked.append(moments)
+        raise RefusedError("far enough")
+
+    monkeypatch.setattr(importlib.import_module("pymc_mte.fit"), "finish", stop)
+    assert run_broken(tmp_path, level3) == 1
+    caught = capsys.readouterr()
+    assert "2. No moment estimate" in caught.out
+    assert "The graph reaches nothing" in " ".join(caught.out.split())
+    assert "Compiling the posterior" in caught.out
+    assert (asked, "far enough" in caught.err) == ([None], True)
 
 
 def test_a_model_without_roles_runs(tmp_path, capsys):

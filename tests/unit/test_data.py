@@ -1,6 +1,7 @@
 """Every way in gives the same table; every defect has a defined, reported outcome."""
 
 import datetime
+import json
 import warnings
 
 import duckdb
@@ -351,3 +352,25 @@ def test_the_count_column_of_the_model_is_used_where_the_data_have_it(level3):
     counted = pd.DataFrame({"z": [0, 1], "x": [0, 1], "t": [0, 1], "y": [1, 0], "w": [30, 12]})
     assert tabulate(counted, model).attrs["n"] == 42
     assert tabulate(counted.drop(columns="w"), model).attrs["n"] == 2
+
+
+@pytest.mark.parametrize("text", ["z,x,t,y,n\n", "z,x,t,y,n", "z,x,t,y,n\n\n"])
+@pytest.mark.parametrize("count", [None, "n"])
+def test_a_file_with_a_header_alone_has_no_rows(level3, tmp_path, text, count):
+    (path := tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(DataError, match="the data have no rows"):
+        tabulate(path, level3, count=count)
+
+
+def test_an_empty_file_and_a_file_without_a_header(level3, tmp_path):
+    (path := tmp_path / "rows.csv").write_text("")
+    with pytest.raises(DataError, match=r"the file is empty\); it needs a header"):
+        tabulate(path, level3)
+    path.write_text("0,1,0,1\n1,1,1,1\n")
+    with pytest.raises(DataError, match=r"columns \['z', 'x', 't', 'y'\] are not in the data"):
+        tabulate(path, level3)
+
+
+def test_a_header_is_read_where_all_values_are_text(level3, tmp_path):
+    (path := tmp_path / "rows.csv").write_text("z,x,t,y\na,b,a,b\nb,a,b,b\nb,a,b,a\n")
+    assert json.loads(tabulate(path, level3.with_fields(truth=None))["z"].attrs["levels"]) == ["a", "b"]

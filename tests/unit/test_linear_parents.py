@@ -8,7 +8,7 @@ import pytest
 from scipy import special, stats
 
 from pymc_mte import CausalModel, ModelError, RefusedError, population, simulate, tabulate, truth
-from pymc_mte.data import columns_of, resolve
+from pymc_mte.data import columns_of, data_notes, resolve
 from pymc_mte.families import FAMILIES, LINKS
 from pymc_mte.functionals import functionals
 from pymc_mte.gcomputation import simulated_functionals
@@ -16,6 +16,7 @@ from pymc_mte.network import draw_rows
 from pymc_mte.quantiles import QUANTILE, quantile
 from pymc_mte.regression import draw_given, log_joint_given
 from pymc_mte.standardised import MAX_BLOCK, functionals_given
+from pymc_mte.status import Status
 
 B = {"family": "bernoulli"}
 C3 = {"family": "categorical", "levels": ["a", "b", "c"]}
@@ -407,6 +408,24 @@ def test_centres_are_the_means_of_the_rows():
     assert CausalModel.from_toml(model.to_toml()) == model
     again, _ = resolve(model, rows.isel(row=slice(0, 50)))
     assert again.variables["x"].centre == model.variables["x"].centre
+
+
+@pytest.mark.parametrize(("centre", "told"), [(0.3, 0), (-2.0, 0), (-2.2, 1), (7.0, 0), (7.2, 1)])
+def test_a_centre_far_outside_the_values_is_told(centre, told):
+    """The values go from 0 to 5 with a standard deviation of 2.1; more than one of these outside counts."""
+    variables = {**GRAPHS["number to number"], "x": {**N, "centre": centre}}
+    model = CausalModel(classes=2, variables=variables, **ROLES)
+    rows = {"z": [0, 1, 0, 1, 1], "x": [0.0, 1.0, 4.0, 5.0, 0.0], "t": [0, 1, 1, 0, 1], "y": np.arange(5.0)}
+    notes = [note for note in data_notes(tabulate(rows, model)) if note.status is Status.CENTRE_OUTSIDE]
+    assert len(notes) == told
+    if told:
+        assert (notes[0].where, notes[0].detail) == ("x", f"{centre:g}, and the values go from 0 to 5")
+
+
+def test_a_centre_of_no_linear_parent_is_not_told():
+    variables = {"x": {**N, "centre": 99.0}, "y": N}
+    rows = {"x": [0.0, 1.0, 4.0], "y": np.arange(3.0)}
+    assert data_notes(tabulate(rows, CausalModel(classes=2, variables=variables))) == []
 
 
 def test_the_graph_counts_linear_parents():

@@ -18,6 +18,7 @@ from pymc_mte.moments.interventions.exclusions import CLEAR_GAP
 from pymc_mte.moments.interventions.methods import Answer, Method, unmix
 from pymc_mte.moments.interventions.network import Network, is_sample, learn
 from pymc_mte.moments.interventions.rows import TargetProblem, target_problem
+from pymc_mte.randomness import as_generator
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -115,7 +116,7 @@ def estimate_targets(
     if n_boot and not is_sample(counts):
         n_boot = 0
         notes.append(Note(Status.SHARES_ONLY, "count"))
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng)
     draws = weight_replicates(answer, network, rows, counts, problem.base, chosen, n_boot, generator)
     point = _label(problem, answer, draws)
     point = point.assign(_bounds(problem, answer))

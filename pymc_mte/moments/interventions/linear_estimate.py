@@ -19,6 +19,7 @@ from pymc_mte.moments.interventions.gaussian_search import in_order, unmix_liste
 from pymc_mte.moments.interventions.gaussian_sets import TargetSet, find_sets
 from pymc_mte.moments.interventions.linear import FALSE_ALARMS
 from pymc_mte.moments.interventions.linear_rows import LinearProblem, linear_problem, network_parameters
+from pymc_mte.randomness import as_generator
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
 
@@ -92,7 +93,7 @@ def estimate_linear(
     if method not in ("auto", "polished"):
         raise ModelError(f"method {method!r}: linear Gaussian networks take auto or polished")
     problem = linear_problem(model, data, base)
-    generator = np.random.default_rng(rng)
+    generator = as_generator(rng)
     sets = target_sets(problem, generator)
     over, best = average(sets), sets[0].mixture
     drawn = average_replicates(problem.data, sets, over, n_boot, generator) if n_boot else None

@@ -157,7 +157,7 @@ def test_what_cannot_be_pooled(level3):
     with pytest.raises(DataError, match="have no groups"):
         build_model(level3, tabulate(rows, level3), group="site")
     with pytest.raises(ModelError, match="with groups it is a concentration"):
-        build_model(level3, rows.assign(s=rows["z"]), group="s", priors={"class_weight": {"dist": "normal"}})
+        build_model(level3, rows.assign(s=rows["z"]), group="s", priors={"class_weight": {"pooled": 1.0}})
 
 
 @pytest.mark.slow
