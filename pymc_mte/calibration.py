@@ -18,12 +18,14 @@ from pymc_mte.bayes.learnt import prior_draws
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.reference import with_terms_of
+from pymc_mte.bayes.sample import sampling_options
 from pymc_mte.bayes.samplers import sample_density
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.covariates import covariate_names
 from pymc_mte.data import columns_of, complete_rows, resolve
-from pymc_mte.errors import DataError, ModelError, RefusedError
+from pymc_mte.errors import DataError, RefusedError, whole_number
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.modelfile import need_model
 from pymc_mte.moments.methods import class_profile
 from pymc_mte.network import Columns, draw_rows, log_sum_classes
 from pymc_mte.regression import (
@@ -42,6 +44,9 @@ Array = NDArray[np.float64]
 
 LEVELS = (0.5, 0.8, 0.9)
 """Intervals whose coverage is tabulated."""
+
+KOLMOGOROV = 1.63
+"""Largest distance of 99% of uniform samples from uniform, times the root of their size."""
 
 BAND = 0.99
 """Probability of the simultaneous band."""
@@ -128,8 +133,10 @@ def calibrate(
     >>> dict(checked["prior_sbc"]["ate"].sizes)
     {'chain': 1, 'draw': 4}
     """
-    if n_simulations < 1 or n < 1:
-        raise ModelError(f"n_simulations and n must be at least 1, got {n_simulations} and {n}")
+    need_model("calibrate", model)
+    n_simulations, n = whole_number("n_simulations", n_simulations), whole_number("n", n)
+    options = sampling_options(draws=draws, tune=tune, chains=chains, cores=1)
+    chains = options.pop("chains")
     if model.strata:
         raise RefusedError("calibrate takes no strata; list them as covariates")
     rng = np.random.default_rng(random_seed)
@@ -141,7 +148,7 @@ def calibrate(
     ready, _ = compiled.prepare(own, chains=1, random_seed=random_seed)
     given = given_rows(compiled.model, ready.table)
     truths = prior_draws(compiled.model, ready.built, n_simulations, random_seed, given)
-    options = {"draws": draws, "tune": tune, "cores": 1, "target_accept": 0.9, "progressbar": False}
+    options["progressbar"] = False
     places: list[Parameters] = []
     failures: Counter[str] = Counter()
     divergent, begun = 0, time.perf_counter()
@@ -327,7 +334,9 @@ def _result(model: CausalModel, places: list[Parameters]) -> xr.DataTree:
     outside = [n for n, v in p.items() if (v < 1 - BAND).any()]
     total = sum(v.size for v in p.values())
     said = "outside the 99% band: " + ", ".join(outside) if outside else "every quantity inside its 99% band"
-    tree.attrs["verdict"] = f"{said} ({total} quantities, {len(places)} simulations)"
+    size = KOLMOGOROV / np.sqrt(len(places))
+    shows = f"show errors of probabilities above {size:.2f}" if size < 1 else "show nothing"
+    tree.attrs["verdict"] = f"{said} ({total} quantities; {len(places)} simulations {shows})"
     return tree
 
 

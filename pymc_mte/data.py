@@ -19,7 +19,7 @@ from pymc_mte.covariates import (
     describe_conditioned,
     stratum_codes,
 )
-from pymc_mte.errors import DataError
+from pymc_mte.errors import DataError, ModelError
 from pymc_mte.model import CausalModel
 from pymc_mte.readers import COUNT, distinct_rows, open_frame
 from pymc_mte.status import Note, Status, dump_notes, load_notes
@@ -84,6 +84,8 @@ def tabulate(
     """
     if isinstance(frame, xr.Dataset) and frame.attrs.get("tabulated"):
         return frame
+    if group is not None and group in (taken := [*model.variables, *model.covariates, *model.strata]):
+        raise DataError(f"group: {group!r} is part of the model; name a column beside {taken}")
     rows = open_frame(frame)
     if count is None and model.data is not None and model.data.count in rows.collect_schema().names():
         count = model.data.count
@@ -139,6 +141,10 @@ def resolve(model: CausalModel, data: Any, group: str | None = None) -> tuple[Ca
     group : str, optional
         See `tabulate`; tabulated data must have it already.
     """
+    if not isinstance(model, CausalModel):
+        raise ModelError(
+            f"a CausalModel is wanted first, got {type(model).__name__}; read a model file with `load_model`"
+        )
     if data is None:
         path = model.data_path
         if path is None:

@@ -1,6 +1,7 @@
 """`fit`: the whole way of the data in one call."""
 
 import html
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ import xarray as xr
 
 from pymc_mte.bayes.groups import identification_dataset
 from pymc_mte.bayes.priors import merge_priors
-from pymc_mte.bayes.sample import sample
+from pymc_mte.bayes.sample import sample, sampling_options
 from pymc_mte.compare import compare, why_not_comparable
 from pymc_mte.data import complete_rows, resolve
-from pymc_mte.errors import RefusedError
+from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.choice import why_no_moments
@@ -215,10 +216,12 @@ def fit(
         report says so; where the likelihood fixes nothing either, that is a `RefusedError`.
     """
     model, table = resolve(model, data)
+    known = [name for name in inspect.signature(sample).parameters if name not in ("model", "data", "start")]
+    if unknown := sorted(set(sampling) - set(known)):
+        raise ModelError(f"{', '.join(unknown)}: no options of `sample`; choose from {', '.join(known)}")
+    sampling_options(**sampling)  # what cannot be is told before anything is computed
     if model.why_no_posterior is None:
-        merge_priors(
-            model, sampling.get("priors")
-        )  # a prior that cannot be is told before anything is computed
+        merge_priors(model, sampling.get("priors"))
     found = identify(model, table, base=base, rng=random_seed)
     moments = None
     if why_alone(model, found) is None:

@@ -74,7 +74,9 @@ def policy(post: xr.DataTree, new_rows: Any, cost: float = 0.0, *, draws: int = 
     model, _, parameters = thinned_draws(post, draws)
     if model.treatment is None:
         raise ModelError("policy: this model names no treatment and outcome; add the roles")
-    if not np.isfinite(cost):
+    given: Any = cost
+    number = isinstance(given, (int, float, np.number)) and not isinstance(given, bool)
+    if not (number and np.isfinite(given)):
         raise ModelError(f"cost must be a finite number in units of the outcome, got {cost!r}")
     columns, place = distinct(read_rows(new_rows, model, covariate_means_of(model, post)))
     count = np.bincount(place, minlength=len(next(iter(columns.values())))).astype(float)

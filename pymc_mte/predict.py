@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pymc_mte.columns import allowed_values, event_signs, level_codes, number_column
 from pymc_mte.covariates import new_covariates
 from pymc_mte.data import is_missing
-from pymc_mte.errors import DataError, ModelError, RefusedError
+from pymc_mte.errors import DataError, RefusedError, whole_number
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.readers import open_frame
 from pymc_mte.regression import log_joint_given
@@ -130,8 +130,7 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
 
 def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int, int], Parameters]:
     """Take the model, the number of chains and of kept draws, and the tables with one leading axis."""
-    if not isinstance(draws, int) or draws < 1:
-        raise ModelError(f"draws must be a whole number of at least 1, got {draws!r}")
+    draws = whole_number("draws", draws)
     model = model_of(post)
     posterior = post["posterior"].to_dataset()
     if model.interventions is not None:

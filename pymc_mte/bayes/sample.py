@@ -119,11 +119,11 @@ def sample(
         If the model file says that its posterior must not be computed.
     """
     _check(model, sampler)
-    _check_rest(target_accept, random_seed, start)
-    draws, tune, chains = _sizes(draws=draws, tune=tune, chains=chains)
-    workers = os.cpu_count() or 1 if cores is None else whole_number("cores", cores)
-    options: dict[str, Any] = {"draws": draws, "tune": tune, "target_accept": target_accept}
-    options |= {"cores": min(chains, workers), "progressbar": progressbar}
+    _check_rest(random_seed, start)
+    steering: dict[str, Any] = {"draws": draws, "tune": tune, "chains": chains, "cores": cores}
+    options = sampling_options(**steering, target_accept=target_accept)
+    chains, tune = options.pop("chains"), options["tune"]
+    options["progressbar"] = progressbar
     if model.interventions is not None:
         if store is not None:
             raise ModelError("store: a mixture of interventions is sampled in short runs; leave it out")
@@ -165,6 +165,30 @@ def sample(
     return tree
 
 
+def sampling_options(
+    *,
+    draws: int = 1_000,
+    tune: int = 500,
+    chains: int = 4,
+    cores: int | None = None,
+    target_accept: float = 0.9,
+    **_: Any,
+) -> dict[str, Any]:
+    """Check the numbers that steer a sampler; other options of `sample` are let pass.
+
+    Raises
+    ------
+    ModelError
+        If one is of another kind or out of range.
+    """
+    sizes = {"draws": draws, "tune": tune, "chains": chains}
+    options: dict[str, Any] = {name: whole_number(name, value) for name, value in sizes.items()}
+    if not isinstance(target_accept, (int, float)) or not 0 < target_accept < 1:
+        raise ModelError(f"target_accept must be a number between 0 and 1, got {target_accept!r}")
+    workers = os.cpu_count() or 1 if cores is None else whole_number("cores", cores)
+    return options | {"target_accept": target_accept, "cores": min(options["chains"], workers)}
+
+
 def _check(model: CausalModel, sampler: str) -> None:
     """Refuse what cannot be sampled."""
     need_model("sample", model)
@@ -176,19 +200,12 @@ def _check(model: CausalModel, sampler: str) -> None:
         raise ModelError(f"sampler {sampler!r} is not for interventions; choose nutpie or pymc")
 
 
-def _check_rest(target_accept: float, random_seed: int, start: Any) -> None:
+def _check_rest(random_seed: int, start: Any) -> None:
     """Refuse values of the wrong kind before anything is compiled."""
-    if not isinstance(target_accept, (int, float)) or not 0 < target_accept < 1:
-        raise ModelError(f"target_accept must be a number between 0 and 1, got {target_accept!r}")
     if not isinstance(random_seed, (int, np.integer)) or random_seed < 0:
         raise ModelError(f"random_seed must be a whole number of at least 0, got {random_seed!r}")
     if start is not None and not (isinstance(start, xr.DataTree) and "estimate" in start):
         raise ModelError(f"start must be what `estimate` gave, got {type(start).__name__}")
-
-
-def _sizes(**sizes: Any) -> list[int]:
-    """Return numbers of draws and chains as whole numbers."""
-    return [whole_number(name, value) for name, value in sizes.items()]
 
 
 def _check_store(store: Any, sampler: str, grid: Grid | None) -> None:

@@ -1,6 +1,7 @@
 """Parts that meet: samplers that name no axes, share-safe files, results that hold less than others."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,14 @@ from pymc_mte import (
     baselines,
     bivariate_residuals,
     build_model,
+    calibrate,
     choose_classes,
     compare,
     compare_models,
     compile,
     do,
     estimate,
+    fit,
     functional_ranges,
     ladder,
     load,
@@ -36,11 +39,13 @@ from pymc_mte import (
     plot_plan,
     plot_predictive,
     plot_role_splits,
+    policy,
     population,
     predict,
     role_splits,
     sample,
     save,
+    sensitivity,
     simulate,
     tabulate,
     truth,
@@ -176,7 +181,51 @@ def test_options_are_checked_before_anything_is_compiled(level3, options, said):
         sample(level3, {}, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"drawz": 10}, "drawz: no options of `sample`; choose from base, draws"),
+        ({"draws": 0}, "draws must be a whole number of at least 1, got 0"),
+        ({"target_accept": "high"}, "between 0 and 1, got 'high'"),
+    ],
+)
+def test_fit_checks_options_of_the_sampler_first(level3, options, said):
+    rows = simulate(level3, 50, rng=1)
+    with pytest.raises(ModelError, match=said):
+        fit(level3, rows, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n_simulations": "a"}, "n_simulations must be a whole number"),
+        ({"draws": 0}, "draws must be a whole number of at least 1, got 0"),
+        ({"chains": -1}, "chains must be a whole number of at least 1, got -1"),
+    ],
+)
+def test_calibrate_checks_its_numbers_first(level3, options, said):
+    with pytest.raises(ModelError, match=said):
+        calibrate(level3, **{"n_simulations": 2} | options)
+
+
+@pytest.mark.parametrize("cost", ["a", None, [1], True, np.inf])
+def test_a_cost_is_a_number(level3, cost):
+    found = estimate(level3, population(level3))
+    with pytest.raises(ModelError, match="cost must be a finite number"):
+        policy(found, {"z": [0], "x": [0]}, cost=cost)
+
+
+def test_groups_are_columns_beside_the_model(level3):
+    rows = simulate(level3, 50, rng=1)
+    with pytest.raises(DataError, match="'z' is part of the model"):
+        sample(level3, rows, group="z")
+
+
 TAKE_A_MODEL = (
+    baselines,
+    calibrate,
+    fit,
+    partial(sensitivity, edge=("x", "y")),
     bivariate_residuals,
     build_model,
     choose_classes,
@@ -196,7 +245,7 @@ TAKE_A_MODEL = (
 )
 
 
-@pytest.mark.parametrize("use", TAKE_A_MODEL, ids=lambda use: use.__name__)
+@pytest.mark.parametrize("use", TAKE_A_MODEL, ids=lambda use: getattr(use, "__name__", "sensitivity"))
 def test_a_name_or_data_in_place_of_the_model_is_said(use, level3):
     alone = use in (plan, plot_plan, population, truth)
     for wrong in ("gallery:level3", pd.DataFrame({"z": [0, 1]})):
