@@ -1,10 +1,11 @@
 """Costs with many zeros, fitted as what they are and as a normal variable: bias of the average effect.
 
-    python benchmarks/hurdle.py [--samples 20] [--rows 20000]
+    python benchmarks/hurdle.py [--samples 20] [--rows 20000] [--posteriors 0]
 
 Prints, per way of fitting, the mean error of the average effect in standard deviations of the estimates
 over the samples, and in standard errors (the median one that the fit itself reports). The first two fits are
-maximum likelihood of all variables jointly; the bridge takes no family.
+maximum likelihood of all variables jointly; the bridge takes no family. With --posteriors the first so many
+samples are also fitted as normal with the measurement first: classes from proxies, outcome after.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pymc_mte import CausalModel, estimate, simulate, tabulate, truth
+from pymc_mte import CausalModel, estimate, sample, simulate, tabulate, truth
 from pymc_mte.functionals import functionals
 from pymc_mte.moments.likelihood import fit_likelihood
 from pymc_mte.moments.problem import Problem, problem_of
@@ -65,10 +66,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--posteriors", type=int, default=0)
     asked = parser.parse_args()
     right = model_of("hurdle_gamma")
     ate = float(truth(right)["ate"])
     found: dict[str, list[tuple[float, float]]] = {"hurdle_gamma": [], "normal": [], "bridge": []}
+    errors: list[float] = []
     for seed in range(asked.samples):
         rows = simulate(right, asked.rows, rng=seed)
         for family in ("hurdle_gamma", "normal"):
@@ -76,6 +79,12 @@ def main() -> None:
             found[family].append(likelihood_answer(problem_of(model, tabulate(rows, model))))
         point = estimate(right, rows, method="bridge", n_boot=0)["estimate"]
         found["bridge"].append((float(point["ate"]), float(point["se_delta_ate"])))
+        if seed < asked.posteriors:
+            options: dict[str, Any] = {"draws": 400, "random_seed": seed, "progressbar": False}
+            post = sample(model_of("normal"), rows, measurement_first=True, **options)
+            ates = post["posterior"]["ate"].values
+            errors.append((float(ates.mean()) - ate) / float(ates.std()))
+            print(f"measurement first, sample {seed}: off by {errors[-1]:.2f} posterior SDs", flush=True)
     print(f"average effect {ate:.3f}; {asked.samples} samples of {asked.rows} rows")
     for name, answers in found.items():
         value, se = np.array(answers).T
