@@ -19,8 +19,9 @@ from pymc_mte.covariates import (
     describe_conditioned,
     stratum_codes,
 )
-from pymc_mte.errors import DataError, ModelError
+from pymc_mte.errors import DataError
 from pymc_mte.model import CausalModel
+from pymc_mte.modelfile import need_model
 from pymc_mte.readers import COUNT, distinct_rows, open_frame
 from pymc_mte.status import Note, Status, dump_notes, load_notes
 from pymc_mte.variable import Level
@@ -141,10 +142,7 @@ def resolve(model: CausalModel, data: Any, group: str | None = None) -> tuple[Ca
     group : str, optional
         See `tabulate`; tabulated data must have it already.
     """
-    if not isinstance(model, CausalModel):
-        raise ModelError(
-            f"a CausalModel is wanted first, got {type(model).__name__}; read a model file with `load_model`"
-        )
+    need_model("this analysis", model)
     if data is None:
         path = model.data_path
         if path is None:
@@ -366,7 +364,7 @@ def _dataset(
         for arm, number in zip(levels[model.treatment], per_arm, strict=True):
             if number == 0:
                 notes.append(Note(Status.EMPTY_ARM, f"{model.treatment} = {arm}", "0 rows"))
-    notes += _far_centres(columns, counts, model)
+    notes += _linear_parent_notes(columns, counts, levels, model)
     whole = bool((counts == np.round(counts)).all())
     table = xr.Dataset(
         {name: ("pattern", column) for name, column in columns.items()}
@@ -380,15 +378,20 @@ def _dataset(
     return table
 
 
-def _far_centres(
-    columns: dict[str, NDArray[Any]], counts: NDArray[np.float64], model: CausalModel
+def _linear_parent_notes(
+    columns: dict[str, NDArray[Any]],
+    counts: NDArray[np.float64],
+    levels: dict[str, tuple[Level, ...]],
+    model: CausalModel,
 ) -> list[Note]:
-    """Say which stated centres of linear parents lie more than a standard deviation outside the values."""
+    """Say which levels of linear parents no row has, and which stated centres lie an SD outside the rows."""
     notes = []
     for name in dict.fromkeys(parent for parent, _ in model.linear_edges):
-        centre, seen = model.variables[name].centre, ~is_missing(columns[name])
+        column, centre, seen = columns[name], model.variables[name].centre, ~is_missing(columns[name])
+        if lost := [str(level) for i, level in enumerate(levels.get(name, ())) if not (column == i).any()]:
+            notes.append(Note(Status.UNSEEN_LEVEL, name, ", ".join(lost)))
         if centre is not None:
-            value, weight = columns[name][seen], counts[seen]
+            value, weight = column[seen], counts[seen]
             sd = np.sqrt(np.average((value - np.average(value, weights=weight)) ** 2, weights=weight))
             if max(value.min() - centre, centre - value.max()) > sd:
                 detail = f"{centre:g}, and the values go from {value.min():g} to {value.max():g}"

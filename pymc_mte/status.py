@@ -22,6 +22,11 @@ class Status(StrEnum):
         "No row has this treatment arm, so nothing about it can be estimated. "
         "Remove the level from the model or collect data for it."
     )
+    UNSEEN_LEVEL = (
+        "No row has these levels of a linear parent, so nothing is learnt about what they do: their "
+        "coefficients follow from the form of the model alone, and no interval widens for that. Do not "
+        "predict at them; remove them from the model, or collect data for them."
+    )
     CENTRE_OUTSIDE = (
         "The stated centre of a linear parent lies far outside its values. Means and tables of its children "
         "are meant at the centre, so default priors, which are on the scale of the rows, fight the slope. "
