@@ -69,7 +69,7 @@ class CompiledPosterior:
         search: dict[str, Any] = {"start": start, "chains": chains, "random_seed": random_seed}
         ready, density = self.prepare(data, **search, likelihood=True)
         options = _options(draws, tune, chains, cores, target_accept, progressbar)
-        raw = sample_density(density, _vectors(ready, density), random_seed, options)
+        raw = sample_density(density, self._vectors(ready, density), random_seed, options)
         tree = assemble(ready, raw, sampler="nutpie", seed=random_seed, tune=tune)
         tree.attrs["priors"] = json.dumps(prior_record(self.model, self.priors))
         return tree
@@ -103,7 +103,7 @@ class CompiledPosterior:
         """
         ready, density = self.prepare(data, chains=chains, random_seed=random_seed)
         options = _options(draws, tune, chains, cores, target_accept, False)
-        raw = sample_density(density, _vectors(ready, density), random_seed, options)
+        raw = sample_density(density, self._vectors(ready, density), random_seed, options)
         settled = self.settled(ready, raw, random_seed)
         divergent = int(settled.stats["diverging"].sum())
         return settled.posterior.assign_attrs(divergences=divergent, switching_share=settled.switching)
@@ -146,6 +146,19 @@ class CompiledPosterior:
 
         given = given_rows(ready.model, ready.table)
         return settle(ready, raw, given, sampler="nutpie", seed=seed, density=density, report=False)
+
+    def _vectors(self, ready: Prepared, density: Density) -> list[Any]:
+        """Lay starts out as vectors; refuse rows whose terms have more or fewer directions."""
+        for name in [v.name for v in self.built.data_vars if str(v.name).startswith("to_")]:
+            told = [built[name].get_value().shape[1] for built in (self.built, ready.built)]
+            if told[0] != told[1]:
+                what = str(name).removeprefix("to_terms_").removeprefix("to_")
+                raise DataError(
+                    f"the columns that shift {what!r} vary in {told[1]} directions in these rows, and in "
+                    f"{told[0]} where the model was compiled: a level may lack rows or a column be constant; "
+                    "compile the model again"
+                )
+        return [density.maps.unconstrain(start) for start in ready.starts]
 
     def __repr__(self) -> str:
         """Return the model's name and the number of free parameters."""
@@ -214,10 +227,6 @@ def _form(model: CausalModel, table: xr.Dataset) -> dict[str, list[str]]:
 
 def _told(form: Mapping[str, list[str]]) -> str:
     return ", ".join(f"{what} in {names or 'nothing'}" for what, names in form.items())
-
-
-def _vectors(ready: Prepared, density: Density) -> list[Any]:
-    return [density.maps.unconstrain(start) for start in ready.starts]
 
 
 def _options(

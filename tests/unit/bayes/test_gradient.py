@@ -68,6 +68,21 @@ def test_data_of_another_form_are_refused(normal, compiled):
         compile(load_model("gallery:unknown_interventions"))
 
 
+def test_rows_whose_terms_have_other_directions_are_refused():
+    """Without level c the coefficients run along one direction, and the compiled density has two."""
+    variables = {
+        "g": {"family": "categorical", "levels": ["a", "b", "c"]},
+        "y": {"family": "bernoulli", "linear_parents": ["g"]},
+    }
+    rows = {"g": ["a", "b", "c", "a", "b"], "y": [0, 1, 1, 1, 0]}
+    found = compile(CausalModel(classes=1, variables=variables), rows)
+    fewer = {"g": ["a", "b", "b", "a", "b"], "y": [0, 1, 1, 1, 0]}
+    for use in (found.draws, found.sample):
+        with pytest.raises(DataError, match="shift 'y' vary in 1 directions in these rows, and in 2 where"):
+            use(fewer)
+    assert found.draws({n: v * 4 for n, v in rows.items()}, draws=10, tune=10).sizes["draw"] == 10
+
+
 def test_laplace_is_exact_for_a_normal_density():
     precision = np.array([[2.0, 0.6], [0.6, 1.0]])
     centre = np.array([1.0, -2.0])
