@@ -136,7 +136,7 @@ def calibrate(
     need_model("calibrate", model)
     n_simulations, n = whole_number("n_simulations", n_simulations), whole_number("n", n)
     options = sampling_options(draws=draws, tune=tune, chains=chains, cores=1)
-    chains = options.pop("chains")
+    chains, random_seed = options.pop("chains"), whole_number("random_seed", random_seed, 0)
     if model.strata:
         raise RefusedError("calibrate takes no strata; list them as covariates")
     rng = np.random.default_rng(random_seed)
@@ -172,9 +172,6 @@ def calibrate(
     about: dict[str, Any] = {
         "failures": json.dumps(failures),
         "divergent": divergent,
-        "seconds_per_fit": spent,
-    }
-    about |= {
         "seconds_per_fit": spent,
         "simulations": n_simulations,
         "rows": n,

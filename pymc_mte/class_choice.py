@@ -49,7 +49,7 @@ class ClassChoice:
         of pairs), ``edge`` and ``bic_edge`` (the best added edge), ``ate``, ``effect[class k]`` and
         ``class_weight[class k]``.
     recommended : int
-        Number of classes.
+        Number of classes; 1 where rows are too few to recommend any, which ``says`` then begins with.
     dependence : (str, str) or None
         The pair that the recommended model lets depend on each other within classes.
     says : tuple of str

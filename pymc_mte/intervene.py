@@ -66,9 +66,11 @@ def do(
     Raises
     ------
     ModelError
-        For unknown variables or levels, an outcome that is set, or a continuous variable that is.
+        For values that are no mapping, unknown variables or levels, an outcome that is set, or a continuous
+        variable that is.
     RefusedError
-        If the result holds no tables, the model has covariates, or groups have effects of their own.
+        If the result lacks the group or tables, the model has covariates, or groups have effects of their
+        own.
 
     Examples
     --------
@@ -87,7 +89,9 @@ def do(
         raise RefusedError(
             "`do` takes no mixture of interventions; use `base_model` for the untouched network"
         )
-    if group in result and SHIFT in result[group]:
+    if group not in result:
+        raise RefusedError(f"this result has no group {group!r}, only {sorted(result.children)}")
+    if SHIFT in result[group]:
         raise RefusedError("`do` takes no effects of groups; read group_effect and potential_outcome")
     outcome = model.outcome if outcome is None else outcome
     levels = _level_numbers(model, values, outcome)
@@ -116,6 +120,8 @@ def do(
 
 def _level_numbers(model: CausalModel, values: Mapping[str, Level], outcome: str | None) -> dict[str, int]:
     """Check the question and turn levels into their numbers."""
+    if not isinstance(values, Mapping):
+        raise ModelError(f"values: levels by variable are wanted, as in {{'t': 1}}, got {values!r}")
     if outcome is None:
         raise ModelError("outcome: this model names none; say which variable is asked for")
     if outcome not in model.variables:

@@ -18,10 +18,10 @@ from pymc_mte.randomness import as_generator
 
 LEVEL = 0.05
 Z_LIMIT = 2.6
+"""A difference beyond this many standard errors has a two-sided p-value of 0.009."""
+
 LEAST_BOOT = 20
 """Replicates below which the covariance of the gaps is too rough to test anything."""
-
-"""A difference beyond this many standard errors has a two-sided p-value of 0.009."""
 
 NAMES = {"bridge": "the bridge", "spectral": "the spectral estimate", "ml": "the likelihood"}
 

@@ -21,7 +21,7 @@ STANDING = (
 STANDING_TARGETS = ("The network and the possible targets are assumptions: no data can confirm all of them.",)
 
 NO_MOMENTS = (
-    "No moment method takes this graph, so the posterior stands alone: nothing that does without the "
+    "No moment method takes this model, so the posterior stands alone: nothing that does without the "
     "likelihood speaks for or against it."
 )
 

@@ -62,12 +62,14 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
             flat |= {f"{key}.{parameter}": prior for parameter, prior in value.items()}
         else:
             flat[key] = value
-    flat |= dict(given or {})
+    if not isinstance(given, Mapping | None):
+        raise ModelError(f"priors: priors by parameter are wanted, as in {{'p_z': 1.0}}, got {given!r}")
+    flat |= given or {}
     out: dict[str, Prior] = {}
     for key, value in flat.items():
         name = keys.get(key, key)
         if name not in keys.values():
-            raise ModelError(f"priors.{key}: no such parameter; choose one of {sorted(keys.values())}")
+            raise ModelError(f"priors.{key}: no such parameter; choose one of {sorted(set(keys.values()))}")
         out[name] = value
         if name in model.coefficient_dims:
             prior_width(name, value)
@@ -80,7 +82,7 @@ def prior_width(name: str, prior: Prior | None) -> float:
     """Read the prior of coefficients: standard deviation of the whole linear part."""
     if prior is None:
         return WIDTH
-    if isinstance(prior, (int, float)) and 0 < prior < np.inf:
+    if isinstance(prior, (int, float, np.number)) and not isinstance(prior, bool) and 0 < prior < np.inf:
         return float(prior)
     raise ModelError(
         f"prior of {name}: give a positive number, the standard deviation of the joint contribution of "
@@ -109,7 +111,8 @@ def check_prior(model: CausalModel, name: str, prior: Prior) -> None:
             f"other parameter a dist among {', '.join(DISTRIBUTIONS)}; got {dict(prior)}"
         )
     arguments = {key: value for key, value in prior.items() if key != "dist"}
-    taken = [*inspect.signature(DISTRIBUTIONS[dist].dist).parameters]
+    known = inspect.signature(DISTRIBUTIONS[dist].dist).parameters.values()
+    taken = [p.name for p in known if p.kind is not p.VAR_KEYWORD]
     if unknown := arguments.keys() - set(taken):  # PyMC would ignore them
         raise ModelError(f"prior of {name}: {dist} has no {sorted(unknown)}; it takes {taken}")
     if kind.support == "positive" and dist in ("normal", "student_t"):

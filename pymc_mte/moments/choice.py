@@ -21,7 +21,7 @@ def choose_method(model: CausalModel, method: str, positive: bool = True) -> str
     if model.covariates:
         return _averages_only(method, found.level)
     if method == "polished" or found.level == "HTE":
-        refuse_linear(model, "method='polished'")
+        refuse_linear(model, "maximum likelihood (method='polished')")
     if found.level == "HTE":
         if method in ("auto", "polished"):
             return "polished"
@@ -69,7 +69,7 @@ def why_no_moments(model: CausalModel) -> str | None:
 def _censored(model: CausalModel, method: str) -> str:
     """Methods for a censored outcome: its means are not seen, so only the likelihood answers."""
     if method in ("auto", "polished") and not model.covariates:
-        refuse_linear(model, "method='polished'")
+        refuse_linear(model, "maximum likelihood (method='polished')")
         return "polished"
     raise RefusedError(
         f"method {method!r} is refused: it needs means of {model.outcome!r}, and censored times have none to "

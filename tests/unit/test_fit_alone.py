@@ -6,7 +6,7 @@ import pytest
 from pymc_mte import RefusedError, estimate, fit, load, load_model, simulate
 from pymc_mte.moments.choice import why_no_moments
 
-SAID = "No moment method takes this graph, so the posterior stands alone"
+SAID = "No moment method takes this model, so the posterior stands alone"
 WHY = "The graph reaches nothing. It lacks: t independent of y"
 
 

@@ -201,6 +201,7 @@ def test_fit_checks_options_of_the_sampler_first(level3, options, said):
         ({"n_simulations": "a"}, "n_simulations must be a whole number"),
         ({"draws": 0}, "draws must be a whole number of at least 1, got 0"),
         ({"chains": -1}, "chains must be a whole number of at least 1, got -1"),
+        ({"random_seed": -1}, "random_seed must be a whole number of at least 0, got -1"),
     ],
 )
 def test_calibrate_checks_its_numbers_first(level3, options, said):
@@ -251,6 +252,19 @@ def test_a_name_or_data_in_place_of_the_model_is_said(use, level3):
     for wrong in ("gallery:level3", pd.DataFrame({"z": [0, 1]})):
         with pytest.raises(ModelError, match=f"a CausalModel is wanted first, got {type(wrong).__name__}"):
             use(wrong, *([] if alone else [{}]))
+
+
+@pytest.mark.parametrize(
+    ("said", "use"),
+    [
+        ("draws must be a whole number", lambda found: predict(found, {"z": [0]}, draws=True)),
+        ("values: levels by variable are wanted", lambda found: do(found, ["t"])),
+        ("no group 'prior', only", lambda found: do(found, {"t": 1}, group="prior")),
+    ],
+)
+def test_arguments_of_another_kind_are_said(said, use, level3):
+    with pytest.raises((ModelError, RefusedError), match=said):
+        use(estimate(level3, population(level3)))
 
 
 def test_numbers_of_numpy_are_whole_numbers():

@@ -51,6 +51,12 @@ CANNOT_BE = [
     ({"class_weight": [1.0, 0.0]}, "prior of class_weight: give a positive concentration"),
     ({"coef_y": -2.0}, "prior of coef_y: give a positive number"),
     ({"coef_y": np.inf}, "prior of coef_y: give a positive number"),
+    ({"coef_y": True}, "prior of coef_y: give a positive number"),
+    ({"mean_y": {"dist": "normal", "kwargs": 3}}, r"normal has no \['kwargs'\]; it takes .*'tau'\]"),
+    (
+        {"mean_q": 1.0},
+        r"priors.mean_q: no such parameter; choose one of \['class_weight', 'coef_y', 'group_ef",
+    ),
 ]
 
 
@@ -58,6 +64,11 @@ CANNOT_BE = [
 def test_priors_that_cannot_be_are_told_before_anything_is_built(priors, said):
     with pytest.raises(ModelError, match=said):
         merge_priors(MODEL, priors)
+
+
+def test_priors_that_are_no_mapping_are_told():
+    with pytest.raises(ModelError, match=r"priors by parameter are wanted, .* got \['sd_y'\]"):
+        merge_priors(MODEL, ["sd_y"])
 
 
 def test_the_model_files_priors_are_checked_too():
@@ -73,7 +84,7 @@ def test_priors_that_can_be_pass():
         "mean_w": lambda name, dims: pm.Normal(name, dims=dims),
         "p_x": {"pooled": 0.5},
         "mean_x": {"dist": "gamma", "mu": 1.0, "sigma": 2.0},
-        "coef_y": 1,
+        "coef_y": np.int64(1),
         "class_weight": [1.0, 2.0],
         "nu_y": {"dist": "exponential", "scale": pm.Exponential.dist(1.0)},
     }
