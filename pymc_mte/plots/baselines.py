@@ -99,7 +99,8 @@ def _groups(row: "pd.Series[Any]") -> tuple[float, float, Any, Any]:
 def _ours(tree: xr.DataTree) -> tuple[float, float, Any, Any]:
     """Average, its error, class effects and weights of a result: point values, or means over draws."""
     draws = tree["posterior"].to_dataset()[["ate", "effect", "class_weight"]]
-    point, se = draws.mean(("chain", "draw")), float(draws["ate"].values.std(axis=(0, 1)).reshape(-1)[0])
+    point = draws.mean(("chain", "draw"))
+    se = float(draws["ate"].std(("chain", "draw")).values.reshape(-1)[0])  # of replicates that gave an answer
     if "estimate" in tree and tree["posterior"].attrs.get("kind") == "bootstrap":
         point = tree["estimate"].to_dataset()
     effect = point["effect"].values.reshape(point.sizes["class"], -1)[:, 0]

@@ -86,6 +86,16 @@ def test_figure(pair, table):
     assert figure.axes[0].yaxis.get_tightbbox().x0 >= 0
 
 
+def test_replicates_without_an_answer_leave_the_interval_of_the_others(pair, table):
+    model, rows = pair
+    ours = estimate(model, rows, method="spectral", n_boot=8)
+    ate = ours["posterior"]["ate"].values
+    ate[0, 0] = np.nan
+    drawn = plot_baselines(table, ours).axes[0].lines
+    widths = [np.ptp(line.get_xdata()) for line in drawn if len(line.get_xdata())]
+    assert np.isclose(widths, 2 * 1.645 * np.nanstd(ate)).any()
+
+
 def test_refusal():
     with pytest.raises(RefusedError, match="treatment"):
         baselines(load_model("gallery:carcinoma"))
