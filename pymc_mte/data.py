@@ -364,7 +364,7 @@ def _dataset(
         for arm, number in zip(levels[model.treatment], per_arm, strict=True):
             if number == 0:
                 notes.append(Note(Status.EMPTY_ARM, f"{model.treatment} = {arm}", "0 rows"))
-    notes += _linear_parent_notes(columns, counts, levels, model)
+    notes += _linear_notes(columns, counts, levels, model)
     whole = bool((counts == np.round(counts)).all())
     table = xr.Dataset(
         {name: ("pattern", column) for name, column in columns.items()}
@@ -378,22 +378,25 @@ def _dataset(
     return table
 
 
-def _linear_parent_notes(
+def _linear_notes(
     columns: dict[str, NDArray[Any]],
     counts: NDArray[np.float64],
     levels: dict[str, tuple[Level, ...]],
     model: CausalModel,
 ) -> list[Note]:
-    """Say which levels of linear parents no row has, and which stated centres lie an SD outside the rows."""
+    """Say which terms do not vary, and which stated centres lie a standard deviation outside the values."""
     notes = []
-    for name in dict.fromkeys(parent for parent, _ in model.linear_edges):
-        column, centre, seen = columns[name], model.variables[name].centre, ~is_missing(columns[name])
-        if lost := [str(level) for i, level in enumerate(levels.get(name, ())) if not (column == i).any()]:
-            notes.append(Note(Status.UNSEEN_LEVEL, name, ", ".join(lost)))
+    parents = dict.fromkeys(parent for parent, _ in model.linear_edges)
+    for name in (*parents, *(name for name in model.covariates if name in columns)):
+        column, weight = (v[~is_missing(columns[name])] for v in (columns[name], counts))
+        if lost := [str(level) for i, level in enumerate(levels.get(name, ())) if i not in column]:
+            notes.append(Note(Status.NO_VARIATION, name, f"no row has {', '.join(lost)}"))
+        elif np.ptp(column) == 0:
+            notes.append(Note(Status.NO_VARIATION, name, f"{column[0]:g} in all rows"))
+        centre = model.variables[name].centre if name in parents else None
         if centre is not None:
-            value, weight = column[seen], counts[seen]
-            sd = np.sqrt(np.average((value - np.average(value, weights=weight)) ** 2, weights=weight))
-            if max(value.min() - centre, centre - value.max()) > sd:
-                detail = f"{centre:g}, and the values go from {value.min():g} to {value.max():g}"
+            sd = np.sqrt(np.average((column - np.average(column, weights=weight)) ** 2, weights=weight))
+            if max(column.min() - centre, centre - column.max()) > sd:
+                detail = f"{centre:g}, and the values go from {column.min():g} to {column.max():g}"
                 notes.append(Note(Status.CENTRE_OUTSIDE, name, detail))
     return notes

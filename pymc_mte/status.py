@@ -22,10 +22,11 @@ class Status(StrEnum):
         "No row has this treatment arm, so nothing about it can be estimated. "
         "Remove the level from the model or collect data for it."
     )
-    UNSEEN_LEVEL = (
-        "No row has these levels of a linear parent, so nothing is learnt about what they do: their "
-        "coefficients follow from the form of the model alone, and no interval widens for that. Do not "
-        "predict at them; remove them from the model, or collect data for them."
+    NO_VARIATION = (
+        "The rows do not vary here: a level of a linear parent that no row has, or a number that is the same "
+        "in all rows. Nothing is learnt of its coefficients: they follow from the form of the model alone, "
+        "and no interval widens for that. Do not predict elsewhere; take the level or the column out of the "
+        "model, or collect data."
     )
     CENTRE_OUTSIDE = (
         "The stated centre of a linear parent lies far outside its values. Means and tables of its children "

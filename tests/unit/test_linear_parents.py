@@ -428,17 +428,20 @@ def test_a_centre_of_no_linear_parent_is_not_told():
     assert data_notes(tabulate(rows, CausalModel(classes=2, variables=variables))) == []
 
 
-def test_levels_of_linear_parents_that_no_row_has_are_told():
-    """Their coefficients do not vary, so that no interval would show it; of other variables priors speak."""
+def test_linear_parts_that_do_not_vary_are_told():
+    """Their coefficients do not vary either, so that no interval shows it; of tables the priors speak."""
     levels = {"family": "categorical", "levels": ["a", "b", "c", "d"]}
-    variables = {"g": levels, "h": levels, "y": {**N, "linear_parents": ["g"]}}
-    model = CausalModel(classes=2, variables=variables)
-    rows = {"g": ["b", "d", "b"], "h": ["a", "a", "b"], "y": [0.0, 1.0, 2.0]}
-    (note,) = data_notes(tabulate(rows, model))
-    assert (note.status, note.where, note.detail) == (Status.UNSEEN_LEVEL, "g", "a, c")
-    rows["g"] = ["b", "d", "c"]
+    variables = {"g": levels, "h": levels, "w": N, "y": {**N, "linear_parents": ["g", "w"]}, "t": B}
+    given = {"treatment": "t", "outcome": "y", "covariates": ["age", "sex", "site"]}
+    model = CausalModel(classes=2, variables=variables, **given)
+    rows = {"g": ["b", "d", "b"], "h": ["a", "a", "b"], "w": [2.0] * 3, "y": [0.0, 1.0, 2.0], "t": [0, 1, 1]}
+    rows |= {"age": [30.0] * 3, "sex": [0.0, 1.0, 1.0], "site": ["p", "q", "q"]}
+    found = [note for note in data_notes(tabulate(rows, model)) if note.status is Status.NO_VARIATION]
+    told = {"g": "no row has a, c", "w": "2 in all rows", "age": "30 in all rows"}
+    assert {note.where: note.detail for note in found} == told
+    rows |= {"g": ["b", "d", "c"], "w": [0.0, 1.0, 2.0], "age": [30.0, 31.0, 30.0]}
     variables["g"] = {**levels, "levels": ["b", "c", "d"]}
-    assert data_notes(tabulate(rows, CausalModel(classes=2, variables=variables))) == []
+    assert data_notes(tabulate(rows, CausalModel(classes=2, variables=variables, **given))) == []
 
 
 def test_the_graph_counts_linear_parents():
