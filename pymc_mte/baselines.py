@@ -50,7 +50,8 @@ def baselines(model: CausalModel, data: Any = None, *, rng: int | np.random.Gene
     -------
     pandas.DataFrame
         Indexed by method: ``ate`` of the first contrast, in units of the outcome, and its ``se`` (of
-        groups: taking them as known, hence too small); ``effect[class k]`` and ``class_weight[class k]`` of
+        groups: taking them as known, hence too small; NaN where an arm of one has a single row), both over
+        the groups in which both arms occur; ``effect[class k]`` and ``class_weight[class k]`` of
         the groups, from the lowest effect; ``assumes``. ``attrs["contrast"]`` says which arms are compared.
 
     Raises
@@ -174,10 +175,11 @@ def _grouped(outcome: Array, arm: NDArray[np.int64], mass: Array, pair: tuple[in
     effect, se = np.array([contrast(outcome, arm, part, pair) for part in mass]).T
     used = np.isfinite(effect) & (weight > 0)
     order = np.argsort(np.where(used, effect, np.inf))
-    out = {
-        "ate": float(weight[used] @ effect[used] / weight[used].sum()) if used.any() else np.nan,
-        "se": float(np.sqrt((weight[used] ** 2) @ se[used] ** 2)) if used.any() else np.nan,
-    }
+    out = {"ate": np.nan, "se": np.nan}
+    if used.any():
+        share = weight[used] / weight[used].sum()
+        error = np.where(mass.sum(axis=1) < 1, np.nan_to_num(se), se)[used]  # less than a row adds nothing
+        out = {"ate": float(share @ effect[used]), "se": float(np.sqrt(share**2 @ error**2))}
     out |= {f"effect[class {k}]": float(effect[u]) for k, u in enumerate(order)}
     return out | {f"class_weight[class {k}]": float(weight[u]) for k, u in enumerate(order)}
 

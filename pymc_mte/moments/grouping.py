@@ -93,7 +93,10 @@ def gaussian_mixture(points: Array, counts: Array, k: int, rng: np.random.Genera
 def contrast(
     outcome: Array, arm: NDArray[np.int64], counts: Array, pair: tuple[int, int]
 ) -> tuple[float, float]:
-    """Difference of an outcome's means between two arms, and its standard error; NaN without rows."""
+    """Difference of an outcome's means between two arms, and its standard error.
+
+    NaN where an arm has no rows; a single row (or less, in shares) gives no standard error.
+    """
     mean, variance = [], 0.0
     for t in pair:
         mass = counts * (arm == t)
@@ -101,12 +104,14 @@ def contrast(
         if not n > 0:
             return np.nan, np.nan
         mean.append(float(mass @ outcome) / n)
-        variance += float(mass @ (outcome - mean[-1]) ** 2) / n / n
+        variance += float(mass @ (outcome - mean[-1]) ** 2) / n / n if n > 1 else np.nan
     return mean[0] - mean[1], float(np.sqrt(variance))
 
 
 def regression(outcome: Array, treated: Array, covariates: Array, counts: Array) -> tuple[float, float]:
     """Coefficient of the treatment in a linear regression, with its heteroscedasticity-robust error.
+
+    The error is NaN where there are no more rows than coefficients, and residuals vanish by themselves.
 
     Parameters
     ----------
@@ -122,4 +127,5 @@ def regression(outcome: Array, treated: Array, covariates: Array, counts: Array)
     slope = inverse @ (design.T @ (counts * outcome))
     score = design * (outcome - design @ slope)[:, None]
     variance = inverse @ (score.T @ (counts[:, None] * score)) @ inverse
-    return float(slope[0]), float(np.sqrt(variance[0, 0]))
+    enough = counts.sum() > np.linalg.matrix_rank(design[counts > 0])
+    return float(slope[0]), float(np.sqrt(variance[0, 0])) if enough else np.nan

@@ -17,6 +17,7 @@ from pymc_mte import (
     simulate,
     truth,
 )
+from pymc_mte.baselines import _grouped
 from pymc_mte.moments.grouping import contrast, gaussian_mixture, k_means, regression
 
 
@@ -74,6 +75,28 @@ def test_counts_stand_for_rows(rng):
     assert regression(y, t, x[:, None], counts) == pytest.approx(
         regression(long[0], long[1], long[2][:, None], ones)
     )
+
+
+def test_few_rows_give_no_standard_error():
+    """One row in an arm, or as many coefficients as rows: nothing is left that would show an error."""
+    outcome, arm, ones = np.array([0.0, 1.0, 3.0]), np.array([0, 1, 1]), np.ones(3)
+    assert contrast(outcome, arm, ones, (1, 0)) == (2.0, pytest.approx(np.nan, nan_ok=True))
+    assert contrast(outcome, arm, 2 * ones, (1, 0)) == (2.0, pytest.approx(0.5))
+    slope, se = regression(outcome, arm.astype(float), np.array([[0.0], [0.0], [1.0]]), ones)
+    assert (slope, np.isnan(se)) == (pytest.approx(1.0), True)
+    assert np.isfinite(regression(outcome, arm.astype(float), np.zeros((3, 1)), ones)[1])
+
+
+def test_groups_without_one_arm_leave_average_and_error_to_the_others():
+    """By hand: a group of 4 (effect 2, variances 1 / 2 and 0) counts whole beside one of 6 untreated rows."""
+    outcome, arm = np.array([1.0, 1.0, 2.0, 4.0, *range(6)]), np.array([0, 0, 1, 1, *[0] * 6])
+    mass = np.repeat(np.eye(2), (4, 6), axis=1)
+    found = _grouped(outcome, arm, mass, (1, 0))
+    assert (found["ate"], found["se"]) == (2.0, pytest.approx(np.sqrt(0.5)))
+    assert (found["effect[class 0]"], found["class_weight[class 0]"]) == (2.0, 0.4)
+    tiny = np.vstack([mass, 1e-9 * np.ones(10)])
+    assert _grouped(outcome, arm, tiny, (1, 0))["se"] == pytest.approx(np.sqrt(0.5))
+    assert np.isnan(_grouped(outcome, arm, mass * (np.arange(10) != 3), (1, 0))["se"])
 
 
 def test_figure(pair, table):
