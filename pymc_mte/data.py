@@ -65,8 +65,7 @@ def tabulate(
         One entry per distinct row along ``pattern``: level numbers of the discrete variables (the
         levels themselves in ``attrs["levels"]`` of each), values of the continuous ones, ``count``
         and, if asked for, ``sampling_weight``, ``cluster`` and ``group`` (numbers; the groups' names are
-        in ``attrs["levels"]``); censored times with a minus sign; the
-        model's covariates (text as
+        in ``attrs["levels"]``); censored times with a minus sign; the model's covariates (text as
         indicators) under their names, its strata as one numbered ``stratum``.
         Attributes: ``n`` (sum of counts), ``notes`` (what was noticed, as JSON).
 
@@ -393,8 +392,7 @@ def _linear_notes(
             notes.append(Note(Status.NO_VARIATION, name, f"no row has {', '.join(lost)}"))
         elif np.ptp(column) == 0:
             notes.append(Note(Status.NO_VARIATION, name, f"{column[0]:g} in all rows"))
-        centre = model.variables[name].centre if name in parents else None
-        if centre is not None:
+        if name in parents and (centre := model.variables[name].centre) is not None:
             sd = np.sqrt(np.average((column - np.average(column, weights=weight)) ** 2, weights=weight))
             if max(column.min() - centre, centre - column.max()) > sd:
                 detail = f"{centre:g}, and the values go from {column.min():g} to {column.max():g}"
