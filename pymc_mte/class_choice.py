@@ -125,6 +125,7 @@ def choose_classes(
     missing from the graph otherwise passes for one more class. A model with more parameters than there are
     rows, or than the table has free cells, cannot be chosen. The rank tests are shown beside it; a
     dependence between proxies of the two sides raises that rank too.
+    With more than two arms the effects are those of the first contrast.
 
     Examples
     --------
