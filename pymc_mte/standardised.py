@@ -1,6 +1,8 @@
 """Functionals averaged over the rows' covariates and over linear parents. NumPy only."""
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -77,10 +79,14 @@ def functionals_given(
     draws = int(np.prod(lead))
     cells = max(int(np.prod(shape)) for shape in wide.shapes.values()) if linear else 2 * model.classes
     size = len(share) * max(cells, model.classes * 2 * max(len(model.arms), 2))
-    parts, terms = [], wide_terms(model, wide, covariates)
-    for block in np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK)):
+    terms = wide_terms(model, wide, covariates)
+
+    def of_block(block: NDArray[np.int64]) -> dict[str, Array]:
         part = {n: v[block] for n, v in flat.items()}
-        parts.append(averaged(wide, row_parameters(model, wide, part, covariates, terms), share))
+        return averaged(wide, row_parameters(model, wide, part, covariates, terms), share)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy lets go of the interpreter's lock
+        parts = list(pool.map(of_block, np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK))))
     names = [n for n in parts[0] if covariates is not None or n != "class_weight"]
     joined = {n: np.concatenate([part[n] for part in parts]) for n in names}
     return {n: v.reshape((*lead, *v.shape[1:])) for n, v in joined.items()}
