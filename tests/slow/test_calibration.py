@@ -19,7 +19,7 @@ def test_level3_is_calibrated_and_drawn(level3):
     assert (
         checked["coverage"]["lower"].sel(level=0.9) <= covered <= checked["coverage"]["upper"].sel(level=0.9)
     )
-    az.plot_ecdf_pit(checked, var_names=["ate", "effect"], method="envelope")
+    az.plot_ecdf_pit(checked, var_names=["ate", "effect"])
 
 
 def test_posteriors_given_covariates_are_calibrated(rng):
