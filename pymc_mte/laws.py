@@ -252,8 +252,14 @@ def _binomial_zero(mean: Array, dispersion: Array) -> Array:
 def _binomial_slopes(mean: Array, dispersion: Array) -> tuple[Array, ...]:
     zero = _binomial_zero(mean, dispersion)
     by_mean = mean / (1 + dispersion * mean)
-    odds = np.expm1(-zero)
+    odds = _odds(-zero)
     return by_mean / odds, (by_mean + zero) / odds
+
+
+def _odds(minus_log_zero: Array) -> Array:
+    """Odds of more than zero: infinite where zeros are beyond arithmetic, and slopes then vanish."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.expm1(minus_log_zero))
 
 
 def _poisson_above_zero(rng: Generator, rate: Array) -> Array:
@@ -273,7 +279,7 @@ def _binomial_above_zero(rng: Generator, mean: Array, dispersion: Array) -> Arra
 
 POISSON_ABOVE_ZERO = Positive(
     log=lambda rate: np.log(-np.expm1(-rate)),
-    slopes=lambda rate: (rate / np.expm1(rate),),
+    slopes=lambda rate: (rate / _odds(rate),),
     draw=_poisson_above_zero,
 )
 NEGATIVE_BINOMIAL_ABOVE_ZERO = Positive(

@@ -8,6 +8,7 @@ from pymc_mte import CausalModel, DataError, ModelError, RefusedError, estimate,
 from pymc_mte.data import columns_of
 from pymc_mte.families import FAMILIES
 from pymc_mte.identify.jacobian import jacobian
+from pymc_mte.laws import NEGATIVE_BINOMIAL_ABOVE_ZERO, POISSON_ABOVE_ZERO
 from pymc_mte.moments.em import em, random_starts
 from pymc_mte.moments.scores import Scores, from_free, information, to_free
 from pymc_mte.network import log_joint, log_sum_classes
@@ -152,6 +153,14 @@ def test_no_step_of_em_goes_down(rng, family, scale_parents):
         step = em(model, columns, counts[None], now, max_iterations=1)
         assert step.log_likelihood[0] >= last - 1e-9 * abs(last)
         now, last = step.parameters, step.log_likelihood[0]
+
+
+@pytest.mark.parametrize(
+    "law", [POISSON_ABOVE_ZERO, NEGATIVE_BINOMIAL_ABOVE_ZERO], ids=["poisson", "binomial"]
+)
+def test_slopes_vanish_where_zeros_are_beyond_arithmetic(law):
+    parameters = (np.array(5_000.0),) if law is POISSON_ABOVE_ZERO else (np.array(1e6), np.array(1e-4))
+    assert all(slope == 0 for slope in law.slopes(*parameters))
 
 
 def test_a_time_far_beyond_a_class_does_not_stop_its_climb():
