@@ -72,11 +72,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--draws", type=int, default=250)
     parser.add_argument("--tune", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     for family in asked.families:
         model = family_model(family)
         found = mte.calibrate(
-            model, asked.fits, n=asked.rows, data=rows_of_levels(model), draws=asked.draws, tune=asked.tune
+            model,
+            asked.fits,
+            n=asked.rows,
+            data=rows_of_levels(model),
+            draws=asked.draws,
+            tune=asked.tune,
+            random_seed=asked.seed,
         )
         print(f"{family}: {found.attrs['verdict']}", flush=True)
         print(found["coverage"].to_dataset()["ate"].to_series().to_string(), flush=True)
