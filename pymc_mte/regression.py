@@ -8,6 +8,7 @@ from their mean, a parent from its centre; levels of a parent by an indicator of
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -66,14 +67,34 @@ def normalised(log_weight: Array, axis: int) -> Array:
     return np.asarray(log_weight - np.expand_dims(top + np.log(total), axis))
 
 
+def shares(log_weight: Array, axis: int) -> Array:
+    """Weights divided by their sum over a short axis, from their logarithms: exp of `normalised`, sooner."""
+    parts = np.moveaxis(log_weight, axis, 0)
+    out = np.exp(parts - reduce(np.maximum, parts))
+    out /= reduce(np.add, out)
+    return np.moveaxis(out, 0, axis)
+
+
 def log_class(model: CausalModel, parameters: Parameters, covariates: Array | None) -> Array:
     """Log P(class | covariates): (..., class, row), or (..., class, 1) without covariates."""
     if covariates is None:
         return np.asarray(np.log(np.maximum(parameters["class_weight"], TINY))[..., None])
+    return normalised(_class_scores(parameters, covariates), -2)
+
+
+def class_given(model: CausalModel, parameters: Parameters, covariates: Array | None) -> Array:
+    """P(class | covariates), axes as of `log_class`."""
+    if covariates is None:
+        return np.asarray(parameters["class_weight"][..., None])
+    return shares(_class_scores(parameters, covariates), -2)
+
+
+def _class_scores(parameters: Parameters, covariates: Array) -> Array:
+    """Log P(class | covariates) up to a constant per row: (..., class, row)."""
     total = np.log(np.maximum(parameters["baseline_weight"], TINY))[..., None]
     if "coef_class" in parameters:
         total = total + parameters["coef_class"] @ covariates.T
-    return normalised(np.broadcast_to(total, (*total.shape[:-1], len(covariates))), -2)
+    return np.asarray(np.broadcast_to(total, (*total.shape[:-1], len(covariates))))
 
 
 def regressors(
@@ -110,23 +131,34 @@ def shift_of(variable: str, parameters: Parameters, terms: Array) -> Array:
 def log_table_given(model: CausalModel, variable: str, parameters: Parameters, terms: Array) -> Array:
     """Log P(level | class, parents, terms): (..., row, class or 1, *parents, level)."""
     var = model.variables[variable]
-    lead = len(var.parents) + 1
-    shift = shift_of(variable, parameters, terms)
     if var.trials is not None:
+        lead = len(var.parents) + 1
+        shift = shift_of(variable, parameters, terms)
         rate = with_class_axis(model, f"p_{variable}", parameters[f"p_{variable}"])
         odds = np.expand_dims(special.logit(rate), rate.ndim - lead)
         odds = (odds + shift.reshape(*shift.shape, *(1,) * lead))[..., None]
         s = np.arange(var.trials + 1)
         log_p = s * special.log_expit(odds) + (var.trials - s) * special.log_expit(-odds)
         return np.asarray(np.log(binomial_coefficients(var.trials)) + log_p)
+    return normalised(_table_scores(model, variable, parameters, terms), -1)
+
+
+def table_given(model: CausalModel, variable: str, parameters: Parameters, terms: Array) -> Array:
+    """P(level | class, parents, terms), axes as of `log_table_given`; not for binomial variables."""
+    return shares(_table_scores(model, variable, parameters, terms), -1)
+
+
+def _table_scores(model: CausalModel, variable: str, parameters: Parameters, terms: Array) -> Array:
+    """Log P(level | class, parents, terms) up to a constant: (..., row, class or 1, *parents, level)."""
+    lead = len(model.variables[variable].parents) + 1
+    shift = shift_of(variable, parameters, terms)
     table = np.log(np.maximum(with_class_axis(model, f"p_{variable}", parameters[f"p_{variable}"]), TINY))
     table = np.expand_dims(table, table.ndim - lead - 1)
-    if var.family == "bernoulli":
+    if model.variables[variable].family == "bernoulli":
         shift = np.stack([np.zeros_like(shift), shift], axis=-1)
     else:
         shift = np.swapaxes(shift, -1, -2)
-    total = table + shift.reshape(*shift.shape[:-1], *(1,) * lead, shift.shape[-1])
-    return normalised(total, -1)
+    return np.asarray(table + shift.reshape(*shift.shape[:-1], *(1,) * lead, shift.shape[-1]))
 
 
 def log_density_given(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+from threadpoolctl import threadpool_limits
 
 from pymc_mte.coefficients import takes_covariates
 from pymc_mte.families import LINKS
@@ -22,11 +23,11 @@ from pymc_mte.functionals import (
 from pymc_mte.gcomputation import simulated_functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import by_parents
-from pymc_mte.regression import log_class, log_table_given, regressors, shift_of
+from pymc_mte.regression import class_given, regressors, shift_of, table_given
 
 Array = NDArray[np.float64]
 
-MAX_BLOCK = 1_000_000
+MAX_BLOCK = 250_000
 """Numbers (draws x rows x classes x levels) that are held at once while draws are averaged over rows; larger
 blocks leave the processor's cache."""
 
@@ -85,7 +86,8 @@ def functionals_given(
         part = {n: v[block] for n, v in flat.items()}
         return averaged(wide, row_parameters(model, wide, part, covariates, terms), share)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy lets go of the interpreter's lock
+    # NumPy lets go of the interpreter's lock; threads inside its products would only wait for each other.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = list(pool.map(of_block, np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK))))
     names = [n for n in parts[0] if covariates is not None or n != "class_weight"]
     joined = {n: np.concatenate([part[n] for part in parts]) for n in names}
@@ -144,7 +146,7 @@ def row_parameters(
     memory the rows lie next to each other, because sums over the few classes and levels then run along them.
     """
     out: Parameters = {n: parameters[n][:, None] for n in wide.owners}
-    out["class_weight"] = np.moveaxis(np.exp(log_class(model, parameters, covariates)), -1, 1)
+    out["class_weight"] = np.moveaxis(class_given(model, parameters, covariates), -1, 1)
     for name in terms:
         out |= _shifted(model, name, parameters, terms[name])
     return {n: np.moveaxis(np.ascontiguousarray(np.moveaxis(v, 1, -1)), -1, 1) for n, v in out.items()}
@@ -161,7 +163,7 @@ def _shifted(model: CausalModel, name: str, parameters: Parameters, terms: Array
         value = parameters[key := f"{parameter}_{name}"]
         draws, own = len(value), value.shape[1:]
         if parameter == moved and link == "logit" and var.trials is None:
-            table = np.exp(log_table_given(model, name, parameters, terms))
+            table = table_given(model, name, parameters, terms)
             table = table.reshape(draws, rows, *sizes, *table.shape[2:])
             table = np.moveaxis(table, range(2, 2 + more), range(-1 - more, -1))
             out[key] = table if var.latent else table[:, :, 0]

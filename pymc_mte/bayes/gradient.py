@@ -193,7 +193,6 @@ def compile_density(built: pm.Model, point: Mapping[str, Array]) -> Density:
     maps = compile_maps(built, point)
     gradient: Any = grad(maps.log_density, maps.joined)
     mode = get_mode("NUMBA").including("local_remove_check_parameter")  # transforms keep to the bounds
-    mode = mode.excluding("local_log1p_plusminus_exp")  # it would undo `rowwise.softplus`
     with quiet_compilation():
         function = make_function(
             [maps.joined],

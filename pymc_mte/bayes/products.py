@@ -111,13 +111,27 @@ def _teach_jax() -> None:
     jax_funcify.register(Combinations)(lambda op, **_: lambda matrix, weights: weights @ matrix)
 
 
+# Four rows at a time: what is read of the vectors, or added to, is then touched a quarter as often.
+
+
 @register_funcify_and_cache_key(Products)  # type: ignore[untyped-decorator]
 def _products(op: Products, node: Any = None, **_: Any) -> tuple[Any, str]:
     @numba_njit
     def multiply(matrix: Array, vectors: Array) -> Array:
         rows, columns = matrix.shape
         out = np.empty((len(vectors), rows))
-        for i in range(rows):
+        fours = rows - rows % 4
+        for i in range(0, fours, 4):
+            for k in range(len(vectors)):
+                a, b, c, d = 0.0, 0.0, 0.0, 0.0
+                for j in range(columns):
+                    x = vectors[k, j]
+                    a += matrix[i, j] * x
+                    b += matrix[i + 1, j] * x
+                    c += matrix[i + 2, j] * x
+                    d += matrix[i + 3, j] * x
+                out[k, i], out[k, i + 1], out[k, i + 2], out[k, i + 3] = a, b, c, d
+        for i in range(fours, rows):
             for k in range(len(vectors)):
                 total = 0.0
                 for j in range(columns):
@@ -125,7 +139,7 @@ def _products(op: Products, node: Any = None, **_: Any) -> tuple[Any, str]:
                 out[k, i] = total
         return out
 
-    return multiply, "pymc_mte.products.1"
+    return multiply, "pymc_mte.products.2"
 
 
 @register_funcify_and_cache_key(Combinations)  # type: ignore[untyped-decorator]
@@ -134,11 +148,17 @@ def _combinations(op: Combinations, node: Any = None, **_: Any) -> tuple[Any, st
     def combine(matrix: Array, weights: Array) -> Array:
         rows, columns = matrix.shape
         out = np.zeros((len(weights), columns))
-        for i in range(rows):
+        fours = rows - rows % 4
+        for i in range(0, fours, 4):
             for k in range(len(weights)):
-                weight = weights[k, i]
+                a, b, c, d = weights[k, i], weights[k, i + 1], weights[k, i + 2], weights[k, i + 3]
                 for j in range(columns):
-                    out[k, j] += weight * matrix[i, j]
+                    first = a * matrix[i, j] + b * matrix[i + 1, j]
+                    out[k, j] += first + c * matrix[i + 2, j] + d * matrix[i + 3, j]
+        for i in range(fours, rows):
+            for k in range(len(weights)):
+                for j in range(columns):
+                    out[k, j] += weights[k, i] * matrix[i, j]
         return out
 
-    return combine, "pymc_mte.combinations.1"
+    return combine, "pymc_mte.combinations.2"

@@ -19,6 +19,7 @@ from pymc_mte.bayes.densities import LOG_DENSITY
 from pymc_mte.bayes.priors import TABLE_CONCENTRATION, LogRatio, Prior, Tensor, add_parameter
 from pymc_mte.bayes.products import products
 from pymc_mte.bayes.rowlayout import RowLayout, row_layout
+from pymc_mte.bayes.softplus import softplus
 from pymc_mte.bayes.start import with_first_levels
 from pymc_mte.data import SAMPLING_WEIGHT, has_missing
 from pymc_mte.errors import ModelError
@@ -179,15 +180,6 @@ class RowData:
         self.own_cell = {n: pm.Data(f"cell_{n}", v) for n, v in layout.own_cell.items()}
         self.parent_cell = {n: pm.Data(f"parent_cell_{n}", v) for n, v in layout.parent_cell.items()}
         self.seen = {n: pm.Data(f"seen_{n}", v) for n, v in layout.seen.items()}
-
-
-def softplus(x: Tensor) -> Tensor:
-    """Log of 1 + exp(x), written so that its gradient needs no exponential of its own.
-
-    PyTensor's own one takes two. The halves give the right slope at 0 too, and no NaN at infinity.
-    """
-    positive = (pt.switch(x > 0, x, 0.0) + pt.switch(x < 0, 0.0, x)) / 2
-    return positive + pt.log1p(pt.exp(-abs(x)))
 
 
 def log_add_exp(value: Tensor, classes: int) -> Tensor:

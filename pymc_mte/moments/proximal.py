@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pymc_mte.errors import ModelError
 from pymc_mte.moments.bridge import solve_bridge
 from pymc_mte.moments.features import build_moments
-from pymc_mte.moments.truncated import independent, matrix, truncated_solution
+from pymc_mte.moments.truncated import beyond, independent, matrix, truncated_solution
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -179,13 +179,13 @@ def _one_arm(
     p = inside.sum()
     within = inside / p
     base = np.column_stack([z[:, :1], more])
-    n_base = independent(base, within).shape[1]
-    both = [np.column_stack([base, side[:, 1:]]) for side in (z, x)]
+    base = base @ independent(base, within)
     # Orthonormal within the arm, covariates first: the moments are then 1 for these and the canonical
     # correlations of the proxies given them, so that truncation only ever drops directions of proxies.
-    zw, xw = (side @ independent(side, within) for side in both)
+    rest = [beyond(side[:, 1:], base, within) for side in (z, x)]
+    zw, xw = (np.column_stack([base, own @ independent(own, within)]) for own in rest)
     kept = min(zw.shape[1], xw.shape[1])
-    kept = kept if rank is None else min(kept, n_base + rank - 1)
+    kept = kept if rank is None else min(kept, base.shape[1] + rank - 1)
     moments, target, everybody = zw.T @ (within[:, None] * xw), zw.T @ (within * y), share @ xw
     solved = truncated_solution(moments, target, everybody[None], kept)
     h, q = xw @ solved.coefficients, zw @ solved.by_target[0] / p
@@ -204,7 +204,7 @@ def _one_arm(
         psi = mine * q * (y - slope) + slope
         psi += (inside * q) @ y - share @ psi
     else:
-        turned = np.einsum("nz,zx,nx->n", zw, solved.by_moments[0], xw) / p
+        turned = ((zw @ solved.by_moments[0]) * xw).sum(axis=1) / p
         psi = mine * (turned + q * y) + h
         psi += solved.value[0] - share @ psi
     mean = share @ psi

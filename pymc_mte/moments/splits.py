@@ -169,7 +169,8 @@ def _vary(z: Array, x: Array, covariates: Array | None, w: Array, arm: Ints) -> 
     for t in range(int(arm.max()) + 1):
         inside = w * (arm == t)
         share = inside / inside.sum()
-        if not all(independent(partial(side, given, share), share).shape[1] for side in (z, x)):
+        varies = partial(np.column_stack([z, x]), given, share).any(axis=0)
+        if not (varies[: z.shape[1]].any() and varies[z.shape[1] :].any()):
             return False
     return True
 

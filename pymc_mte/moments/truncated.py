@@ -83,8 +83,15 @@ def matrix(columns: Array) -> Array:
 
 def partial(columns: Array, on: Array, share: Array) -> Array:
     """Take the residuals of a weighted regression; dependent regressors do no harm."""
-    basis = on @ independent(on, share)
-    return np.asarray(columns - basis @ (basis.T @ (share[:, None] * columns)))
+    return beyond(columns, on @ independent(on, share), share)
+
+
+def beyond(columns: Array, basis: Array, share: Array) -> Array:
+    """Residuals of columns given an orthonormal basis; what is nothing but rounding becomes 0."""
+    rest = columns - basis @ (basis.T @ (share[:, None] * columns))
+    rest -= basis @ (basis.T @ (share[:, None] * rest))  # once more: rounding of large parts
+    size, left = share @ columns**2, share @ rest**2
+    return np.asarray(np.where(left > DEPENDENT**2 * size, rest, 0.0))
 
 
 def independent(columns: Array, share: Array) -> Array:

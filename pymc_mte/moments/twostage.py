@@ -154,7 +154,7 @@ def _solve_stages(
     influence = own * residual - (zw @ solved.by_target.T) * residual
     if kept < most:
         turning = solved.by_moments + solved.by_target[:, :, None] * solved.coefficients
-        influence -= np.einsum("nz,tzx,nx->nt", zw, turning, xw)
+        influence -= ((zw @ turning) * xw).sum(axis=2).T
     return effect, influence, kept
 
 

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pymc as pm
-import pytensor
-import pytensor.tensor as pt
 import pytest
 from scipy import special
 
@@ -13,7 +11,6 @@ from pymc_mte.bayes.gradient import Density, compile_maps
 from pymc_mte.bayes.priors import prior_record
 from pymc_mte.bayes.rowlayout import orthogonalise, row_layout
 from pymc_mte.bayes.rowmodes import row_modes
-from pymc_mte.bayes.rowwise import softplus
 from pymc_mte.bayes.start import without_first_levels
 from pymc_mte.data import resolve
 from pymc_mte.moments.em import em, random_starts
@@ -143,16 +140,6 @@ def test_log_density_with_covariates(tools, rng, name, classes):
     parameters = parameters_of(tools, model, rng)
     point = point_at(built, model, table, parameters)
     assert float(compiled(built)(point)) == pytest.approx(wanted(model, table, parameters), rel=1e-10)
-
-
-def test_softplus_and_its_slope_at_zero_far_out_and_at_infinity():
-    x = pt.vector("x")
-    value = softplus(x)
-    both = pytensor.function([x], [value, pytensor.grad(value.sum(), x)])
-    at = np.array([-np.inf, -800.0, -3.0, -1e-9, 0.0, 1e-9, 3.0, 800.0, np.inf])
-    found, slope = both(at)
-    np.testing.assert_allclose(found, np.logaddexp(0.0, at), rtol=1e-14)
-    np.testing.assert_allclose(slope, special.expit(at), rtol=1e-14)
 
 
 def test_gradient(tools, rng):

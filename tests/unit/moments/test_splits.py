@@ -91,3 +91,13 @@ def test_callers_mistakes_are_named(pair):
         split_effects(pair.outcome, pair.arm, proxies, [(("z0",), ("q",))])
     with pytest.raises(ModelError, match="choose bridge or two-stage"):
         split_effects(pair.outcome, pair.arm, proxies, [(("z0",), ("x0",))], form="ols")
+
+
+def test_a_proxy_that_repeats_covariates_gives_no_answer(rng):
+    c = rng.normal(size=(500, 3))
+    proxies = {"a": c @ [0.3, 0.1, 0.7], "b": rng.normal(size=500), "d": rng.normal(size=500)}
+    found = split_effects(
+        rng.normal(size=500), rng.integers(2, size=500), proxies, [(("a",), ("b",)), (("d",), ("b",))], c
+    )
+    assert np.isnan(found[0].effect)  # what is left of it is rounding
+    assert np.isfinite(found[1].effect)
