@@ -48,8 +48,8 @@ class ClassChoice:
         ``dependence_p`` (the pair of variables that depends most within classes; p-value times the number
         of pairs), ``edge`` and ``bic_edge`` (the best added edge), ``ate``, ``effect[class k]`` and
         ``class_weight[class k]``.
-    recommended : int
-        Number of classes; 1 where rows are too few to recommend any, which ``says`` then begins with.
+    recommended : int or None
+        Number of classes; None where rows are too few to recommend any, which ``says`` then begins with.
     dependence : (str, str) or None
         The pair that the recommended model lets depend on each other within classes.
     says : tuple of str
@@ -59,7 +59,7 @@ class ClassChoice:
     """
 
     table: pd.DataFrame
-    recommended: int
+    recommended: int | None
     dependence: tuple[str, str] | None
     says: tuple[str, ...]
     posteriors: Mapping[int, xr.DataTree]
@@ -154,7 +154,7 @@ def choose_classes(
     best = _choice(plain, edged)
     return ClassChoice(
         table=shown,
-        recommended=best.model.classes,
+        recommended=best.model.classes if _countable(best) else None,
         dependence=best.edge,
         says=tuple(_sentences(plain, edged, best, ranks, bool(posteriors), weight)),
         posteriors=posteriors,

@@ -28,6 +28,11 @@ class Status(StrEnum):
         "and no interval widens for that. Do not predict elsewhere; take the level or the column out of the "
         "model, or collect data."
     )
+    REPEATED_TERMS = (
+        "These columns are linear combinations of each other, so their effects cannot be told apart. The "
+        "coefficients shown share the effect in the smallest way, and no interval widens for that; averages "
+        "over the rows do not suffer. Leave a column out to read the coefficients of the others."
+    )
     CENTRE_OUTSIDE = (
         "The stated centre of a linear parent lies far outside its values. Means and tables of its children "
         "are meant at the centre, so default priors, which are on the scale of the rows, fight the slope. "

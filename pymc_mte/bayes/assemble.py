@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import xarray as xr
 
+from pymc_mte.bayes.coefficients import repeated_terms
 from pymc_mte.bayes.groups import (
     add_observed,
     add_predictive,
@@ -58,7 +59,7 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
     shares = agreement(raw["sample_stats"].to_dataset(), ready.at_best)
     report = identification_dataset(found).merge(learnt).assign_attrs(shares)
     tree["identification"] = xr.DataTree(report)
-    notes = [*settled.notes, *learnt_notes(learnt, found.identified)]
+    notes = [*settled.notes, *learnt_notes(learnt, found.identified), *repeated_terms(model, ready.built)]
     if ready.start is not None:
         tree["estimate"] = xr.DataTree(ready.start["estimate"].to_dataset())
     about_rows = {"covariate_means": json.dumps(covariate_means(table))} if model.covariates else {}

@@ -11,8 +11,12 @@ from pymc_mte.bayes.priors import Prior, Tensor, prior_width
 from pymc_mte.bayes.rowlayout import RowLayout
 from pymc_mte.families import LINKS
 from pymc_mte.model import CausalModel, Parameters
+from pymc_mte.status import Note, Status
 
 Array = NDArray[np.float64]
+
+REPEATED = 1e-6
+"""A column of which this share or more is not its own shares its coefficient with others."""
 
 
 def class_contrasts(classes: int) -> Array:
@@ -76,6 +80,24 @@ def add_coefficients(
         along[what] = value
         coefficients[name] = pm.Deterministic(name, (back @ value).T, dims=dims)
     return along, coefficients
+
+
+def repeated_terms(model: CausalModel, built: pm.Model) -> list[Note]:
+    """Say which columns are linear combinations of others, once for each set of columns."""
+    notes: dict[tuple[str, ...], Note] = {}
+    for name, dims in model.coefficient_dims.items():
+        what, columns = name.removeprefix("coef_"), model.coords[dims[-1]]
+        own = f"to_terms_{what}"
+        back = np.asarray(built[own if own in built.named_vars else "to_covariates"].get_value())
+        size = np.linalg.norm(back, axis=1)
+        vary = np.flatnonzero(size > 0)  # `tabulate` tells of those that do not
+        basis = np.linalg.qr(back[vary] / size[vary, None])[0]
+        shared = vary[1 - np.linalg.norm(basis, axis=1) ** 2 > REPEATED]
+        if len(shared):
+            told = tuple(str(columns[i]) for i in shared)
+            detail = f"{len(vary)} columns vary in {back.shape[1]} directions"
+            notes.setdefault(told, Note(Status.REPEATED_TERMS, ", ".join(told), detail))
+    return list(notes.values())
 
 
 def raw_coefficients(model: CausalModel, layout: RowLayout, point: Parameters) -> Parameters:

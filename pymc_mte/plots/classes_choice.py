@@ -80,9 +80,12 @@ def _draw_evidence(axes: "Axes", choice: ClassChoice) -> None:
     axes.set_xlim(left=-0.6)
     axes.set_yticks(places, [str(k) for k in table.index])
     axes.set_ylim(len(table) - 0.4, -0.6)
-    chosen = list(table.index).index(choice.recommended)
-    axes.axhspan(chosen - 0.4, chosen + 0.4, color="0.93", zorder=0)
-    axes.set_ylabel("number of classes (recommended: shaded)")
+    if choice.recommended is None:
+        axes.set_ylabel("number of classes (none recommended)")
+    else:
+        chosen = list(table.index).index(choice.recommended)
+        axes.axhspan(chosen - 0.4, chosen + 0.4, color="0.93", zorder=0)
+        axes.set_ylabel("number of classes (recommended: shaded)")
     axes.set_xlabel("BIC above the lowest (0 is best)")
     axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, 1.17), ncols=2)
     _tidy(axes)

@@ -26,6 +26,7 @@ MAY_IMPORT = {  # layer -> third-party roots it may import, at any depth
 }
 ALSO = {
     "bayes/native.py": {"numba"},
+    "bayes/softplus.py": {"jax"},
     "moments/estimate.py": {"xarray"},
     "moments/interventions/estimate.py": {"xarray"},
     "moments/interventions/linear_estimate.py": {"xarray"},

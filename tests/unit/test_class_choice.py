@@ -85,7 +85,8 @@ def test_more_parameters_than_cells_are_never_chosen(level3):
 def test_too_few_rows_recommend_nothing(level3, n):
     """One row fits one and two classes alike, and its BIC has no penalty."""
     choice = choose_classes(level3, simulate(level3, n, rng=2), max_classes=2)
-    assert choice.recommended == 1
+    assert choice.recommended is None
+    assert choice.plot().axes[0].get_ylabel() == "number of classes (none recommended)"
     assert choice.says[0].startswith(f"No number of classes can be recommended: {n} rows are too few")
     assert choice.says[-1] == "More parameters than free cells or rows with 1, 2 classes: not to be chosen."
 

@@ -227,15 +227,17 @@ def test_a_loaded_result_predicts_the_same(rng, tmp_path):
         outcome="y",
         treatment_proxies=["z"],
         outcome_proxies=["x"],
-        covariates=["age", "site"],
+        covariates=["age", "site", "months"],
     )
     n = 300
     frame = {name: rng.integers(0, 2, n) for name in model.variables}
     frame |= {"age": rng.normal(50, 9, n).round(), "site": rng.choice(["p", "q"], n)}
+    frame["months"] = 12 * frame["age"]
     post = sample(model, frame, draws=20, chains=2, sampler="laplace", progressbar=False)
+    assert "age, months" in post.attrs["notes"]  # averages over rows do not suffer from the repetition
     found = predict(post, frame)
     xr.testing.assert_identical(found, predict(load(save(post, tmp_path / "post.nc")), frame))
-    everybody = predict(post, {"age": frame["age"], "site": frame["site"], "z": [None] * n})
+    everybody = predict(post, {name: frame[name] for name in model.covariates} | {"z": [None] * n})
     posterior = post["posterior"].to_dataset()
     for mine, theirs in (("class_probability", "class_weight"), ("unit_effect", "ate")):
         np.testing.assert_allclose(everybody[mine].mean("row"), posterior[theirs], atol=1e-9)

@@ -6,7 +6,7 @@ import pytest
 from scipy import special
 
 from pymc_mte import CausalModel, DataError, DataSource, ModelError, build_model, tabulate
-from pymc_mte.bayes.coefficients import raw_coefficients
+from pymc_mte.bayes.coefficients import raw_coefficients, repeated_terms
 from pymc_mte.bayes.gradient import Density, compile_maps
 from pymc_mte.bayes.priors import prior_record
 from pymc_mte.bayes.rowlayout import orthogonalise, row_layout
@@ -15,6 +15,7 @@ from pymc_mte.bayes.start import without_first_levels
 from pymc_mte.data import resolve
 from pymc_mte.moments.em import em, random_starts
 from pymc_mte.regression import centred_covariates, draw_given, log_joint_given
+from pymc_mte.status import Status
 
 B = {"family": "bernoulli"}
 C3 = {"family": "categorical", "levels": ["a", "b", "c"]}
@@ -256,6 +257,22 @@ def test_directions_are_uncorrelated_and_turn_back(rng):
     np.testing.assert_allclose(linear, centred @ coef, atol=1e-9)
     along = rng.normal(size=3)
     np.testing.assert_allclose(found.values @ along, centred @ (found.to_covariates @ along), atol=1e-9)
+
+
+def test_columns_that_repeat_each_other_are_told(rng):
+    n = 80
+    frame = {"z": rng.integers(2, size=n), "t": rng.integers(2, size=n), "y": rng.normal(size=n)}
+    frame |= {"age": rng.normal(50.0, 9.0, n), "sex": rng.integers(2, size=n), "same": np.ones(n)}
+    frame |= {"months": 12 * frame["age"] - 3, "own": rng.normal(size=n)}
+    variables = {"z": B, "t": B, "y": {**N, "linear_parents": ["z"]}}
+    given = {"treatment": "t", "outcome": "y", "covariates": ["age", "sex", "months", "own", "same"]}
+    model = CausalModel(classes=2, variables=variables, **given)
+    model, table = resolve(model, frame)
+    notes = repeated_terms(model, build_model(model, table))
+    assert [(note.status, note.where) for note in notes] == [(Status.REPEATED_TERMS, "age, months")]
+    model = model.with_fields(covariates=("age", "sex", "own", "same"))
+    model, table = resolve(model, frame)
+    assert repeated_terms(model, build_model(model, table)) == []
 
 
 def test_prior_of_the_linear_part(tools, rng):
