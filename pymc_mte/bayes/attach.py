@@ -5,6 +5,7 @@ from typing import Any
 
 import pymc as pm
 import xarray as xr
+from pytensor.configdefaults import config
 
 from pymc_mte.bayes.compose import OutcomeDensity, compose
 from pymc_mte.bayes.effects import symbolic_functionals
@@ -128,10 +129,20 @@ def add_to_model(
         ) from None
 
 
+def need_double() -> None:
+    """Refuse single precision, in which the log-likelihood of a few thousand rows has no digits to spare."""
+    if config.floatX != "float64":
+        raise RefusedError(
+            f"the posterior is computed in double precision, and PyTensor is set to floatX={config.floatX}: "
+            "take that out of PYTENSOR_FLAGS or .pytensorrc, or set pytensor.config.floatX = 'float64'"
+        )
+
+
 def checked(
     model: CausalModel, data: Any, grid: Grid | None = None, group: str | None = None
 ) -> tuple[CausalModel, xr.Dataset]:
     """Tabulate, round where that is asked for, and refuse what has no posterior."""
+    need_double()
     if model.unbuilt is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.unbuilt}")
     if model.interventions is not None:

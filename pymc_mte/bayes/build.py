@@ -5,7 +5,7 @@ from typing import Any
 
 import pymc as pm
 
-from pymc_mte.bayes.attach import checked
+from pymc_mte.bayes.attach import checked, need_double
 from pymc_mte.bayes.compose import compose
 from pymc_mte.bayes.grid import Grid
 from pymc_mte.bayes.linear_targets import build_linear
@@ -111,6 +111,7 @@ def build_model(
     if model.unbuilt is not None:
         raise RefusedError(f"no posterior for {model.name!r}: {model.unbuilt}")
     if model.interventions is not None:
+        need_double()
         if grid is not None or group is not None:
             raise ModelError("grid and group: a model with interventions takes none; leave them out")
         build = build_linear if model.linear else build_targets

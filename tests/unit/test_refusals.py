@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import pytensor
 import pytest
 import xarray as xr
 
@@ -351,3 +352,8 @@ def test_things_of_another_kind_are_named(level3, tmp_path):
     found = estimate(level3, simulate(level3, 100, rng=1), n_boot=0)
     with pytest.raises(RefusedError, match="given first"):
         compare(found, found)
+
+
+def test_single_precision_is_refused(level3):
+    with pytensor.config.change_flags(floatX="float32"), pytest.raises(RefusedError, match="floatX=float32"):
+        build_model(level3, simulate(level3, 50, rng=1))
