@@ -21,65 +21,43 @@ from pymc_mte.bayes.priors import Tensor
 Array = NDArray[np.float64]
 
 
-class Products(Op):
-    """Products (vector, row) of a matrix (row, column) with vectors (vector, column)."""
+class Product(Op):
+    """Products of a tall matrix of data (row, column) with a few vectors, given as (vector, column or row).
 
-    __props__ = ()
+    Parameters
+    ----------
+    over_rows : bool
+        Whether the vectors are as long as a column, and rows are combined: (vector, column). Else they are
+        as long as a row: (vector, row).
+    """
+
+    __props__ = ("over_rows",)
+
+    def __init__(self, *, over_rows: bool) -> None:
+        self.over_rows = over_rows
 
     def make_node(self, *inputs: Any) -> Apply[Any]:
         """Take matrix and vectors."""
         matrix, vectors = map(pt.as_tensor, inputs)
-        shape = (vectors.type.shape[0], matrix.type.shape[0])
+        shape = (vectors.type.shape[0], matrix.type.shape[int(self.over_rows)])
         return Apply(self, [matrix, vectors], [pt.tensor(dtype="float64", shape=shape)])
 
     def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
         """Compute in NumPy."""
         matrix, vectors = inputs
-        output_storage[0][0] = vectors @ matrix.T
+        output_storage[0][0] = vectors @ (matrix if self.over_rows else matrix.T)
 
     def infer_shape(self, node: Any, shapes: Any) -> list[Any]:
-        """Give (vector, row)."""
-        return [(shapes[1][0], shapes[0][0])]
+        """Give (vector, column or row)."""
+        return [(shapes[1][0], shapes[0][int(self.over_rows)])]
 
     def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
-        """No gradient of data; that of the vectors combines the rows."""
-        return [disconnected_type(), combinations(inputs[0], cotangents[0])]
+        """No gradient of data; that of the vectors is the other product."""
+        return [disconnected_type(), Product(over_rows=not self.over_rows)(inputs[0], cotangents[0])]
 
     def connection_pattern(self, node: Any) -> list[list[bool]]:
         """Tell that the matrix is data."""
         return [[False], [True]]
-
-
-class Combinations(Op):
-    """Combinations (vector, column) of a matrix's rows (row, column) with weights (vector, row)."""
-
-    __props__ = ()
-
-    def make_node(self, *inputs: Any) -> Apply[Any]:
-        """Take matrix and weights."""
-        matrix, weights = map(pt.as_tensor, inputs)
-        shape = (weights.type.shape[0], matrix.type.shape[1])
-        return Apply(self, [matrix, weights], [pt.tensor(dtype="float64", shape=shape)])
-
-    def perform(self, node: Any, inputs: Any, output_storage: Any) -> None:
-        """Compute in NumPy."""
-        matrix, weights = inputs
-        output_storage[0][0] = weights @ matrix
-
-    def infer_shape(self, node: Any, shapes: Any) -> list[Any]:
-        """Give (vector, column)."""
-        return [(shapes[1][0], shapes[0][1])]
-
-    def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
-        """Second derivatives: products again."""
-        return [disconnected_type(), multiply(inputs[0], cotangents[0])]
-
-    def connection_pattern(self, node: Any) -> list[list[bool]]:
-        """Tell that the matrix is data."""
-        return [[False], [True]]
-
-
-multiply, combinations = Products(), Combinations()
 
 
 def products(matrix: Tensor, vectors: list[Tensor]) -> list[Tensor]:
@@ -98,7 +76,7 @@ def products(matrix: Tensor, vectors: list[Tensor]) -> list[Tensor]:
     """
     if find_spec("jax") is not None:
         _teach_jax()
-    found: Tensor = multiply(matrix, pt.stack(vectors))
+    found: Tensor = Product(over_rows=False)(matrix, pt.stack(vectors))
     return [found[i] for i in range(len(vectors))]
 
 
@@ -107,58 +85,55 @@ def _teach_jax() -> None:
     """Let JAX run models that hold these products."""
     from pytensor.link.jax.dispatch.basic import jax_funcify
 
-    jax_funcify.register(Products)(lambda op, **_: lambda matrix, vectors: vectors @ matrix.T)
-    jax_funcify.register(Combinations)(lambda op, **_: lambda matrix, weights: weights @ matrix)
+    jax_funcify.register(Product)(
+        lambda op, **_: lambda matrix, vectors: vectors @ (matrix if op.over_rows else matrix.T)
+    )
+
+
+@register_funcify_and_cache_key(Product)  # type: ignore[untyped-decorator]
+def _product(op: Product, node: Any = None, **_: Any) -> tuple[Any, str]:
+    kernel = _combine if op.over_rows else _multiply
+    return numba_njit(kernel), f"pymc_mte.product.{kernel.__name__}.1"
 
 
 # Four rows at a time: what is read of the vectors, or added to, is then touched a quarter as often.
 
 
-@register_funcify_and_cache_key(Products)  # type: ignore[untyped-decorator]
-def _products(op: Products, node: Any = None, **_: Any) -> tuple[Any, str]:
-    @numba_njit
-    def multiply(matrix: Array, vectors: Array) -> Array:
-        rows, columns = matrix.shape
-        out = np.empty((len(vectors), rows))
-        fours = rows - rows % 4
-        for i in range(0, fours, 4):
-            for k in range(len(vectors)):
-                a, b, c, d = 0.0, 0.0, 0.0, 0.0
-                for j in range(columns):
-                    x = vectors[k, j]
-                    a += matrix[i, j] * x
-                    b += matrix[i + 1, j] * x
-                    c += matrix[i + 2, j] * x
-                    d += matrix[i + 3, j] * x
-                out[k, i], out[k, i + 1], out[k, i + 2], out[k, i + 3] = a, b, c, d
-        for i in range(fours, rows):
-            for k in range(len(vectors)):
-                total = 0.0
-                for j in range(columns):
-                    total += matrix[i, j] * vectors[k, j]
-                out[k, i] = total
-        return out
-
-    return multiply, "pymc_mte.products.2"
+def _multiply(matrix: Array, vectors: Array) -> Array:
+    rows, columns = matrix.shape
+    out = np.empty((len(vectors), rows))
+    fours = rows - rows % 4
+    for i in range(0, fours, 4):
+        for k in range(len(vectors)):
+            a, b, c, d = 0.0, 0.0, 0.0, 0.0
+            for j in range(columns):
+                x = vectors[k, j]
+                a += matrix[i, j] * x
+                b += matrix[i + 1, j] * x
+                c += matrix[i + 2, j] * x
+                d += matrix[i + 3, j] * x
+            out[k, i], out[k, i + 1], out[k, i + 2], out[k, i + 3] = a, b, c, d
+    for i in range(fours, rows):
+        for k in range(len(vectors)):
+            total = 0.0
+            for j in range(columns):
+                total += matrix[i, j] * vectors[k, j]
+            out[k, i] = total
+    return out
 
 
-@register_funcify_and_cache_key(Combinations)  # type: ignore[untyped-decorator]
-def _combinations(op: Combinations, node: Any = None, **_: Any) -> tuple[Any, str]:
-    @numba_njit
-    def combine(matrix: Array, weights: Array) -> Array:
-        rows, columns = matrix.shape
-        out = np.zeros((len(weights), columns))
-        fours = rows - rows % 4
-        for i in range(0, fours, 4):
-            for k in range(len(weights)):
-                a, b, c, d = weights[k, i], weights[k, i + 1], weights[k, i + 2], weights[k, i + 3]
-                for j in range(columns):
-                    first = a * matrix[i, j] + b * matrix[i + 1, j]
-                    out[k, j] += first + c * matrix[i + 2, j] + d * matrix[i + 3, j]
-        for i in range(fours, rows):
-            for k in range(len(weights)):
-                for j in range(columns):
-                    out[k, j] += weights[k, i] * matrix[i, j]
-        return out
-
-    return combine, "pymc_mte.combinations.2"
+def _combine(matrix: Array, weights: Array) -> Array:
+    rows, columns = matrix.shape
+    out = np.zeros((len(weights), columns))
+    fours = rows - rows % 4
+    for i in range(0, fours, 4):
+        for k in range(len(weights)):
+            a, b, c, d = weights[k, i], weights[k, i + 1], weights[k, i + 2], weights[k, i + 3]
+            for j in range(columns):
+                first = a * matrix[i, j] + b * matrix[i + 1, j]
+                out[k, j] += first + c * matrix[i + 2, j] + d * matrix[i + 3, j]
+    for i in range(fours, rows):
+        for k in range(len(weights)):
+            for j in range(columns):
+                out[k, j] += weights[k, i] * matrix[i, j]
+    return out
