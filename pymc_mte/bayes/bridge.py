@@ -63,7 +63,8 @@ def bridge(at_draws: Array, at_proposals: Array) -> tuple[float, float]:
     Returns
     -------
     log_integral, error : float
-        The error is that of the logarithm; it allows for autocorrelation of the draws.
+        The error is that of the logarithm; it allows for autocorrelation of the draws. Minus infinity with
+        an infinite error where no proposal lies in the region.
 
     Notes
     -----
@@ -88,6 +89,8 @@ def bridge(at_draws: Array, at_proposals: Array) -> tuple[float, float]:
     >>> bool(abs(value - 0.5 * np.log(2 * np.pi)) < 4 * error)
     True
     """
+    if not np.isfinite(at_proposals).any():
+        return -np.inf, np.inf
     centre = float(np.median(at_draws))
     one, two = at_draws - centre, at_proposals - centre
     flat = one.ravel()
@@ -101,8 +104,9 @@ def bridge(at_draws: Array, at_proposals: Array) -> tuple[float, float]:
         value, before = float(top - bottom), value
         if abs(value - before) < SETTLED:
             break
-    f_two = np.exp(two - np.logaddexp(log_s1 + two, log_s2 + value))
-    f_one = np.exp(-np.logaddexp(log_s1 + one, log_s2 + value))
+    log_two = two - np.logaddexp(log_s1 + two, log_s2 + value)
+    log_one = -np.logaddexp(log_s1 + one, log_s2 + value)
+    f_two, f_one = (np.exp(terms - terms.max()) for terms in (log_two, log_one))  # none underflows as a whole
     relative = f_two.var() / f_two.mean() ** 2 / len(two)
     relative += f_one.var() / f_one.mean() ** 2 / _effective(f_one)
     return value + centre, float(np.sqrt(relative))

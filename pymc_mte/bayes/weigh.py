@@ -1,7 +1,7 @@
 """Weights of posterior modes: by bridge sampling where chains stay apart, by shares where they mix."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pymc as pm
@@ -187,17 +187,14 @@ def weigh(
     if {int(np.bincount(row).argmax()) for row in near} - set(regions.normals):
         return one_mode(m, chains, draws, "not weighted")  # chains live in a mode of too few draws
     mode_of_draw = regions.which(_joined(values)).reshape(chains, draws)
+    plain = Weighing(reading="not weighted", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing)
     if len(regions.normals) > 1 and _mixing(mode_of_draw):
-        return Weighing(reading="mixing", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing)
+        return replace(plain, reading="mixing")
     if not at.exchangeable(at.to_flat({n: v[0, :3] for n, v in values.items()})):
-        return Weighing(
-            reading="not weighted", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing
-        )
+        return plain
     scarce = [j for j in regions.normals if (mode_of_draw[:, half:] == j).sum() < enough]
     if len(scarce) == len(regions.normals):  # too few draws to weigh any
-        return Weighing(
-            reading="not weighted", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing
-        )
+        return plain
     for j in scarce:
         del regions.normals[j]
     mode_of_draw = regions.which(_joined(values)).reshape(chains, draws)
@@ -207,6 +204,8 @@ def weigh(
         used = regions.flat({name: value[:, half:][inside] for name, value in values.items()}, j)
         part = OneRegion(regions=regions, mode=j)
         log_evidence[j], error[j] = region_integral(at, part, normal, used[None], seed + j)
+    if not np.isfinite(error).all():
+        return replace(plain, mode_of_draw=mode_of_draw)
     return Weighing(reading="weighted", mode_of_draw=mode_of_draw, log_evidence=log_evidence, error=error)
 
 

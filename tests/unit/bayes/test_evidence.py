@@ -12,7 +12,7 @@ import pytest
 from scipy.special import gammaln, logsumexp
 
 from pymc_mte import CausalModel
-from pymc_mte.bayes.bridge import Normal
+from pymc_mte.bayes.bridge import Normal, bridge
 from pymc_mte.bayes.build import build_model
 from pymc_mte.bayes.density import PosteriorDensity
 from pymc_mte.bayes.evidence import region_integral
@@ -97,6 +97,13 @@ def exact(rows, classes, alpha, names=VARIABLES):
     variance = (w * d2).sum(axis=-1) - ate2
     ate_mean = share @ ate
     return evidence, ate_mean, np.sqrt(share @ ate2 - ate_mean**2), share @ variance
+
+
+def test_a_bridge_to_a_proposal_that_misses_has_a_large_error(rng):
+    x = rng.normal(size=(2, 200))
+    value, error = bridge(0.0 * x, 2_000.0 + rng.normal(size=500))  # far denser than any draw was
+    assert np.isfinite([value, error]).all()
+    assert bridge(0.0 * x, np.full(500, -np.inf)) == (-np.inf, np.inf)
 
 
 def test_the_exact_sum_is_one_over_assignments():
