@@ -147,7 +147,9 @@ def calibrate(
     compiled = compile(model, own, priors=priors)
     ready, _ = compiled.prepare(own, chains=1, random_seed=random_seed)
     given = given_rows(compiled.model, ready.table)
-    truths = prior_draws(compiled.model, ready.built, n_simulations, random_seed, given)
+    truths = prior_draws(
+        compiled.model, ready.built, n_simulations, random_seed, given, ready.by_prior is None
+    )
     options["progressbar"] = False
     places: list[Parameters] = []
     failures: Counter[str] = Counter()

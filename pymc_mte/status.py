@@ -28,6 +28,11 @@ class Status(StrEnum):
         "and no interval widens for that. Do not predict elsewhere; take the level or the column out of the "
         "model, or collect data."
     )
+    CLASSES_BY_PRIOR = (
+        "The priors differ between classes, so classes bear the prior's numbers: the first value of a prior "
+        "is of class 0. They are not sorted by effect, and chains keep to the order of the classes that "
+        "fits the priors best. Where another order fits nearly as well, give one prior for all classes."
+    )
     REPEATED_TERMS = (
         "These columns are linear combinations of each other, so their effects cannot be told apart. The "
         "coefficients shown share the effect in the smallest way, and no interval widens for that; averages "
@@ -269,6 +274,18 @@ class Status(StrEnum):
     NO_MOMENT_METHOD = (
         "The graph does not satisfy the independences that a moment method needs; "
         "only likelihood answers are available."
+    )
+    MEASUREMENT_NOT_IDENTIFIED = (
+        "Without the outcome the likelihood does not fix the classes: other class weights and tables fit "
+        "alike, so the prior decides them, and with them every class effect and average. Intervals do not "
+        "show it. Take the joint posterior (measurement_first=False), which learns the classes from the "
+        "outcome too, or add proxies."
+    )
+    CLASS_MEANS_UNRESOLVED = (
+        "The rows here do not tell the outcome of each class: there are none, or the class probabilities do "
+        "not vary enough from one pattern of proxies to another. Effects and averages that need it are not "
+        "a number. Collect rows with other values of the proxies, add proxies, or take the joint posterior "
+        "(measurement_first=False), whose prior fills the gap."
     )
 
 

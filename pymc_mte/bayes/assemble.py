@@ -55,11 +55,13 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
     add_observed(tree, model, table)
     found = judged(model, table)
     densities = log_prior_density(ready.built, kept), total_log_likelihood(tree, model, table)
-    learnt = what_was_learnt(model, ready.built, posterior, *densities, seed, given)
+    by_effect = ready.by_prior is None
+    learnt = what_was_learnt(model, ready.built, posterior, *densities, seed, given, by_effect=by_effect)
     shares = agreement(raw["sample_stats"].to_dataset(), ready.at_best)
     report = identification_dataset(found).merge(learnt).assign_attrs(shares)
     tree["identification"] = xr.DataTree(report)
     notes = [*settled.notes, *learnt_notes(learnt, found.identified), *repeated_terms(model, ready.built)]
+    notes += [] if ready.by_prior is None else [ready.by_prior]
     if ready.start is not None:
         tree["estimate"] = xr.DataTree(ready.start["estimate"].to_dataset())
     about_rows = {"covariate_means": json.dumps(covariate_means(table))} if model.covariates else {}

@@ -54,6 +54,7 @@ def what_was_learnt(
     log_likelihood: Array,
     seed: int,
     given: tuple[Array | None, Array],
+    by_effect: bool = True,
 ) -> xr.Dataset:
     """Compare every reported functional with its prior, and every chain with the others.
 
@@ -73,6 +74,8 @@ def what_was_learnt(
         Seed of the prior draws.
     given : covariates and shares of the rows
         From `pymc_mte.regression.given_rows`.
+    by_effect : bool
+        Whether classes are numbered by effect; else they bear the prior's numbers.
 
     Returns
     -------
@@ -81,10 +84,10 @@ def what_was_learnt(
         posterior's variance to the prior's; ``prior_sensitivity``, ``likelihood_sensitivity`` and the
         ``diagnosis`` that ArviZ's limits give; ``chain_disagreement``, the largest distance of a
         chain's mean from the mean of all, in standard deviations within chains. Classes of prior draws
-        are numbered as those of the posterior, from the lowest effect, so that naming the classes
-        does not count as learning. A prior without a variance (Cauchy) has no meaningful contraction.
+        are numbered as those of the posterior, so that naming the classes does not count as learning. A
+        prior without a variance (Cauchy) has no meaningful contraction.
     """
-    prior = prior_draws(model, built, N_PRIOR, seed, given)
+    prior = prior_draws(model, built, N_PRIOR, seed, given, by_effect)
     step = -(-log_prior.shape[1] // log_likelihood.shape[1])
     names = [n for n in (*LABEL_FREE, *BY_CLASS) if n in posterior]
     entries = {label: (name, index) for name in names for label, index in labels(model, name)}
@@ -155,9 +158,14 @@ def diagnosis(prior: float, likelihood: float) -> str:
 
 
 def prior_draws(
-    model: CausalModel, built: pm.Model, n: int, seed: int, given: tuple[Array | None, Array]
+    model: CausalModel,
+    built: pm.Model,
+    n: int,
+    seed: int,
+    given: tuple[Array | None, Array],
+    by_effect: bool = True,
 ) -> Parameters:
-    """Draw parameters and functionals from the priors, classes of each draw sorted by effect.
+    """Draw parameters and functionals from the priors, classes of each draw sorted by effect or as they are.
 
     With covariates, functionals are averages over at most `MAX_PRIOR_ROWS` of the rows.
     """
@@ -179,6 +187,8 @@ def prior_draws(
         covariates, share = covariates[rows], np.full(MAX_PRIOR_ROWS, 1 / MAX_PRIOR_ROWS)
     values |= functionals_of(model, built, values, (covariates, share))
     values = {n: v for n, v in values.items() if n not in (BY_GROUP, SHIFT)}
+    if not by_effect:
+        return values
     order, dims = class_order(model, values), dims_of(model)
     return {n: take_classes(v, order, 1) if dims[n][:1] == ("class",) else v for n, v in values.items()}
 

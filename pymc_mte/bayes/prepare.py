@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.build import build_model
+from pymc_mte.bayes.labelling import numbered_by_prior
 from pymc_mte.bayes.modes import OVERDISPERSED, Modes, at_best, chain_modes, chain_starts, find_modes
 from pymc_mte.bayes.pooling import pooled_values
 from pymc_mte.bayes.priors import Prior
@@ -20,6 +21,7 @@ from pymc_mte.data import columns_of
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import pooled_scales
 from pymc_mte.moments.problem import Problem, make_problem
+from pymc_mte.status import Note
 
 Array = NDArray[np.float64]
 
@@ -41,7 +43,7 @@ class Prepared:
     built : pymc.Model
         The posterior.
     pivot : mapping of str to ndarray
-        The best optimum, classes in the order of the package.
+        The best optimum, classes in the order of the package, or with the prior's numbers.
     problem : Problem or None
         The data as the climbs see them; None with the row-wise likelihood.
     modes : Modes
@@ -58,6 +60,8 @@ class Prepared:
         Share of the climbs that ended at the best mode.
     start : DataTree or None
         The estimate that the caller gave.
+    by_prior : Note or None
+        That classes bear the prior's numbers, if they do.
     """
 
     model: CausalModel
@@ -72,6 +76,7 @@ class Prepared:
     starts: list[Parameters]
     at_best: float
     start: xr.DataTree | None
+    by_prior: Note | None
 
     @property
     def n(self) -> float:
@@ -110,7 +115,8 @@ def prepare(
     built = build_model(model, table, priors=priors)
     scales, rng = pooled_scales(model, columns, counts), np.random.default_rng(seed)
     if needs_rows(model, table):
-        problem, modes = None, row_modes(model, table, start, seed)
+        problem = None
+        modes, by_prior = numbered_by_prior(model, built, priors, row_modes(model, table, start, seed))
         started = chain_modes(modes, chains)
         wide = [len(modes) == 1 and chain % 2 == 1 for chain in range(len(started))]
         nearer = min(1.0, np.sqrt(WIDE_ROWS / counts.sum()))
@@ -123,6 +129,7 @@ def prepare(
     else:
         problem = make_problem(model, columns, counts, seed=seed)
         modes = find_modes(problem, start, priors=priors, likelihood=likelihood)
+        modes, by_prior = numbered_by_prior(model, built, priors, modes)
         started = chain_modes(modes, chains)
         points = chain_starts(problem, modes, started, rng)
         if not set(model.dims) <= {rv.name for rv in built.free_RVs}:
@@ -144,4 +151,5 @@ def prepare(
         starts=starts,
         at_best=at_best(modes),
         start=start,
+        by_prior=by_prior,
     )
