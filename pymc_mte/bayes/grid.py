@@ -36,8 +36,9 @@ GRID_FAMILIES = ("normal", "student_t")
 
 ROOT_2 = float(np.sqrt(2.0))
 
-NODES = 8
-"""Gauss-Legendre nodes in a bin for a family without a distribution function in closed form."""
+NODES = 24
+"""Gauss-Legendre nodes in a bin of a student_t variable: errors of the log-probability are below 1e-10 up to
+bins ten scales wide, and below 1e-3 up to a hundred."""
 
 
 def on_grid(model: CausalModel, table: xr.Dataset, grid: Grid) -> xr.Dataset:
@@ -148,14 +149,22 @@ def log_interval(family: str, low: Array, high: Array, *parameters: Tensor) -> T
     if family == "normal":
         mean, sd = parameters
         return _log_normal_interval((low - mean) / sd, (high - mean) / sd)
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    half = (high - low) / 2
-    middle = (high + low) / 2
-    terms = [
-        LOG_DENSITY[family](middle + half * node, *parameters) + np.log(half * weight)
-        for node, weight in zip(nodes, weights, strict=True)
-    ]
-    return pm.math.logsumexp(pt.stack(terms), axis=0)
+    return _log_student_interval(low, high, *parameters)
+
+
+def _log_student_interval(low: Array, high: Array, mean: Tensor, sd: Tensor, nu: Tensor) -> Tensor:
+    """Quadrature on a scale where both a narrow bin and the tails of a wide one are smooth (asinh).
+
+    Held at most at 0: nodes that meet a peak between them must not make a bin more than certain.
+    """
+    a, b = pt.arcsinh((low - mean) / sd), pt.arcsinh((high - mean) / sd)
+    half, middle = (b - a) / 2, (b + a) / 2
+    terms = []
+    for node, weight in zip(*np.polynomial.legendre.leggauss(NODES), strict=True):
+        v = middle + half * node
+        log_density = LOG_DENSITY["student_t"](mean + sd * pt.sinh(v), mean, sd, nu)
+        terms.append(log_density + pt.log(sd * pt.cosh(v) * half * weight))
+    return pt.minimum(pm.math.logsumexp(pt.stack(terms), axis=0), 0.0)
 
 
 def _log_normal_interval(a: Tensor, b: Tensor) -> Tensor:

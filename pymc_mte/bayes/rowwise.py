@@ -185,12 +185,16 @@ class RowData:
 def log_add_exp(value: Tensor, classes: int) -> Tensor:
     """Log of the sum of exponentials over the first axis, of known length, in elementwise steps.
 
+    A class may have density 0, whichever number it bears.
+
     PyTensor's own logsumexp is several times slower here: it reduces over the short axis and its
     gradient is not fused with what surrounds it.
     """
     total = value[0]
     for k in range(1, classes):
-        total = total + softplus(value[k] - total)
+        first = total > value[k]  # not `maximum`, whose gradient counts ties twice
+        top, low = pt.switch(first, total, value[k]), pt.switch(first, value[k], total)
+        total = top + softplus(pt.switch(top > -np.inf, low - top, 0.0))
     return total
 
 

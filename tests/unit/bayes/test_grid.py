@@ -52,15 +52,25 @@ def test_normal_intervals_are_exact_far_into_the_tails():
     assert narrow[np.abs(middle - 0.3).argmin()] == pytest.approx(0.0, abs=1e-12)
 
 
-def test_student_intervals_up_to_one_scale_wide():
+def test_student_intervals_narrow_and_wide():
     middle = np.linspace(-60, 60, 201)
-    for width in (0.01, 0.2, 1.0):
+    for width in (0.01, 0.2, 1.0, 3.0, 10.0):
         low, high = middle - width / 2, middle + width / 2
         law = (pt.constant(np.float64(v)) for v in (0.3, 1.0, 3.0))
         got = log_interval("student_t", low, high, *law).eval(mode=MODE)
         left, right = np.where(middle > 0.3, (0.6 - high, 0.6 - low), (low, high))  # by symmetry
         law = stats.t(3.0, 0.3, 1.0)
         np.testing.assert_allclose(np.exp(got), law.cdf(right) - law.cdf(left), rtol=1e-9, atol=1e-17)
+
+
+@pytest.mark.parametrize("scale", [1e-1, 1e-2, 1e-4, 1e-8])
+def test_no_student_bin_is_more_than_certain(scale):
+    """A class whose values share one bin may shrink into it, and gains nothing by that."""
+    middle = np.linspace(-3.0, 3.0, 13)
+    law = (pt.constant(np.float64(v)) for v in (0.0, scale, 30.0))
+    got = log_interval("student_t", middle - 0.5, middle + 0.5, *law).eval(mode=MODE)
+    assert got.max() <= 0
+    assert got[6] > -1e-3 or scale < 1e-2
 
 
 def brute(model, parameters, frame, widths):

@@ -1,7 +1,11 @@
 """The row-wise log-density of the PyMC model, against the loops of the NumPy tests."""
 
+import itertools
+
 import numpy as np
 import pymc as pm
+import pytensor
+import pytensor.tensor as pt
 import pytest
 from scipy import special
 
@@ -11,6 +15,7 @@ from pymc_mte.bayes.gradient import Density, compile_maps
 from pymc_mte.bayes.priors import prior_record
 from pymc_mte.bayes.rowlayout import orthogonalise, row_layout
 from pymc_mte.bayes.rowmodes import row_modes
+from pymc_mte.bayes.rowwise import log_add_exp
 from pymc_mte.bayes.start import without_first_levels
 from pymc_mte.data import resolve
 from pymc_mte.moments.em import em, random_starts
@@ -257,6 +262,17 @@ def test_directions_are_uncorrelated_and_turn_back(rng):
     np.testing.assert_allclose(linear, centred @ coef, atol=1e-9)
     along = rng.normal(size=3)
     np.testing.assert_allclose(found.values @ along, centred @ (found.to_covariates @ along), atol=1e-9)
+
+
+def test_sums_over_classes_take_zeros_ties_and_any_order(rng):
+    value = pt.matrix("value")
+    total = log_add_exp(value, 3)
+    both = pytensor.function([value], [total, pytensor.grad(total.sum(), value)])
+    at = np.array([[0.0, -np.inf, 2.0, -np.inf], [0.0, 1.0, -np.inf, -np.inf], [0.0, -700.0, 3.0, 1.0]])
+    for order in itertools.permutations(range(3)):
+        found, slope = both(at[list(order)])
+        np.testing.assert_allclose(found, special.logsumexp(at, axis=0), rtol=1e-15)
+        np.testing.assert_allclose(slope, special.softmax(at[list(order)], axis=0), atol=1e-15)
 
 
 def test_columns_that_repeat_each_other_are_told(rng):
