@@ -151,6 +151,7 @@ def calibrate(
         compiled.model, ready.built, n_simulations, random_seed, given, ready.by_prior is None
     )
     options["progressbar"] = False
+    seeds = np.random.SeedSequence(random_seed).generate_state(n_simulations).tolist()
     places: list[Parameters] = []
     failures: Counter[str] = Counter()
     divergent, begun = 0, time.perf_counter()
@@ -160,7 +161,8 @@ def calibrate(
             truth = {name: truths[name][i] for name in compiled.model.posterior_dims}
             table = rows_of(compiled.model, truth, n, rng, people)
             try:
-                place, stray = _place(compiled, truth, table, {**options, "chains": chains, "seed": i}, rng)
+                steering = {**options, "chains": chains, "seed": seeds[i]}
+                place, stray = _place(compiled, truth, table, steering, rng)
             except (ValueError, RuntimeError, np.linalg.LinAlgError) as err:
                 failures[f"{type(err).__name__}: {err}"[:100]] += 1
             else:

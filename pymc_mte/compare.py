@@ -8,14 +8,16 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.alignment import match_classes
 from pymc_mte.data import has_missing
 from pymc_mte.errors import DataError, RefusedError, whole_number
 from pymc_mte.ladder import LEAST_BOOT, joint_tests, verdict
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.ladder import Ladder, class_profile, climb_ladder, refused_entries
-from pymc_mte.moments.problem import problem_of
+from pymc_mte.moments.problem import Problem, problem_of
 from pymc_mte.randomness import as_generator
 from pymc_mte.results import INTERVAL, identified_functionals, labels, model_of
+from pymc_mte.summary import BY_CLASS
 
 Array = NDArray[np.float64]
 
@@ -86,12 +88,13 @@ def compare(
     draws = posterior["posterior"].to_dataset()
     identified, contraction = identified_functionals(posterior), _contractions(posterior)
     problem = problem_of(model, table, interactions=bool(estimate.attrs.get("interactions", False)))
+    mean = {n: draws[n].mean(("chain", "draw")).values[None] for n in PROFILE}
+    pivot = class_profile(problem, mean)[0]
     if model.covariates or model.linear_edges:
         found = _given(estimate)
     else:
-        mean = {n: draws[n].mean(("chain", "draw")).values[None] for n in PROFILE}
-        pivot = class_profile(problem, mean)[0]
         found = climb_ladder(problem, n_boot, generator, pivot=pivot)
+    own = _own_classes(problem, estimate, pivot)
     tests = joint_tests(problem, found)
     blind = {test["rungs"] for test in tests["tests"] if test["verdict"] == "no power here"}
     rows = []
@@ -100,7 +103,8 @@ def compare(
         for label, index in labels(model, name):
             row = _posterior_part(draws[name].values[(..., *index)])
             row |= _moment_part(name, label, index, found, refused(index))
-            row |= _given_errors(estimate, name, index, row)
+            theirs = (own[index[0]], *index[1:]) if name in BY_CLASS else index
+            row |= _given_errors(estimate, name, theirs, row)
             row["prior_pull"] = (row["mean"] - row["ml"]) / row["sd"] if row["sd"] > 0 else np.nan
             row["contraction"] = contraction.get(label, np.nan)
             row["identified"] = identified.get(name, True) and not refused(index)
@@ -168,6 +172,15 @@ def _moment_part(
     out["z_bridge_spectral"] = z.get(("bridge", "spectral"), np.nan)
     out["z_bridge_ml"] = z.get(("bridge", "ml"), np.nan)
     return out
+
+
+def _own_classes(problem: Problem, estimate: xr.DataTree, pivot: Array) -> list[int]:
+    """Which class of the estimate plays each class of the posterior."""
+    point = estimate["estimate"].to_dataset()
+    if not all(n in point and np.isfinite(point[n].values).all() for n in PROFILE):
+        return list(range(len(pivot)))  # no answers by class, so no errors of any
+    profile = class_profile(problem, {n: point[n].values[None] for n in PROFILE})
+    return [int(k) for k in match_classes(profile, pivot)[0][0]]
 
 
 def _given_errors(

@@ -43,7 +43,9 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
     """
     if "kept_chains" in raw.attrs:  # an interruption may have left some out
         ready = replace(ready, started=ready.started[raw.attrs["kept_chains"]])
-    model, table, about = ready.model, ready.table, raw.attrs.get("approximation", {})
+    model, table, about = ready.model, ready.table, dict(raw.attrs.get("approximation", {}))
+    if ready.by_prior is not None:
+        about.pop("log_evidence", None)  # it counts every order of the classes as much as the one drawn from
     given = given_rows(model, table)
     settled = settle(ready, raw, given, sampler=sampler, seed=seed)
     posterior, kept = settled.posterior, settled.kept

@@ -1,7 +1,6 @@
 """`compile`: one compilation of a posterior serves every data set of the same form."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +15,11 @@ from pymc_mte.bayes.pooling import group_labels
 from pymc_mte.bayes.prepare import Prepared, prepare
 from pymc_mte.bayes.priors import Prior, prior_record
 from pymc_mte.bayes.rowdensity import density_of
+from pymc_mte.bayes.sample import sampling_options
 from pymc_mte.bayes.samplers import sample_density
 from pymc_mte.bayes.settle import Settled, settle
 from pymc_mte.data import GROUP, SAMPLING_WEIGHT, is_missing, resolve
-from pymc_mte.errors import DataError, RefusedError
+from pymc_mte.errors import DataError, RefusedError, whole_number
 from pymc_mte.model import CausalModel
 from pymc_mte.modelfile import need_model
 from pymc_mte.regression import given_rows
@@ -66,9 +66,10 @@ class CompiledPosterior:
         progressbar: bool = False,
     ) -> xr.DataTree:
         """Sample the posterior of these data; arguments and result as of `pymc_mte.sample`."""
+        options = _checked(random_seed, draws, tune, chains, cores, target_accept)
         search: dict[str, Any] = {"start": start, "chains": chains, "random_seed": random_seed}
         ready, density = self.prepare(data, **search, likelihood=True)
-        options = _options(draws, tune, chains, cores, target_accept, progressbar)
+        options |= {"progressbar": progressbar}
         raw = sample_density(density, self._vectors(ready, density), random_seed, options)
         tree = assemble(ready, raw, sampler="nutpie", seed=random_seed, tune=tune)
         tree.attrs["priors"] = json.dumps(prior_record(self.model, self.priors))
@@ -101,8 +102,8 @@ class CompiledPosterior:
             The ``posterior`` group of `sample`. Attributes: ``divergences`` (how many draws) and
             ``switching_share``.
         """
+        options = _checked(random_seed, draws, tune, chains, cores, target_accept) | {"progressbar": False}
         ready, density = self.prepare(data, chains=chains, random_seed=random_seed)
-        options = _options(draws, tune, chains, cores, target_accept, False)
         raw = sample_density(density, self._vectors(ready, density), random_seed, options)
         settled = self.settled(ready, raw, random_seed)
         divergent = int(settled.stats["diverging"].sum())
@@ -229,14 +230,12 @@ def _told(form: Mapping[str, list[str]]) -> str:
     return ", ".join(f"{what} in {names or 'nothing'}" for what, names in form.items())
 
 
-def _options(
-    draws: int, tune: int, chains: int, cores: int | None, target_accept: float, progressbar: bool
+def _checked(
+    random_seed: int, draws: int, tune: int, chains: int, cores: int | None, target_accept: float
 ) -> dict[str, Any]:
-    cores = min(chains, cores or os.cpu_count() or 1)
-    return {
-        "draws": draws,
-        "tune": tune,
-        "cores": cores,
-        "target_accept": target_accept,
-        "progressbar": progressbar,
-    }
+    """Check what steers the sampler; chains are given by their starts."""
+    whole_number("random_seed", random_seed, 0)
+    sizes: dict[str, Any] = {"draws": draws, "tune": tune, "chains": chains, "cores": cores}
+    options = sampling_options(**sizes, target_accept=target_accept)
+    options.pop("chains")
+    return options

@@ -5,7 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pymc_mte import CausalModel, DataError, RefusedError, build_model, compile, load_model, simulate
+from pymc_mte import (
+    CausalModel,
+    DataError,
+    ModelError,
+    RefusedError,
+    build_model,
+    compile,
+    load_model,
+    simulate,
+)
+from pymc_mte.bayes.compiled import CompiledPosterior
 from pymc_mte.bayes.gradient import AT_ONCE
 from pymc_mte.bayes.laplace import laplace_draws
 from pymc_mte.bayes.start import without_first_levels
@@ -99,3 +109,13 @@ def test_laplace_is_exact_for_a_normal_density():
     exact = 0.5 * (2 * np.log(2 * np.pi) - np.linalg.slogdet(precision)[1])
     assert about["log_evidence"] == pytest.approx(exact, abs=1e-5)
     assert about["ess_share"] == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"draws": 0}, {"chains": 0}, {"tune": "a"}, {"target_accept": 2.0}, {"random_seed": -1}]
+)
+def test_options_of_a_compiled_posterior_are_checked(level3, wrong):
+    compiled = CompiledPosterior(model=level3, built=None, density=None, priors=None, form={})
+    for call in (compiled.draws, compiled.sample):
+        with pytest.raises(ModelError, match=next(iter(wrong))):
+            call(simulate(level3, 50, rng=1), **wrong)
