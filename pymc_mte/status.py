@@ -277,7 +277,7 @@ class Status(StrEnum):
     )
     MEASUREMENT_NOT_IDENTIFIED = (
         "Without the outcome the likelihood does not fix the classes: other class weights and tables fit "
-        "alike, so the prior decides them, and with them every class effect and average. Intervals do not "
+        "alike, so the prior decides them, and every effect and average rests on them. Intervals need not "
         "show it. Take the joint posterior (measurement_first=False), which learns the classes from the "
         "outcome too, or add proxies."
     )

@@ -1,23 +1,34 @@
 """Measurement first: classes from proxies and treatment alone, the outcome's class means after."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pymc_mte.bayes.assemble import judged
+from pymc_mte.bayes.groups import identification_dataset
 from pymc_mte.data import fingerprint
 from pymc_mte.errors import ModelError, RefusedError
 from pymc_mte.functionals import functionals
+from pymc_mte.identify.identification import Identification
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import log_joint
-from pymc_mte.results import class_order, dataset, dims_of
+from pymc_mte.results import class_order, dataset, dims_of, identified_functionals
+from pymc_mte.status import Note, Status, dump_notes, load_notes
 from pymc_mte.variable import Variable
 
 Array = NDArray[np.float64]
 
 BLOCK = 4_000_000
 """Numbers that are held at once: draws x patterns x classes."""
+
+COLLINEAR = 1e-6
+"""Class probabilities with a smaller relative singular value leave the regression to rounding."""
+
+MAX_REASONS = 3
+"""Levels of the outcome's other parents that a note on an arm lists."""
 
 
 def sample_outcome_last(
@@ -43,7 +54,8 @@ def sample_outcome_last(
     -------
     xarray.DataTree
         As from `pymc_mte.sample`, without parameters of the outcome but its means; ``measurement``
-        holds the first step with its checks.
+        holds the first step with its checks. ``identification`` is of both steps: an answer counts as
+        identified only where the likelihood without the outcome fixes the classes.
     """
     part, rows = without_outcome(model, table)
     first = sampled(part, rows)
@@ -55,20 +67,116 @@ def sample_outcome_last(
     by_mean, mean = _described_by_its_mean(model)
     values = parameters | {mean: means.reshape(*lead, *means.shape[1:])}
     values |= functionals(by_mean, values)
-    order = class_order(model, {"effect": np.nanmean(values["effect"], axis=(0, 1))})
+    told = load_notes(str(first.attrs["notes"]))
+    order = class_order(model, {"effect": np.nansum(values["effect"], axis=(0, 1))})
+    if any(note.status is Status.CLASSES_BY_PRIOR for note in told):  # they keep the prior's numbers
+        order = np.arange(model.classes)
     dims = dims_of(by_mean)
     values = {n: np.take(v, order, axis=2) if dims[n][:1] == ("class",) else v for n, v in values.items()}
-    found = values.pop(mean)
+    ordered = values.pop(mean)
     if model.variables[str(model.outcome)].spec.values == "real":  # else mean_y may be of a part
-        values[f"mean_{model.outcome}"] = found
+        values[f"mean_{model.outcome}"] = ordered
     tree = xr.DataTree.from_dict({"posterior": dataset(model, values)})
     tree["posterior"].attrs |= first["posterior"].attrs
     tree["sample_stats"] = xr.DataTree(first["sample_stats"].to_dataset())
     tree["observed_data"] = xr.DataTree(table)
     tree["measurement"] = first
+    own = [*open_notes(model, part, first), *unresolved_notes(model, part, table, means)]
+    found = judged_in_steps(model, part, table, first, values)
+    tree["identification"] = xr.DataTree(identification_dataset(replace(found, notes=(*own, *found.notes))))
     more = {"model": model.to_toml(), "fingerprint": fingerprint(model, table), "method": "measurement first"}
-    tree.attrs = {**first.attrs, **more}
+    tree.attrs = {**first.attrs, **more, "notes": dump_notes(_joined([*own, *told], found))}
     return tree
+
+
+def judged_in_steps(
+    model: CausalModel, part: CausalModel, table: xr.Dataset, first: xr.DataTree, values: Parameters
+) -> Identification:
+    """Judge what graph and data carry when the classes are learnt without the outcome.
+
+    The outcome's means rest on class probabilities, so on every table of the first step: where one is
+    open, nothing is identified, averages included. Nor is what no draw could answer.
+    """
+    found, known = judged(model, table), identified_functionals(first)
+    fixed = not _open_tables(part, first)
+    answered = {name: bool(np.isfinite(value).all(axis=(0, 1)).any()) for name, value in values.items()}
+    flags = {
+        name: answered[name] and known.get(name, fixed) and found.identified.get(name, True)
+        for name in dict.fromkeys((*found.identified, *known))
+        if name in answered
+    }
+    said = f"The classes were learnt without {model.outcome}, whose class means follow by a regression: only "
+    said += "what the likelihood fixes without it can be answered."
+    return replace(found, identified=flags, tested=(said, *found.tested))
+
+
+def _open_tables(part: CausalModel, first: xr.DataTree) -> list[str]:
+    """Class weights and class-given tables that the likelihood of the first step leaves open."""
+    dims = part.posterior_dims
+    return [
+        name for name, good in identified_functionals(first).items() if not good and "class" in dims[name]
+    ]
+
+
+def open_notes(model: CausalModel, part: CausalModel, first: xr.DataTree) -> list[Note]:
+    """Say which tables of the first step are open, if any are."""
+    if not (names := _open_tables(part, first)):
+        return []
+    attrs = first["identification"].attrs
+    rank, n = int(attrs["rank"]), int(attrs["n_parameters"])
+    counted = f"; the likelihood fixes {rank} of {n} parameters" if 0 <= rank < n else ""
+    detail = f"open: {', '.join(names)}{counted}"
+    return [Note(Status.MEASUREMENT_NOT_IDENTIFIED, f"without {model.outcome}", detail)]
+
+
+def unresolved_notes(model: CausalModel, part: CausalModel, table: xr.Dataset, means: Array) -> list[Note]:
+    """Name the arms whose rows do not tell the outcome of each class, and say why.
+
+    Parameters
+    ----------
+    model, part : CausalModel
+        The graph with and without the outcome.
+    table : xarray.Dataset
+        Tabulated data with the outcome.
+    means : ndarray of shape (draws[, classes], *levels of the parents)
+        From `outcome_means_given_classes`.
+    """
+    var, count = model.variables[str(model.outcome)], table["count"].values.astype(float)
+    distinct, where = _distinct(part, table)
+    at, sizes = _cells(model, {name: distinct[:, i] for i, name in enumerate(part.variables)})
+    needed = model.classes if var.latent else 1
+    lost = np.isnan(means).reshape(len(means), needed, -1).any(axis=1).mean(axis=0)
+    number = np.bincount(at[where], count, minlength=lost.size)
+    patterns = np.bincount(at, minlength=lost.size)
+    reasons: dict[str, list[str]] = {}
+    for cell in np.flatnonzero(lost):
+        level = zip(var.parents, np.unravel_index(cell, sizes), strict=True)
+        said = {p: f"{p} = {model.variables[p].labels[i]}" for p, i in level}
+        arm = said.pop(str(model.treatment))  # always a parent of the outcome
+        others = ", ".join(said.values())
+        why = f"{number[cell]:,.10g} rows"
+        if patterns[cell] >= needed:
+            why += f" of {patterns[cell]} patterns with collinear class probabilities"
+        elif patterns[cell]:
+            why += (
+                f" of only {patterns[cell]} pattern{'' if patterns[cell] == 1 else 's'} for {needed} classes"
+            )
+        why += f" in {lost[cell]:.1%} of the draws" if lost[cell] < 1 else ""
+        reasons.setdefault(arm, []).append(why + (f" ({others})" if others else ""))
+    notes = []
+    for arm, found in reasons.items():
+        shown = found[:MAX_REASONS] + ["..."] * (len(found) > MAX_REASONS)
+        notes.append(Note(Status.CLASS_MEANS_UNRESOLVED, arm, "; ".join(shown)))
+    return notes
+
+
+def _joined(notes: list[Note], found: Identification) -> list[Note]:
+    """Join the notes of both steps with those of the whole graph, each said once."""
+    of_whole = [note for note in found.notes if note.status is not Status.CONSTANT_COLUMN]
+    seen: dict[tuple[Status, str], Note] = {}
+    for note in (*notes, *of_whole):
+        seen.setdefault((note.status, note.where), note)
+    return list(seen.values())
 
 
 def without_outcome(model: CausalModel, table: xr.Dataset) -> tuple[CausalModel, xr.Dataset]:
@@ -150,7 +258,8 @@ def outcome_means_given_classes(
     Returns
     -------
     ndarray of shape (draws[, classes], *levels of the parents)
-        NaN where no row has the parents' levels, or too few patterns tell the classes apart there.
+        NaN where no row has the parents' levels, or class probabilities are collinear there: too few
+        patterns, or alike in all of them.
     """
     y = str(model.outcome)
     var, values, count = (
@@ -163,8 +272,7 @@ def outcome_means_given_classes(
     mean = np.bincount(where, count * values) / number
     spread = np.sqrt(np.bincount(where, count * (values - mean[where]) ** 2) / number / (number + 1))
     columns = {name: distinct[:, i].astype(table[name].dtype) for i, name in enumerate(part.variables)}
-    sizes = tuple(model.size(p) for p in var.parents)
-    at = np.ravel_multi_index([columns[p] for p in var.parents], sizes)
+    at, sizes = _cells(model, columns)
     draws = len(parameters["class_weight"])
     n_classes = model.classes if var.latent else 1
     out = np.full((draws, n_classes, int(np.prod(sizes))), np.nan)
@@ -181,6 +289,13 @@ def outcome_means_given_classes(
     return out.reshape(draws, *((n_classes,) if var.latent else ()), *sizes)
 
 
+def _cells(model: CausalModel, columns: dict[str, Array]) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """Cell of the outcome's parents of every pattern, and the numbers of their levels."""
+    parents = model.variables[str(model.outcome)].parents
+    sizes = tuple(model.size(p) for p in parents)
+    return np.ravel_multi_index([columns[p].astype(np.int64) for p in parents], sizes), sizes
+
+
 def _class_probability(part: CausalModel, parameters: Parameters, columns: dict[str, Array]) -> Array:
     """P(class | pattern): (draws, patterns, classes)."""
     log_p = log_joint(part, parameters, columns)
@@ -189,10 +304,15 @@ def _class_probability(part: CausalModel, parameters: Parameters, columns: dict[
 
 
 def _regression(share: Array, weight: Array, values: Array, rows: NDArray[np.bool_]) -> Array:
-    """Weighted least squares of values (draws, patterns) on shares, some patterns only: (draws, classes)."""
+    """Weighted least squares of values (draws, patterns) on shares, some patterns only: (draws, classes).
+
+    NaN in draws whose shares are collinear.
+    """
     x, w, v = share[:, rows], weight[:, rows], values[:, rows]
-    if rows.sum() < x.shape[-1]:
-        return np.full((len(x), x.shape[-1]), np.nan)
     gram = np.einsum("dpj,dp,dpk->djk", x, w, x)
     moment = np.einsum("dpj,dp,dp->dj", x, w, v)
-    return np.asarray(np.linalg.solve(gram, moment[..., None])[..., 0])
+    size = np.linalg.eigvalsh(gram)  # squares of the singular values
+    clear = size[:, 0] > COLLINEAR**2 * size[:, -1]
+    out = np.full(moment.shape, np.nan)
+    out[clear] = np.linalg.solve(gram[clear], moment[clear, :, None])[..., 0]
+    return out

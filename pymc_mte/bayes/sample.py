@@ -85,8 +85,9 @@ def sample(
         Learn the classes from all variables but the outcome, and the outcome's class means afterwards,
         by regression on the class probabilities of every draw with Bayesian bootstrap weights. Slower
         to learn from the data, but right whatever the outcome's family; the rest of the graph must
-        identify the classes. ``posterior`` then holds no parameters of the outcome but its means, and
-        ``measurement`` is the result of the first step.
+        identify the classes, else ``identification`` and a note say that nothing is identified.
+        ``posterior`` then holds no parameters of the outcome but its means, and ``measurement`` is the
+        result of the first step.
     target_accept : float
         Raise it towards 1 when divergences are reported.
     random_seed : int
