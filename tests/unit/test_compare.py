@@ -14,9 +14,7 @@ def test_standard_errors_follow_the_classes(level3, tools):
     swapped = posterior.copy()
     group = posterior["posterior"].to_dataset()
     by_class = [name for name in group if "class" in group[name].dims]
-    group = group.assign(
-        {name: group[name].copy(data=group[name].isel({"class": [1, 0]})) for name in by_class}
-    )
+    turned_round = {n: group[n].copy(data=group[n].isel({"class": [1, 0]})) for n in by_class}
     swapped["posterior"] = swapped["posterior"].assign(turned_round)
     turned = compare(swapped, found, n_boot=20)
     for name in ("effect", "class_weight"):
