@@ -10,7 +10,7 @@ import xarray as xr
 
 from pymc_mte.bayes.densities import LOG_DENSITY
 from pymc_mte.bayes.grid import observe_on_grid, widths_of
-from pymc_mte.bayes.layout import Code, level_numbers, pattern_layout, pooled_scale
+from pymc_mte.bayes.layout import Code, level_numbers, pattern_layout, pooled_scale, refuse_constants
 from pymc_mte.bayes.mixture import continuous_mixture
 from pymc_mte.bayes.pooling import GROUP_EFFECT, add_group_shift, add_group_weights, add_pooled
 from pymc_mte.bayes.priors import Prior, Tensor, free_dims
@@ -56,6 +56,7 @@ def compose(
     """
     if GROUP_EFFECT in priors and GROUP not in table:
         raise ModelError(f"prior of {GROUP_EFFECT}: effects vary over groups; name their column as group")
+    refuse_constants(model, table, None if outcome is None else model.outcome)
     if needs_rows(model, table):
         return compose_rows(model, table, priors)
     layout = pattern_layout(model, table)

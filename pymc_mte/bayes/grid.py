@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.densities import LOG_DENSITY
+from pymc_mte.bayes.layout import ROUNDED
 from pymc_mte.bayes.priors import Tensor
 from pymc_mte.bayes.scored import scored_mixture
 from pymc_mte.data import columns_of
@@ -22,9 +23,6 @@ from pymc_mte.moments.problem import make_problem
 Array = NDArray[np.float64]
 Grid = float | str | Mapping[str, float]
 """Width of the bins in the variable's units: one for all, by variable, or ``"auto"``."""
-
-WIDTH = "grid"
-"""Attribute of a tabulated column that has been rounded: the width of its bins."""
 
 AUTO = 0.1
 """``"auto"`` is this share of the smallest standard deviation within a class."""
@@ -72,7 +70,9 @@ def on_grid(model: CausalModel, table: xr.Dataset, grid: Grid) -> xr.Dataset:
 
 def widths_of(model: CausalModel, table: xr.Dataset) -> dict[str, float]:
     """Widths of the bins of a table, by variable; empty if nothing was rounded."""
-    return {n: float(table[n].attrs[WIDTH]) for n in model.continuous_variables if WIDTH in table[n].attrs}
+    return {
+        n: float(table[n].attrs[ROUNDED]) for n in model.continuous_variables if ROUNDED in table[n].attrs
+    }
 
 
 def _given(model: CausalModel, table: xr.Dataset, grid: Any) -> dict[str, float]:
@@ -130,7 +130,7 @@ def _rounded(model: CausalModel, table: xr.Dataset, widths: Mapping[str, float])
     )
     for name, width in widths.items():
         out[name] = out[name] * width
-        out[name].attrs = {**table[name].attrs, WIDTH: width}
+        out[name].attrs = {**table[name].attrs, ROUNDED: width}
     return out
 
 

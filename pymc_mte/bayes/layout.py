@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 
 from pymc_mte.bayes.priors import Tensor
 from pymc_mte.data import GROUP, columns_of
+from pymc_mte.errors import DataError
 from pymc_mte.families import Family
 from pymc_mte.model import CausalModel
 from pymc_mte.network import cell_columns
 
 MAX_FULL_TABLE = 4_096
 """Up to this many cells the counts of all cells are observed; beyond, the seen patterns and one rest."""
+
+ROUNDED = "grid"
+"""Attribute of a tabulated column that has been rounded: the width of its bins."""
 
 Code = Mapping[str, Any]
 """Level numbers of every cell, by variable: arrays or symbolic data."""
@@ -93,6 +97,33 @@ def pooled_moments(
             value, count = value[value > 0], count[value > 0]
         mean = float(np.average(value, weights=count)) or 1.0
     return mean, float(np.sqrt(np.average((value - mean) ** 2, weights=count))) or 1.0
+
+
+def refuse_constants(model: CausalModel, table: xr.Dataset, but: str | None = None) -> None:
+    """Refuse numbers without spread: as a standard deviation falls to 0, their density has no bound.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph, its levels resolved.
+    table : xarray.Dataset
+        Tabulated data. Rounded variables pass: the probability of a bin has a bound.
+    but : str, optional
+        A variable that has a density of its own.
+    """
+    for name in model.continuous_variables:
+        spec = model.variables[name].spec
+        if "sd" not in spec.parameters or name == but or ROUNDED in table[name].attrs:
+            continue
+        value, count = table[name].values, table["count"].values
+        kept = ~np.isnan(value) & ((value > 0) | (not spec.zeros_apart))
+        if count[kept].sum() > 1 and np.ptp(value[kept]) == 0:
+            raise DataError(
+                f"column {name!r} holds {value[kept][0]:g} in all {count[kept].sum():g} rows"
+                f"{' that are not zero' if spec.zeros_apart else ''}: no {spec.name} density fits best, so "
+                "there is no posterior. Check the column; take it out of the model, or give it a family with "
+                "levels"
+            )
 
 
 def pooled_scale(model: CausalModel, table: xr.Dataset, variable: str) -> tuple[Tensor, Tensor]:

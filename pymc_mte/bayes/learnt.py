@@ -140,8 +140,12 @@ def power_scaling(drawn: Mapping[str, Array], log_prior: Array, log_likelihood: 
         if np.ptp(centred) > 1e-9 * max(1.0, np.abs(density).max()):
             weights = xr.Dataset({"total": (dims, centred)})
             tree = xr.DataTree.from_dict({"posterior": posterior, f"log_{group}": weights})
-            found = az.psense(tree, group=group)
-            out[varying, column] = [float(found[f"v{i}"]) for i in varying]
+            try:
+                found = az.psense(tree, group=group)
+            except ValueError:  # draws without a tail of weights: chains that hardly moved
+                out[varying, column] = np.nan
+            else:
+                out[varying, column] = [float(found[f"v{i}"]) for i in varying]
     return out
 
 

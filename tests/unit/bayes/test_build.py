@@ -201,6 +201,26 @@ def test_real_counts_are_refused(level3):
         build_model(level3, population(level3))
 
 
+@pytest.mark.parametrize("family", ["normal", "student_t", "gamma", "lognormal", "hurdle_gamma"])
+@pytest.mark.parametrize("given", [{}, {"covariates": ["c"]}], ids=["patterns", "rows"])
+def test_numbers_without_spread_are_refused(rng, family, given):
+    """Their density has no bound as the standard deviation falls to 0; bins have one."""
+    b, roles = {"family": "bernoulli"}, {"treatment": "t", "outcome": "y"}
+    model = CausalModel(classes=2, variables={"t": b, "x": b, "y": {"family": family}}, **roles, **given)
+    rows = {name: rng.integers(2, size=40) for name in "tx"} | {
+        "y": np.full(40, 0.1),
+        "c": rng.normal(size=40),
+    }
+    if family.startswith("hurdle"):
+        rows["y"] = rows["y"] * rows["x"]
+    with pytest.raises(DataError, match="'y' holds 0.1 in all .* no posterior"):
+        build_model(model, rows)
+    if family in ("normal", "student_t") and not given:
+        assert build_model(model, rows, grid=0.5).free_RVs
+    rows["y"][np.flatnonzero(rows["y"])[0]] = 0.3
+    assert build_model(model, rows).free_RVs
+
+
 def test_predictive_draws_have_the_layout_and_the_law(level3, rng):
     """Cell shares of 300 prior draws against a plain simulation of the same prior: |z| < 4.5."""
     built = build_model(level3, simulate(level3, 500, rng=1))

@@ -267,6 +267,14 @@ def test_few_draws_are_not_reweighted(rng):
     assert np.isnan(found).all()
 
 
+def test_chains_that_did_not_move_are_not_checked(rng):
+    log_prior = np.zeros((2, 60))
+    log_prior[0, 0] = 1.0  # all tail weights but one alike
+    found = power_scaling({"ate": rng.normal(size=(2, 60))}, log_prior, rng.normal(size=(2, 60)))
+    assert np.isnan(found[0, 0])
+    assert np.isfinite(found[0, 1])
+
+
 def test_large_likelihoods_do_not_overflow(rng):
     values, density = rng.normal(size=(2, 400)), rng.normal(size=(2, 400))
     near, far = (power_scaling({"ate": values}, density, density + shift) for shift in (0.0, -1e7))
