@@ -1,8 +1,11 @@
 """Functionals averaged over the rows' covariates and over linear parents. NumPy only."""
 
+import math
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -33,6 +36,9 @@ blocks leave the processor's cache."""
 
 MAX_EXPANDED = 2_000
 """Tables of up to this many cells per class are written out over linear parents; others are simulated."""
+
+ONE_BLAS_THREAD = Lock()
+"""Limits on threads hold for the whole process: overlapping ones would put back each other's limit."""
 
 
 def functionals_given(
@@ -75,23 +81,54 @@ def functionals_given(
     if wide is None:
         found = simulated_functionals(model, flat, covariates, share, MAX_BLOCK)
         return {n: v.reshape((*lead, *v.shape[1:])) for n, v in found.items()}
-    if covariates is None:
-        share = np.ones(1)
-    draws = int(np.prod(lead))
-    cells = max(int(np.prod(shape)) for shape in wide.shapes.values()) if linear else 2 * model.classes
-    size = len(share) * max(cells, model.classes * 2 * max(len(model.arms), 2))
-    terms = wide_terms(model, wide, covariates)
+    found = _from_sums(wide, _summed(model, wide, flat, covariates, share))
+    return {
+        n: v.reshape((*lead, *v.shape[1:]))
+        for n, v in found.items()
+        if covariates is not None or n != "class_weight"
+    }
 
-    def of_block(block: NDArray[np.int64]) -> dict[str, Array]:
-        part = {n: v[block] for n, v in flat.items()}
-        return averaged(wide, row_parameters(model, wide, part, covariates, terms), share)
 
+def _summed(
+    model: CausalModel, wide: CausalModel, parameters: Parameters, covariates: Array | None, share: Array
+) -> dict[str, Array]:
+    """Sum over all rows what `averaged` needs, some rows and some draws at a time."""
+    share = np.ones(1) if covariates is None else share
+    draws, rows = len(next(iter(parameters.values()))), len(share)
+    width = _width(model, wide)
+    held = max(rows * width, *(math.prod(shape) for shape in wide.shapes.values()))
+    blocks = np.array_split(np.arange(draws), max(1, min(draws, draws * held // MAX_BLOCK)))
+
+    def of_block(
+        block: NDArray[np.int64], given: Array | None, portion: Array, terms: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        part = {n: v[block] for n, v in parameters.items()}
+        return _row_sums(wide, row_parameters(model, wide, part, given, terms), portion)
+
+    sums: dict[str, Array] = {}
     # NumPy lets go of the interpreter's lock; threads inside its products would only wait for each other.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(of_block, np.array_split(np.arange(draws), max(1, draws * size // MAX_BLOCK))))
-    names = [n for n in parts[0] if covariates is not None or n != "class_weight"]
-    joined = {n: np.concatenate([part[n] for part in parts]) for n in names}
-    return {n: v.reshape((*lead, *v.shape[1:])) for n, v in joined.items()}
+    with (
+        ONE_BLAS_THREAD,
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for piece in np.array_split(np.arange(rows), max(1, min(rows, rows * width // MAX_BLOCK))):
+            given = None if covariates is None else covariates[piece]
+            terms = wide_terms(model, wide, given)
+            parts = list(pool.map(partial(of_block, given=given, portion=share[piece], terms=terms), blocks))
+            found = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
+            sums = {n: v + sums[n] for n, v in found.items()} if sums else found
+    return sums
+
+
+def _width(model: CausalModel, wide: CausalModel) -> int:
+    """Numbers that one row takes per draw: the widest table that is computed for it, or its outcomes."""
+    tables = []
+    for name in model.regressed:
+        if name in wide.variables:
+            var = wide.variables[name]
+            tables.append(math.prod(model.size(a) for a in (*var.parents, *([name] if var.discrete else []))))
+    return model.classes * max(2 * max(len(model.arms), 2), *tables)
 
 
 def written_out(model: CausalModel, targets: set[str]) -> CausalModel | None:
@@ -193,20 +230,31 @@ def averaged(model: CausalModel, own: Parameters, share: Array) -> dict[str, Arr
     share : ndarray of shape (row,)
         Share of every row, summing to 1.
     """
-    weight = np.einsum("r,drk->dk", share, own["class_weight"])
+    return _from_sums(model, _row_sums(model, own, share))
+
+
+def _row_sums(model: CausalModel, own: Parameters, share: Array) -> dict[str, Array]:
+    """Sum over rows what `averaged` needs; the sums of parts of the rows add up."""
     outcomes = potential_outcomes(model, own)
-    mean = np.einsum(
-        "r,drk,drka->dka",
-        share,
-        own["class_weight"],
-        np.broadcast_to(outcomes, (*own["class_weight"].shape, outcomes.shape[-1])),
-    )
-    out = {"class_weight": weight, "potential_outcome": mean / weight[..., None]}
-    out |= effects_from_classes(model, weight, out["potential_outcome"])
+    by_row = np.broadcast_to(outcomes, (*own["class_weight"].shape, outcomes.shape[-1]))
     got = arm_weight(model, own).sum(axis=-2)
-    att = []
+    gains = []
     for b, a in model.contrasts:
         gain = mean_among(model, own, b, b) - mean_among(model, own, a, b)
-        att.append(((gain * got[..., b]) @ share) / (got[..., b] @ share))
-    out["att"] = att[0] if len(att) == 1 else np.stack(att, axis=-1)
+        gains.append((gain * got[..., b]) @ share)
+    return {
+        "weight": np.einsum("r,drk->dk", share, own["class_weight"]),
+        "outcome": np.einsum("r,drk,drka->dka", share, own["class_weight"], by_row),
+        "got": np.stack([got[..., b] @ share for b, _ in model.contrasts], axis=-1),
+        "gain": np.stack(gains, axis=-1),
+    }
+
+
+def _from_sums(model: CausalModel, sums: Mapping[str, Array]) -> dict[str, Array]:
+    """Functionals from the sums over all rows."""
+    weight = sums["weight"]
+    out = {"class_weight": weight, "potential_outcome": sums["outcome"] / weight[..., None]}
+    out |= effects_from_classes(model, weight, out["potential_outcome"])
+    att = sums["gain"] / sums["got"]
+    out["att"] = att[..., 0] if len(model.contrasts) == 1 else att
     return out

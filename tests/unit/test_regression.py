@@ -1,10 +1,13 @@
 """Mechanisms given covariates, against loops over rows and classes written out here."""
 
+import threading
+
 import numpy as np
 import pytest
 from scipy import special, stats
+from threadpoolctl import threadpool_info
 
-from pymc_mte import CausalModel
+from pymc_mte import CausalModel, standardised
 from pymc_mte.regression import draw_given, log_joint_given
 from pymc_mte.standardised import functionals_given
 
@@ -174,3 +177,70 @@ def test_draws_follow_the_density(tools, rng):
     for name, share in wanted.items():
         got = (latent if name == "latent" else columns[name]).mean()
         assert abs(got - share) < 5 * np.sqrt(share * (1 - share) / len(c))
+
+
+def test_overlapping_calls_leave_the_threads_of_blas_as_they_were(tools, rng, monkeypatch):
+    """The first call waits for the second inside, the second for the end of the first."""
+    model = make("counts")
+    draws = {n: v[None] for n, v in parameters_of(tools, model, rng).items()}
+    c, share, terms = rng.normal(size=(6, 3)), np.full(6, 1 / 6), standardised.wide_terms
+    inside, overlap, done = threading.Event(), threading.Event(), threading.Event()
+
+    def waiting(*args):
+        if threading.current_thread().name == "first":
+            inside.set()
+            overlap.wait(0.5)
+        else:
+            overlap.set()
+            done.wait(10)
+        return terms(*args)
+
+    def first():
+        functionals_given(model, draws, c, share)
+        done.set()
+
+    monkeypatch.setattr(standardised, "wide_terms", waiting)
+    before = threadpool_info()  # shows nothing where BLAS has one thread anyway
+    calls = [threading.Thread(target=first, name="first")]
+    calls.append(threading.Thread(target=functionals_given, args=(model, draws, c, share)))
+    calls[0].start()
+    assert inside.wait(10)
+    calls[1].start()
+    for call in calls:
+        call.join(20)
+    assert threadpool_info() == before
+
+
+@pytest.mark.parametrize("outcome", [N, B])
+def test_wide_tables_come_in_blocks(tools, rng, monkeypatch, outcome):
+    """Treatment with three proxies of five levels: no array is larger than two blocks, sums are the same."""
+    c5 = {"family": "categorical", "levels": list("abcde")}
+    proxies = {"z1": c5, "z2": c5, "z3": c5}
+    model = CausalModel(
+        classes=2,
+        variables={**proxies, "x": B, "t": {**B, "parents": list(proxies)}, "y": outcome},
+        treatment="t",
+        outcome="y",
+        treatment_proxies=list(proxies),
+        outcome_proxies=["x"],
+        covariates=["age"],
+    )
+    draws = [parameters_of(tools, model, rng) for _ in range(30)]
+    draws = {n: np.stack([d[n] for d in draws]) for n in draws[0]}
+    c, share = rng.normal(size=(130, 1)), rng.dirichlet(np.ones(130))
+    monkeypatch.setattr(standardised, "MAX_BLOCK", 10**9)
+    wanted = functionals_given(model, draws, c, share)
+    sizes, whole = [], standardised.row_parameters
+
+    def watched(*args):
+        out = whole(*args)
+        sizes.append(max(value.size for value in out.values()))
+        return out
+
+    monkeypatch.setattr(standardised, "MAX_BLOCK", 20_000)
+    monkeypatch.setattr(standardised, "row_parameters", watched)
+    found = functionals_given(model, draws, c, share)
+    assert max(sizes) <= 2 * 20_000
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-11, atol=1e-13)
