@@ -15,6 +15,7 @@ from pymc_mte.predict import (
     blocks,
     covariate_means_of,
     distinct,
+    doubts,
     read_rows,
     thinned_draws,
 )
@@ -44,7 +45,7 @@ def policy(post: xr.DataTree, new_rows: Any, cost: float = 0.0, *, draws: int = 
     cost : float
         Cost of treating one person instead of giving the reference arm, in units of the outcome.
     draws : int
-        At most so many draws are used, evenly thinned.
+        At most so many draws are used, evenly thinned; chains are left out where there are more of them.
 
     Returns
     -------
@@ -54,7 +55,9 @@ def policy(post: xr.DataTree, new_rows: Any, cost: float = 0.0, *, draws: int = 
         cost, is best). Columns: ``value``, the mean outcome with the cost taken off (added, where lower
         outcomes are better), its ``sd`` and 90% interval ``low_90``, ``high_90`` over the draws; ``gain``,
         by how much the rule is better than ``none``, with ``gain_low_90`` and ``gain_high_90``;
-        ``treated``, the share of the rows. ``attrs["text"]`` says what to keep in mind.
+        ``treated``, the share of the rows. ``attrs["text"]`` says what to keep in mind;
+        ``attrs["identified"]`` is 0 where graph and rows leave open what the values rest on, and
+        ``attrs["weakly_identified"]`` 1 where class labels switch.
 
     Raises
     ------
@@ -100,7 +103,9 @@ def policy(post: xr.DataTree, new_rows: Any, cost: float = 0.0, *, draws: int = 
     lines = {names[i]: _line(values[:, i], sign * (values[:, i] - values[:, reference])) for i in order}
     table = pd.DataFrame.from_dict(lines, orient="index")
     table["treated"] = treated[order] / len(place)
-    table.attrs["text"] = f"{NO_INDIVIDUAL} {OPTIMISM}"
+    flags, doubt = doubts(post, model)
+    text = " ".join(said for said in (NO_INDIVIDUAL, OPTIMISM, doubt) if said)
+    table.attrs |= {"text": text, **flags}
     return table
 
 

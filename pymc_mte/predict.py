@@ -14,11 +14,13 @@ from pymc_mte.columns import allowed_values, event_signs, level_codes, number_co
 from pymc_mte.covariates import new_covariates
 from pymc_mte.data import is_missing
 from pymc_mte.errors import DataError, RefusedError, whole_number
+from pymc_mte.identify.identification import identify
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.readers import open_frame
 from pymc_mte.regression import log_joint_given
-from pymc_mte.results import model_of
+from pymc_mte.results import identified_functionals, model_of
 from pymc_mte.sites import SHIFT
+from pymc_mte.summary import carried, weakly_identified
 from pymc_mte.unit_outcomes import Gaps, TableOutcomes, UnitOutcomes, combinations, gaps_of
 
 Array = NDArray[np.float64]
@@ -34,6 +36,24 @@ NO_INDIVIDUAL = (
     "A unit's effect is the mean effect among people of its class with its values of what precedes the "
     "treatment, averaged over the classes it may belong to. It is not what the treatment would do to this "
     "individual: inside a class people still differ, and no data can show both outcomes of one person."
+)
+
+NO_EFFECTS = (
+    "The graph and the rows that were learnt from do not identify the effects: different ones fit alike, so "
+    "these numbers follow from the prior (in an estimate, from where its search began)."
+)
+AVERAGES_ONLY = (
+    "The graph and the rows that were learnt from identify average effects, not the classes: class "
+    "probabilities, effects that differ between rows and rules that use them follow from the prior (in an "
+    "estimate, from where its search began)."
+)
+NO_CLASSES = (
+    "The graph and the rows that were learnt from do not identify the classes: different ones fit alike, so "
+    "class probabilities follow from the prior (in an estimate, from where its search began)."
+)
+LABELS_SWITCH = (
+    "Classes change places inside chains, so their labels switch: class probabilities and class effects mean "
+    "nothing. Averages over the classes stand: effects of rows, values of rules."
 )
 
 
@@ -72,7 +92,7 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
         observed depends on it, outcomes are averaged over it. Columns that the model does not know are
         ignored.
     draws : int
-        At most so many draws are used, evenly thinned.
+        At most so many draws are used, evenly thinned; chains are left out where there are more of them.
 
     Returns
     -------
@@ -81,10 +101,12 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
         ``unit_potential_outcome`` (chain, draw, row, treatment) and ``unit_effect`` (chain, draw,
         row[, contrast]): means among people of the same class and with the same values of what
         precedes the treatment, averaged over the classes that the row may belong to. They are no
-        individual effects: the attribute ``text`` says why. With covariates all of this is given the
-        row's own. Numbers that outcomes are averaged over (missing ones, and those between treatment and
-        outcome) are stood for by 512 quasi-random values, which is exact where normal numbers enter
-        linearly; else the error is about 0.001 SD of averaged probabilities, 0.01 SD of exponentials.
+        individual effects: the attribute ``text`` says why. The attribute ``identified`` is 0 where graph
+        and rows leave any of this open, ``weakly_identified`` is 1 where class labels switch; ``text`` then
+        says what that means. With covariates all of this is given the row's own. Numbers that outcomes
+        are averaged over (missing ones, and those between treatment and outcome) are stood for by 512
+        quasi-random values, which is exact where normal numbers enter linearly; else the error is about
+        0.001 SD of averaged probabilities, 0.01 SD of exponentials.
 
     Raises
     ------
@@ -125,11 +147,31 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
     used = {d for names, _ in found.values() for d in names}
     coords = {d: c for d, c in model.coords.items() if d in used} | {"row": np.arange(n)}
     out = xr.Dataset(found, coords)
-    return out.assign_attrs(text=NO_INDIVIDUAL) if outcome is not None else out
+    flags, doubt = doubts(post, model)
+    text = " ".join(said for said in (NO_INDIVIDUAL if outcome is not None else "", doubt) if said)
+    return out.assign_attrs(flags | ({"text": text} if text else {}))
+
+
+def doubts(post: xr.DataTree, model: CausalModel) -> tuple[dict[str, int], str]:
+    """Attributes that say what of a result is identified, and the sentences they call for, if any.
+
+    A result without an identification report is judged by its graph if it is an estimate.
+    """
+    known = identified_functionals(post)
+    if not known and "estimate" in post:
+        known = identify(model).identified
+    averages = model.treatment is None or carried(known, "arm_mean")
+    by_class = ("class_weight", "potential_outcome", "effect", *model.posterior_dims)
+    classes, weak = all(carried(known, name) for name in by_class), weakly_identified(post)
+    said = [NO_EFFECTS] if not averages else []
+    if averages and not classes:
+        said.append(NO_CLASSES if model.treatment is None else AVERAGES_ONLY)
+    said += [LABELS_SWITCH] if weak else []
+    return {"identified": int(averages and classes), "weakly_identified": int(weak)}, " ".join(said)
 
 
 def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int, int], Parameters]:
-    """Take the model, the number of chains and of kept draws, and the tables with one leading axis."""
+    """Take the model, the numbers of kept chains and draws, and the tables with one leading axis."""
     draws = whole_number("draws", draws)
     model = model_of(post)
     posterior = post["posterior"].to_dataset()
@@ -146,12 +188,18 @@ def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int
             "predictions need the tables of the network, so use a posterior or estimate(method='polished')"
         )
     chains, per_chain = posterior.sizes["chain"], posterior.sizes["draw"]
-    kept = np.unique(np.linspace(0, per_chain - 1, max(1, draws // chains)).round().astype(int))
+    used = _spread(chains, draws)
+    kept = _spread(per_chain, draws // len(used))
     out = {}
     for name, dims in model.posterior_dims.items():
-        value = posterior[name].transpose("chain", "draw", *dims).values[:, kept]
+        value = posterior[name].transpose("chain", "draw", *dims).values[used][:, kept]
         out[name] = value.reshape(-1, *value.shape[2:])
-    return model, (chains, len(kept)), out
+    return model, (len(used), len(kept)), out
+
+
+def _spread(n: int, most: int) -> NDArray[np.int64]:
+    """At most so many of ``n`` positions, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(np.int64))
 
 
 def covariate_means_of(model: CausalModel, post: xr.DataTree) -> dict[str, float]:
@@ -257,25 +305,25 @@ def _predicted(
     gaps: Gaps,
     means: TableOutcomes | UnitOutcomes | None,
 ) -> tuple[Array, Array | None]:
-    """Class probabilities (draws, rows, classes) and outcomes (draws, rows, arms), same gaps in all rows."""
-    filled = [
-        _filled(columns, dict(zip(gaps.enumerated, at, strict=True)))
-        for at in combinations(model, gaps.enumerated)
-    ]
-    log_p = [log_joint_given(model, parameters, own, covariates, gaps.used) for own in filled]
-    n = len(next(iter(columns.values())))
-    log_p = [np.broadcast_to(p, (*p.shape[:-1], n)) for p in log_p]
-    top = np.max([p.max(axis=-2) for p in log_p], axis=0)[..., None, :]
-    weights = [np.exp(p - top) for p in log_p]
-    joint = np.sum(weights, axis=0)
+    """Class probabilities (draws, rows, classes) and outcomes (draws, rows, arms), same gaps in all rows.
+
+    Combinations of missing levels are added up one by one, so that memory does not grow with their number.
+    """
+    draws, n = len(parameters["class_weight"]), len(next(iter(columns.values())))
+    top = np.full((draws, 1, n), np.finfo(float).min)
+    joint = np.zeros((draws, model.classes, n))
+    total = np.zeros((draws, n, len(model.arms))) if means is not None else None
+    for at in combinations(model, gaps.enumerated):
+        own = _filled(columns, dict(zip(gaps.enumerated, at, strict=True)))
+        log_p = log_joint_given(model, parameters, own, covariates, gaps.used)
+        higher = np.maximum(top, log_p.max(axis=-2, keepdims=True))
+        scale, weight = np.exp(top - higher), np.exp(log_p - higher)
+        joint, top = joint * scale + weight, higher
+        if means is not None:
+            total = total * scale[:, 0, :, None] + (weight[..., None] * means.at(own, covariates)).sum(axis=1)
     whole = joint.sum(axis=-2)
-    shares = joint / whole[..., None, :]
-    outcome = None
-    if means is not None:
-        parts = zip(filled, weights, strict=True)
-        weighed = [(weight[..., None] * means.at(own, covariates)).sum(axis=1) for own, weight in parts]
-        outcome = np.sum(weighed, axis=0) / whole[..., None]
-    return np.moveaxis(shares, 1, 2), outcome
+    shares = np.moveaxis(joint / whole[..., None, :], 1, 2)
+    return shares, None if total is None else total / whole[..., None]
 
 
 def _filled(columns: Columns, levels: Mapping[str, int]) -> Columns:

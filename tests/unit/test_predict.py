@@ -1,7 +1,10 @@
 """Predictions for new rows: against sums over all cells written out, calibration, decisions."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 from pymc_mte import (
@@ -18,7 +21,8 @@ from pymc_mte import (
     truth,
 )
 from pymc_mte.functionals import functionals
-from pymc_mte.results import dataset, provenance
+from pymc_mte.predict import AVERAGES_ONLY, LABELS_SWITCH, NO_CLASSES, NO_EFFECTS, NO_INDIVIDUAL
+from pymc_mte.results import dataset, load, provenance, save
 
 B = {"family": "bernoulli"}
 C3 = {"family": "categorical", "levels": ["a", "b", "c"]}
@@ -40,8 +44,6 @@ MEDIATED = CausalModel(
 
 def result(model, draws):
     """A result with these sets of parameters as its draws, in one chain."""
-    import xarray as xr
-
     stacked = {n: np.stack([d[n] for d in draws])[None] for n in draws[0]}
     tree = xr.DataTree.from_dict({"posterior": dataset(model, stacked)})
     tree.attrs = provenance(model, method="posterior")
@@ -182,3 +184,108 @@ def test_what_cannot_be_predicted(tools, rng, level3):
     assert "unit_effect" not in predict(far, {"v0": [1]})
     with pytest.raises(ModelError, match="names no treatment"):
         policy(far, {"v0": [1]})
+
+
+@pytest.mark.parametrize(
+    ("draws", "kept"), [(1, (1, 1)), (3, (3, 1)), (4, (4, 1)), (11, (4, 2)), (400, (4, 5))]
+)
+def test_at_most_so_many_draws_are_used(level3, tools, rng, draws, kept):
+    """Four chains of five draws."""
+    truths = [tools.random_truth(level3, rng) for _ in range(20)]
+    values = {n: np.stack([d[n] for d in truths]).reshape(4, 5, *truths[0][n].shape) for n in truths[0]}
+    post = xr.DataTree.from_dict({"posterior": dataset(level3, values)})
+    post.attrs = provenance(level3, method="posterior")
+    found = predict(post, {"z": [0]}, draws=draws)["class_probability"]
+    assert (found.sizes["chain"], found.sizes["draw"]) == kept
+    every = predict(post, {"z": [0]})["class_probability"].values.reshape(20, -1)
+    assert all((every == one).all(axis=1).any() for one in found.values.reshape(-1, 2))
+
+
+def most_held(post, rows):
+    """Bytes at the height of a prediction."""
+    tracemalloc.start()
+    try:
+        predict(post, rows)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_combinations_of_missing_levels(tools, rng):
+    """Six missing parents, 64 combinations, against none missing: below twice the memory."""
+    parents = [f"b{i}" for i in range(6)]
+    variables = {**dict.fromkeys(parents, B), "t": B, "y": {**N, "parents": ["t", *parents]}}
+    model = CausalModel(classes=2, variables=variables, **ROLES)
+    post = result(model, [tools.random_truth(model, rng) for _ in range(20)])
+    rows = {"y": rng.normal(size=2_000), "t": rng.integers(0, 2, 2_000)}
+    whole = rows | {name: rng.integers(0, 2, 2_000) for name in parents}
+    predict(post, whole)  # what is loaded once does not count
+    assert most_held(post, rows) < 2 * most_held(post, whole)
+
+
+def test_levels_that_rule_each_other_out_are_added_up(tools, rng):
+    """A number that only one of the two missing levels explains, by some thousands of log units."""
+    model = CausalModel(
+        classes=2, variables={"w": B, "t": B, "y": {**N, "parents": ["w", "t"]}}, treatment="t", outcome="y"
+    )
+    par = tools.random_truth(model, rng)
+    for far in (0, 1):
+        par["mean_y"] = np.zeros((2, 2, 2))
+        par["mean_y"][:, far] = [[100.0, 101.0], [99.0, 103.0]]
+        par["sd_y"] = np.ones(2)
+        found = predict(result(model, [par]), {"y": [100.0], "t": [0]}).isel(chain=0, draw=0, row=0)
+        share = par["class_weight"] * par["p_t"][:, 0] * par["p_w"][:, far]
+        share = share * stats.norm(par["mean_y"][:, far, 0], 1).pdf(100.0)
+        np.testing.assert_allclose(found["class_probability"], share / share.sum(), rtol=1e-12)
+        wanted = share @ par["mean_y"][:, far] / share.sum()
+        np.testing.assert_allclose(found["unit_potential_outcome"], wanted, rtol=1e-12)
+
+
+def judged(post, known, switching=0.0):
+    """The same result with an identification report in which some answers are open."""
+    out = post.copy()
+    flags = xr.Dataset({"identified": ("functional", np.array(list(known.values()), dtype="int8"))})
+    out["identification"] = xr.DataTree(flags.assign_coords(functional=np.array(list(known), dtype=object)))
+    out.attrs = post.attrs | {"switching_share": switching}
+    return out
+
+
+ALL = dict.fromkeys(("ate", "att", "arm_mean", "class_weight", "potential_outcome", "effect"), True)
+CLASS_LEVEL = dict.fromkeys(("class_weight", "potential_outcome", "effect"), False)
+
+
+@pytest.mark.parametrize(
+    ("known", "switching", "flags", "said"),
+    [
+        (ALL, 0.005, (1, 0), []),
+        (ALL, 0.5, (1, 1), [LABELS_SWITCH]),
+        (ALL | CLASS_LEVEL, 0.0, (0, 0), [AVERAGES_ONLY]),
+        (ALL | {"p_z": False}, 0.0, (0, 0), [AVERAGES_ONLY]),
+        (dict.fromkeys(ALL, False), 0.5, (0, 1), [NO_EFFECTS, LABELS_SWITCH]),
+    ],
+)
+def test_what_is_not_identified_is_said(level3, tools, rng, tmp_path, known, switching, flags, said):
+    sure = result(level3, [tools.random_truth(level3, rng) for _ in range(2)])
+    post, rows = judged(sure, known, switching), {"z": [0, 1]}
+    found, table = predict(post, rows), policy(post, rows)
+    assert found.attrs["text"] == " ".join([NO_INDIVIDUAL, *said])
+    assert table.attrs["text"] == " ".join([policy(sure, rows).attrs["text"], *said])
+    for attrs in (found.attrs, table.attrs):
+        assert (attrs["identified"], attrs["weakly_identified"]) == flags
+    back = load(save(xr.DataTree(found), tmp_path / "rows.nc"))
+    assert back.attrs == found.attrs
+
+
+def test_without_a_treatment_classes_may_be_open(tools, rng):
+    model = CausalModel(classes=2, variables={"a": B, "b": B})
+    post = result(model, [tools.random_truth(model, rng)])
+    assert "text" not in predict(post, {"a": [1]}).attrs
+    assert predict(judged(post, {"class_weight": False}), {"a": [1]}).attrs["text"] == NO_CLASSES
+
+
+def test_estimates_are_judged_by_their_graph(level3):
+    open_classes = load_model("gallery:level4")
+    for model, said in ((level3, False), (open_classes, True)):
+        found = estimate(model, simulate(model, 2_000, rng=1), method="polished", n_boot=4)
+        assert (AVERAGES_ONLY in policy(found, {"z": [0, 1]}).attrs["text"]) == said
+        assert predict(found, {"z": [0, 1]}).attrs["identified"] == 1 - said
