@@ -14,10 +14,11 @@ from pymc_mte.network import by_parents, gathered, log_density, scores
 Array = NDArray[np.float64]
 
 MIN_SD_SHARE = 1e-3
-"""Scales are kept above this share of the pooled one: the likelihood is unbounded at zero."""
+"""Scales are kept above this share of the pooled one, as the likelihood is unbounded at zero, and below its
+inverse."""
 
 MIN_MEAN_SHARE = 1e-6
-"""Positive means are kept above this share of the pooled one."""
+"""Positive means are kept above this share of the pooled one, and below its inverse."""
 
 SHAPE_RANGE = (1e-6, 1e3)
 NU_RANGE = (1.5, 200.0)
@@ -91,6 +92,7 @@ def _guess(cells: Sums, part: Array, name: str) -> Parameters:
     seen = part * (np.asarray(cells.columns[name]) > 0) if var.spec.censored else part
     pooled = _ratio((part * size).sum(axis=(-2, -1)), seen.sum(axis=(-2, -1)), 1.0)[:, None, None]
     mean = _ratio(cells.sums(part * size, name), cells.sums(seen, name), pooled)
+    mean = np.minimum(mean, pooled / MIN_MEAN_SHARE)  # times that are all censored have none
     error = part * (size - _on_patterns(cells, mean, name)) ** 2
     if var.scale_parents:
         place, variance = mean, _ratio(cells.sums(error, name), cells.sums(part, name), pooled**2)
@@ -178,8 +180,8 @@ def _bounded(cells: Sums, part: Array, name: str, parameters: Parameters) -> Par
         pooled, share = (
             (mean, MIN_MEAN_SHARE) if kind.scope == "location" else (np.sqrt(variance), MIN_SD_SHARE)
         )
-        floor = share * np.where(pooled > 0, pooled, 1.0)
-        out[key] = np.maximum(value, floor.reshape(-1, *(1,) * (value.ndim - 1)))
+        usual = np.where(pooled > 0, pooled, 1.0).reshape(-1, *(1,) * (value.ndim - 1))
+        out[key] = np.clip(value, share * usual, usual / share)
     return out
 
 

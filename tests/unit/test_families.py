@@ -263,6 +263,19 @@ def test_censored_proxies_are_refused():
         CausalModel(**fields | {"variables": {**fields["variables"], "x": time}, "truth": None})
 
 
+def test_a_class_without_events_does_not_climb_to_infinity():
+    """Its scale has no maximum: it is held where squares do not overflow."""
+    model = model_of("exponential", event="died")
+    x, n = np.repeat([0, 0, 2, 2], 25), 100
+    rows = {"z": x // 2, "x": x, "t": np.tile([0, 1], n // 2), "y": 1.0 + np.arange(n) % 7}
+    table = tabulate(rows | {"died": (x == 0).astype(int)}, model)
+    columns, counts = columns_of(table, model), table["count"].values[None].astype(float)
+    start = parameters_of(model) | {"p_x": np.array([[[0.98, 0.01, 0.01], [0.01, 0.01, 0.98]]])}
+    found = em(model, columns, counts, start, max_iterations=3_000)
+    assert 1e3 < found.parameters["scale_y"].max() < 1e8
+    assert np.isfinite(found.log_likelihood).all()
+
+
 def test_moments_of_censored_times_are_refused_and_the_likelihood_answers():
     model = model_of("weibull", **CENSORED)
     rows = simulate(model, 1_000, rng=4)

@@ -207,13 +207,14 @@ def test_numbers_without_spread_are_refused(rng, family, given):
     """Their density has no bound as the standard deviation falls to 0; bins have one."""
     b, roles = {"family": "bernoulli"}, {"treatment": "t", "outcome": "y"}
     model = CausalModel(classes=2, variables={"t": b, "x": b, "y": {"family": family}}, **roles, **given)
-    rows = {name: rng.integers(2, size=40) for name in "tx"} | {
-        "y": np.full(40, 0.1),
-        "c": rng.normal(size=40),
-    }
+    if model.unbuilt is not None:
+        assert family == "hurdle_gamma"  # which takes no covariates
+        return
+    rows = {name: rng.integers(2, size=40) for name in "tx"}
+    rows |= {"y": np.full(40, 0.1), "c": rng.normal(size=40)}
     if family.startswith("hurdle"):
         rows["y"] = rows["y"] * rows["x"]
-    with pytest.raises(DataError, match="'y' holds 0.1 in all .* no posterior"):
+    with pytest.raises(DataError, match=r"'y' holds 0\.1 in all .* no posterior"):
         build_model(model, rows)
     if family in ("normal", "student_t") and not given:
         assert build_model(model, rows, grid=0.5).free_RVs
