@@ -20,7 +20,7 @@ from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.choice import why_no_moments
 from pymc_mte.moments.estimate import estimate
-from pymc_mte.plainly import NO_MOMENTS
+from pymc_mte.plainly import NO_MOMENTS, posterior_apart
 from pymc_mte.plots.comparison import plot_comparison
 from pymc_mte.results import save
 from pymc_mte.sharing import safe_tree
@@ -92,8 +92,7 @@ class Fit:
         table = shown.to_string(float_format=_number, na_rep="")
         doubts = [f"- {note}" for note in self.notes]
         parts = [
-            *self.identification.lines(),
-            *self._lacking(),
+            *self._learnable(),
             "",
             table,
             *_marked(shown),
@@ -104,17 +103,19 @@ class Fit:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        lines = [*self.identification.lines(), *self._lacking()]
-        said = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+        said = "".join(f"<p>{html.escape(line)}</p>" for line in self._learnable())
         doubts = "".join(f"<li>{html.escape(str(note))}</li>" for note in self.notes)
         shown = self.summary()
         table = shown.to_html(float_format=_number, na_rep="")
         table += "".join(f"<p>{html.escape(line)}</p>" for line in _marked(shown))
         return f"<h3>What can be learnt</h3>{said}<h3>Answers</h3>{table}<h3>To doubt</h3><ul>{doubts}</ul>"
 
-    def _lacking(self) -> list[str]:
-        """Say that there is no moment estimate, where there is none."""
-        return [f"{NO_MOMENTS} {self.no_moments}"] if self.moments is None else []
+    def _learnable(self) -> list[str]:
+        """Say what can be learnt, and that there is no moment estimate where there is none."""
+        lines = self.identification.lines()
+        if self.posterior is not None:
+            lines = [posterior_apart(line) for line in lines]
+        return lines + ([f"{NO_MOMENTS} {self.no_moments}"] if self.moments is None else [])
 
     def plot_effects(self) -> Any:
         """Draw the posterior beside the moment estimates."""

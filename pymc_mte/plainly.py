@@ -25,6 +25,14 @@ NO_MOMENTS = (
     "likelihood speaks for or against it."
 )
 
+OF_MOMENTS = "The likelihood was not judged: covariates are conditioned on, not modelled."
+"""How `identify` begins to say, for models with covariates, that the rest is about moment methods."""
+
+APART = (
+    "So what can and cannot be answered is said of moments here. A posterior is judged apart, by the graph "
+    "without its covariates and by what the data refuse; its own table marks what it does not answer."
+)
+
 PLURALS = {
     "class_weight": "class weights",
     "effect": "class effects",
@@ -53,8 +61,14 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def posterior_apart(line: str) -> str:
+    """Say beside a line about the moment methods alone that a posterior is judged apart."""
+    return f"{line} {APART}" if line.startswith(OF_MOMENTS) else line
+
+
 def in_words(line: str) -> str:
-    """Put the names of functionals in a line of the identification report into words."""
+    """Put a line of the identification report into words, the names of functionals included."""
+    line = posterior_apart(line)
     head, colon, names = line.partition(": ")
     if head not in ("Can be answered", "Cannot be answered"):
         return line

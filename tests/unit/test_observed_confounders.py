@@ -3,14 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from pymc_mte import (
     CausalModel,
     DataError,
+    Fit,
     ModelError,
     RefusedError,
     baselines,
     estimate,
+    identify,
     load_model,
     predict,
     sample,
@@ -20,6 +23,7 @@ from pymc_mte.bayes.laplace import normal_frame
 from pymc_mte.bayes.weigh import weigh
 from pymc_mte.hierarchy import failing, hierarchy
 from pymc_mte.moments.interventions.gaussian_sets import plausible_sets
+from pymc_mte.plainly import APART, in_words
 
 BINARY = {"family": "bernoulli"}
 
@@ -77,6 +81,25 @@ def test_one_class_with_covariates_and_rows_with_nothing_else(rng):
     np.testing.assert_allclose(found["class_probability"], 1.0)
     with pytest.raises(DataError, match="no new rows"):
         predict(post, {"w": []})
+
+
+def test_a_fit_with_covariates_says_whose_answers_are_listed(monkeypatch):
+    """Moments reach averages only; the table of the posterior may hold identified class effects."""
+    variables = {"z": BINARY, "x": BINARY, "t": BINARY, "y": BINARY}
+    roles = {"treatment": "t", "outcome": "y", "treatment_proxies": ["z"], "outcome_proxies": ["x"]}
+    model = CausalModel(classes=2, variables=variables, covariates=["age"], **roles)
+    table = pd.DataFrame({"mean": [1.0], "identified": [True]}, index=["effect[class 0]"])
+    monkeypatch.setattr(Fit, "summary", lambda self: table)
+    answered, tree = identify(model), xr.DataTree(xr.Dataset(attrs={"notes": "[]"}))
+    parts = {"model": model, "identification": answered, "moments": tree, "comparison": None}
+    both = Fit(posterior=tree, **parts)
+    for shown in (str(both), both._repr_html_()):
+        said, listed = shown.index(APART), shown.index("Cannot be answered: class_weight")
+        assert said < listed < shown.index("effect[class 0]")
+    assert APART not in str(Fit(posterior=None, **parts))
+    assert sum(APART in in_words(line) for line in answered.lines()) == 1  # the page and the terminal
+    plain = identify(model.with_fields(covariates=()))
+    assert not any(APART in in_words(line) for line in plain.lines())
 
 
 def test_a_frame_is_given_up_where_the_density_has_an_edge():
