@@ -19,6 +19,7 @@ from pymc_mte.covariates import (
     describe_conditioned,
     stratum_codes,
 )
+from pymc_mte.datanotes import are_rows, data_findings, group_findings, is_missing as is_missing
 from pymc_mte.errors import DataError
 from pymc_mte.model import CausalModel
 from pymc_mte.modelfile import need_model
@@ -123,7 +124,7 @@ def tabulate(
     notes: list[Note] = []
     columns, counts = _without_missing(columns, counts, model, notes)
     columns, counts = _merge(columns, counts)
-    table = _dataset(columns, counts, levels, model, notes)
+    table = _dataset(columns, counts, levels, model.with_levels({}, text_levels), notes)
     table.attrs |= {"covariates": json.dumps(list(covariates)), "conditioned_on": describe_conditioned(model)}
     table.attrs["covariate_levels"] = json.dumps(text_levels)
     return table
@@ -297,11 +298,6 @@ def effective_weights(table: xr.Dataset) -> NDArray[np.float64]:
     return np.asarray(count * weight * total / (count * weight**2).sum())
 
 
-def is_missing(column: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where a column of values or level numbers has no value."""
-    return np.asarray(np.isnan(column) if column.dtype.kind == "f" else column < 0)
-
-
 def has_missing(model: CausalModel, table: xr.Dataset) -> bool:
     """Whether a tabulated data set has values to be summed out."""
     return any(bool(is_missing(table[name].values).any()) for name in model.variables)
@@ -353,21 +349,11 @@ def _dataset(
         seen = column[~is_missing(column)]
         if len(seen) == 0:
             raise DataError(f"column {name!r} has no value at all; take it out of the model")
-        if np.ptp(seen) == 0 and name in model.variables and name != model.treatment:
-            status = Status.CONSTANT_OUTCOME if name == model.outcome else Status.CONSTANT_COLUMN
-            notes.append(Note(status, name, f"{counts.sum():g} rows with one value"))
-    if model.treatment is not None:
-        per_arm = np.bincount(
-            columns[model.treatment], weights=counts, minlength=len(levels[model.treatment])
-        )
-        for arm, number in zip(levels[model.treatment], per_arm, strict=True):
-            if number == 0:
-                notes.append(Note(Status.EMPTY_ARM, f"{model.treatment} = {arm}", "0 rows"))
-    notes += _linear_notes(columns, counts, levels, model)
-    whole = bool((counts == np.round(counts)).all())
+    notes += data_findings(columns, counts, levels, model)
+    notes += group_findings(columns[GROUP], counts) if GROUP in columns else []
     table = xr.Dataset(
         {name: ("pattern", column) for name, column in columns.items()}
-        | {"count": ("pattern", counts.astype(np.int64) if whole else counts)}
+        | {"count": ("pattern", counts.astype(np.int64) if are_rows(counts) else counts)}
     )
     for name, values in levels.items():
         table[name].attrs["levels"] = json.dumps(list(values))
@@ -375,26 +361,3 @@ def _dataset(
         table[SAMPLING_WEIGHT] /= np.average(table[SAMPLING_WEIGHT], weights=counts)
     table.attrs = {"tabulated": 1, "n": float(counts.sum()), "notes": dump_notes(notes)}
     return table
-
-
-def _linear_notes(
-    columns: dict[str, NDArray[Any]],
-    counts: NDArray[np.float64],
-    levels: dict[str, tuple[Level, ...]],
-    model: CausalModel,
-) -> list[Note]:
-    """Say which terms do not vary, and which stated centres lie a standard deviation outside the values."""
-    notes = []
-    parents = dict.fromkeys(parent for parent, _ in model.linear_edges)
-    for name in (*parents, *(name for name in model.covariates if name in columns)):
-        column, weight = (v[~is_missing(columns[name])] for v in (columns[name], counts))
-        if lost := [str(level) for i, level in enumerate(levels.get(name, ())) if i not in column]:
-            notes.append(Note(Status.NO_VARIATION, name, f"no row has {', '.join(lost)}"))
-        elif np.ptp(column) == 0:
-            notes.append(Note(Status.NO_VARIATION, name, f"{column[0]:g} in all rows"))
-        if name in parents and (centre := model.variables[name].centre) is not None:
-            sd = np.sqrt(np.average((column - np.average(column, weights=weight)) ** 2, weights=weight))
-            if max(column.min() - centre, centre - column.max()) > sd:
-                detail = f"{centre:g}, and the values go from {column.min():g} to {column.max():g}"
-                notes.append(Note(Status.CENTRE_OUTSIDE, name, detail))
-    return notes

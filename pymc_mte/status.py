@@ -287,6 +287,30 @@ class Status(StrEnum):
         "a number. Collect rows with other values of the proxies, add proxies, or take the joint posterior "
         "(measurement_first=False), whose prior fills the gap."
     )
+    NO_OVERLAP = (
+        "The covariates (almost) determine who gets this arm, so nobody like these people got another one, "
+        "and what it would have done to them follows from the form of the model alone. No number of rows "
+        "helps. Take the covariate out if it is no confounder (a copy or a consequence of the treatment), or "
+        "keep the people whose covariates all arms have."
+    )
+    PROXY_FROM_COVARIATES = (
+        "This proxy is (almost) a linear function of the covariates, so given them it carries nothing of the "
+        "class, and the class found with it is a slice of the covariates. Drop it as a proxy, or drop the "
+        "covariates that give it."
+    )
+    FEWER_ROWS_THAN_PARAMETERS = (
+        "Rows are fewer than free parameters, so the data do not fix the answers: priors decide a posterior, "
+        "chance decides moments. Do not read averages or classes as findings. Collect more rows, or use "
+        "fewer classes, levels, proxies or covariates."
+    )
+    FEW_GROUPS = (
+        "So few groups do not show how much groups differ: the spread of class weights over groups follows "
+        "its prior. Leave `group` out, or collect rows of more groups."
+    )
+    SINGLE_ROW_GROUPS = (
+        "Most groups have one row, and one row does not show how its group differs: the class weights of "
+        "these groups and the spread over groups follow their priors. Merge groups, or leave `group` out."
+    )
 
 
 @dataclass(frozen=True, slots=True)
