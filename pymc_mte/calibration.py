@@ -151,7 +151,7 @@ def calibrate(
         compiled.model, ready.built, n_simulations, random_seed, given, ready.by_prior is None
     )
     options["progressbar"] = False
-    seeds = np.random.SeedSequence(random_seed).generate_state(n_simulations).tolist()
+    seeds = rng.integers(2**31, size=n_simulations).tolist()
     places: list[Parameters] = []
     failures: Counter[str] = Counter()
     divergent, begun = 0, time.perf_counter()
