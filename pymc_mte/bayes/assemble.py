@@ -16,10 +16,10 @@ from pymc_mte.bayes.groups import (
 from pymc_mte.bayes.learnt import agreement, learnt_notes, log_prior_density, what_was_learnt
 from pymc_mte.bayes.prepare import Prepared
 from pymc_mte.bayes.settle import settle
-from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, complete_rows, data_notes, fingerprint
+from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, columns_of, complete_rows, data_notes, fingerprint
 from pymc_mte.identify.identification import Identification, identify
-from pymc_mte.identify.likelihood import CLASS_LEVEL
 from pymc_mte.model import CausalModel
+from pymc_mte.moments.positivity import arm_support, empty_arms, failing_arms, refused_mask
 from pymc_mte.regression import covariate_means, given_rows
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
@@ -87,14 +87,21 @@ def judged(model: CausalModel, table: xr.Dataset) -> Identification:
     """Identification report of the complete rows.
 
     Given its covariates a row follows the same graph, so what the likelihood identifies is judged without
-    them; moments reach averages only.
+    them; what arms without positivity cost is taken back.
     """
     complete = complete_rows(model, table)
     found = identify(model, complete if complete.sizes["pattern"] else None)
     if not model.covariates:
         return found
     plain = identify(model.with_fields(covariates=(), covariate_levels={})).identified
-    lost = {n for n, good in found.identified.items() if not good and n not in CLASS_LEVEL}
+    lost: set[str] = set()
+    if model.treatment is not None:
+        columns, counts = columns_of(complete, model), complete["count"].values.astype(float)
+        support = arm_support(model, columns, counts)
+        failing, empty = failing_arms(model, support), empty_arms(support)
+        lost = {name for name in plain if refused_mask(model, name, failing, empty).all()}
+        if not found.identified["ate"] and identify(model).identified["ate"]:  # too few rows for any contrast
+            lost |= {name for name in plain if name not in (*model.dims, "class_weight")}
     return replace(found, identified={n: good and n not in lost for n, good in plain.items()})
 
 

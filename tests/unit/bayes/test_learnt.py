@@ -8,6 +8,7 @@ import xarray as xr
 from scipy import stats
 
 from pymc_mte import CausalModel, build_model, identify, load_model, simulate, tabulate
+from pymc_mte.bayes.assemble import judged
 from pymc_mte.bayes.groups import total_log_likelihood
 from pymc_mte.bayes.learnt import (
     CONFLICT,
@@ -23,7 +24,7 @@ from pymc_mte.bayes.learnt import (
     what_was_learnt,
 )
 from pymc_mte.bayes.start import without_first_levels
-from pymc_mte.data import columns_of
+from pymc_mte.data import columns_of, resolve
 from pymc_mte.functionals import functionals
 from pymc_mte.results import class_order, dataset
 from pymc_mte.status import Status
@@ -285,3 +286,26 @@ def test_agreement_counts_chains_near_the_best():
     level = np.array([[-10.0], [-11.0], [-40.0], [-12.0]]) + np.zeros((4, 3))
     found = agreement(xr.Dataset({"logp": (("chain", "draw"), level)}), 0.5)
     assert found == {"starts_at_best": 0.5, "chains_at_best": 0.75}
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_identification_given_covariates_is_that_of_the_graph_and_the_rows(rng, classes):
+    b, n = {"family": "bernoulli"}, 300
+    model = CausalModel(
+        classes=classes,
+        variables={"z": b, "x": b, "t": {**b, "parents": ["z"]}, "y": {"family": "normal"}},
+        treatment="t",
+        outcome="y",
+        treatment_proxies=["z"],
+        outcome_proxies=["x"],
+        covariates=["c"],
+    )
+    rows = {v: rng.integers(2, size=n) for v in "zxt"} | {"y": rng.normal(size=n), "c": rng.normal(size=n)}
+    found = judged(*resolve(model, rows)).identified
+    assert all(found.values())
+    if classes == 2:
+        rows["t"] = (np.arange(n) < 2).astype(int)  # two rows show no contrast
+        found = judged(*resolve(model, rows)).identified
+        assert not found["ate"]
+        assert not found["effect"]
+        assert found["class_weight"]
