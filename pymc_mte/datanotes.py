@@ -26,6 +26,9 @@ So above 0.95 that mean is below 1/80: as if everybody had one arm or the other 
 PROXY_GIVEN = 0.999
 """R^2 of a proxy given the covariates above which what is left counts as rounding: 3% of its deviation."""
 
+HEAP = 0.05
+"""Share of the rows with one and the same number above which a class may shrink to it."""
+
 COLLINEAR = 1e-10
 """Eigenvalues of the covariates' correlations below this share of the largest count as zero."""
 
@@ -61,6 +64,7 @@ def data_findings(columns: Columns, counts: Array, levels: Levels, model: Causal
         per_arm = np.bincount(columns[model.treatment], weights=counts, minlength=len(arms))
         empty = [arm for arm, number in zip(arms, per_arm, strict=True) if number == 0]
         notes += [Note(Status.EMPTY_ARM, f"{model.treatment} = {arm}", "0 rows") for arm in empty]
+    notes += _heaps(columns, counts, model)
     notes += _linear_notes(columns, counts, levels, model)
     notes += _given_covariates(columns, counts, levels, model)
     return notes + _too_few_rows(counts, model)
@@ -155,6 +159,23 @@ def explained(
         spare = n - 1 - kept.sum()
         left = left * (n - 1) / spare if spare > 0 else np.full(len(targets), np.nan)
     return 1 - left, np.abs(correlation[:known, known:]).argmax(axis=0)
+
+
+def _heaps(columns: Columns, counts: Array, model: CausalModel) -> list[Note]:
+    """Say which numbers are so frequent that a class could shrink to them."""
+    notes = []
+    for name in model.continuous_variables if model.classes > 1 else ():
+        spec = model.variables[name].spec
+        if "sd" not in spec.parameters:
+            continue
+        column = columns[name]
+        kept = ~is_missing(column) & ((column > 0) | (not spec.zeros_apart))
+        values, place = np.unique(column[kept], return_inverse=True)
+        rows = np.bincount(place.ravel(), weights=counts[kept])
+        if len(values) > 1 and rows.max() > max(2, HEAP * counts.sum()):
+            share = rows.max() / counts.sum()
+            notes.append(Note(Status.HEAP, name, f"{values[rows.argmax()]:g} in {share:.0%} of the rows"))
+    return notes
 
 
 def _too_few_rows(counts: Array, model: CausalModel) -> list[Note]:

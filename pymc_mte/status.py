@@ -18,6 +18,12 @@ class Status(StrEnum):
         "The outcome never varies, so nothing about effects or classes can be learnt from it. "
         "Check the column."
     )
+    HEAP = (
+        "Many rows have exactly this number, and a density has no bound where a class shrinks to it: a class "
+        "may be found that is nothing but the heap, and chains that fall into it stay there. Round the "
+        "variable (`grid=`: the probability of a bin has a bound), take a hurdle for zeros, or a family with "
+        "levels."
+    )
     EMPTY_ARM = (
         "No row has this treatment arm, so nothing about it can be estimated. "
         "Remove the level from the model or collect data for it."

@@ -180,3 +180,18 @@ def test_no_gallery_model_with_rows_is_doubted_by_these_notes():
     for name in ("nhefs", "lalonde"):
         model = load_model(f"gallery:{name}")
         assert found(model.data_path, model, *new) == []
+
+
+@pytest.mark.parametrize("family", ["normal", "lognormal", "hurdle_gamma", "poisson"])
+def test_heaps_are_told_where_a_class_could_shrink_to_them(rng, family):
+    model = CausalModel(classes=2, variables={"y": {"family": family}, "x": {"family": "normal"}})
+    y = np.where(np.arange(200) < 30, 2.0, rng.gamma(3.0, size=200))
+    y = y.round() if family == "poisson" else y
+    found = [n for n in data_notes(tabulate({"y": y, "x": rng.normal(size=200)}, model)) if n.where == "y"]
+    if family == "poisson":  # probabilities have a bound
+        assert not found
+        return
+    assert [(note.status, note.detail) for note in found] == [(Status.HEAP, "2 in 15% of the rows")]
+    y[:30] = 0.0 if family == "hurdle_gamma" else y[:30] + 0.01 * np.arange(30)
+    assert not data_notes(tabulate({"y": y, "x": rng.normal(size=200)}, model))
+    assert not data_notes(tabulate({"y": np.full(200, 2.0) + (y > 3), "x": y}, model.with_classes(1)))
