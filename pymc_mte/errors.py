@@ -2,6 +2,8 @@
 
 from numbers import Integral
 
+import numpy as np
+
 
 class MTEError(Exception):
     """Base class: catch this to catch everything that is raised on purpose."""
@@ -30,3 +32,16 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ModelError(f"{name} must be a whole number of at least {least}, got {value!r}")
     return int(value)
+
+
+def truth_value(name: str, value: object) -> bool:
+    """Return True or False as Python's own; a word such as "no" would count as True.
+
+    Raises
+    ------
+    ModelError
+        If it is something else.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ModelError(f"{name} must be True or False, got {value!r}")
+    return bool(value)

@@ -13,9 +13,10 @@ def as_generator(rng: int | np.random.Generator) -> np.random.Generator:
     ModelError
         If it is neither a seed nor a generator.
     """
+    wanted = f"rng must be a seed (a whole number of at least 0) or a numpy Generator, got {rng!r}"
+    if isinstance(rng, (bool, np.bool_)):  # NumPy would take it as 0 or 1
+        raise ModelError(wanted)
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as err:
-        raise ModelError(
-            f"rng must be a seed (a whole number of at least 0) or a numpy Generator, got {rng!r} ({err})"
-        ) from None
+        raise ModelError(f"{wanted} ({err})") from None

@@ -86,7 +86,7 @@ def merge(*trees: xr.DataTree) -> xr.DataTree:
     out["identification"] = xr.DataTree(
         _compared_again(model, first["identification"].to_dataset(), posterior)
     )
-    seeds = ", ".join(str(tree.attrs["random_seed"]) for tree in trees)
+    seeds = ", ".join(str(seed) for tree in trees for seed in _seeds(tree))
     out.attrs |= {"merged": len(trees), "random_seed": seeds, "switching_share": share}
     out.attrs["notes"] = dump_notes(doubts)
     return out
@@ -106,9 +106,15 @@ def _check(trees: tuple[xr.DataTree, ...]) -> None:
     for key, what in (("model", "models"), ("fingerprint", "data"), ("priors", "priors"), ("grid", "grids")):
         if len({str(tree.attrs.get(key)) for tree in trees}) > 1:
             raise DataError(f"the {what} of these results differ; merge joins runs of one posterior")
-    seeds = [seed for tree in trees for seed in str(tree.attrs["random_seed"]).split(", ")]
+    seeds = [seed for tree in trees for seed in _seeds(tree)]
     if len(set(seeds)) < len(seeds):
         raise DataError(f"random_seed {seeds} repeats: equal seeds give equal draws, not more of them")
+
+
+def _seeds(tree: xr.DataTree) -> list[int]:
+    """Seed of a result, or those of the results that it was merged from."""
+    kept = tree.attrs["random_seed"]
+    return [int(seed) for seed in kept.split(", ")] if isinstance(kept, str) else [int(kept)]
 
 
 def _joined(parts: list[xr.Dataset]) -> xr.Dataset:

@@ -21,7 +21,7 @@ from pymc_mte.bayes.samplers import SAMPLERS, run_sampler
 from pymc_mte.bayes.store import new_folder, sample_stored
 from pymc_mte.bayes.target_draws import sample_targets
 from pymc_mte.data import GROUP, fingerprint, resolve
-from pymc_mte.errors import ModelError, RefusedError, whole_number
+from pymc_mte.errors import ModelError, RefusedError, truth_value, whole_number
 from pymc_mte.model import CausalModel
 from pymc_mte.modelfile import need_model
 
@@ -121,6 +121,7 @@ def sample(
     """
     _check(model, sampler)
     _check_rest(random_seed, start)
+    truth_value("measurement_first", measurement_first)
     steering: dict[str, Any] = {"draws": draws, "tune": tune, "chains": chains, "cores": cores}
     options = sampling_options(**steering, target_accept=target_accept)
     chains, tune = options.pop("chains"), options["tune"]

@@ -15,7 +15,7 @@ def test_generators_go_on_and_seeds_begin():
     assert as_generator(7).random() == np.random.default_rng(7).random()
 
 
-@pytest.mark.parametrize("rng", ["a", -1, 1.5, [1.5]])
+@pytest.mark.parametrize("rng", ["a", -1, 1.5, [1.5], True, np.bool_(False)])
 def test_what_is_no_seed_is_refused(rng):
     with pytest.raises(mte.ModelError, match="rng must be a seed"):
         as_generator(rng)
