@@ -15,7 +15,7 @@ from pymc_mte.bayes.density import PosteriorDensity, multinomial_coefficient
 from pymc_mte.bayes.labels import LabelRegion
 from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.priors import Prior, prior_record
-from pymc_mte.bayes.smc import run_smc
+from pymc_mte.bayes.smc import LEAST_PARTICLES, run_smc
 from pymc_mte.data import SAMPLING_WEIGHT, columns_of, fingerprint, resolve
 from pymc_mte.errors import DataError, RefusedError, whole_number
 from pymc_mte.model import CausalModel, Parameters
@@ -26,6 +26,9 @@ from pymc_mte.results import model_of
 Array = NDArray[np.float64]
 
 N_PROPOSALS = 4_000
+
+PER_PARAMETER = 2
+"""Draws per free parameter, at least, that the normal is fitted to, and that the bridge starts from."""
 
 
 def log_evidence(
@@ -53,7 +56,7 @@ def log_evidence(
     priors : mapping, optional
         See `build_model`; those of the posterior, if one is given.
     draws, chains : int
-        Particles per run and independent runs of SMC.
+        Particles per run, at least 4, and independent runs of SMC, at least 2.
     random_seed : int
         Seed.
 
@@ -68,8 +71,8 @@ def log_evidence(
     DataError
         If the posterior is one of other rows, of another model or of other priors.
     RefusedError
-        If the rows have sampling weights; if the posterior is an approximation or of rounded values, or the
-        prior treats classes differently:
+        If the rows have sampling weights; if the posterior is an approximation or of rounded values, or has
+        fewer than four draws per free parameter, or the prior treats classes differently:
         then labels are not exchangeable and the draws, relabelled to one order, do not stand for all.
 
     Notes
@@ -91,7 +94,8 @@ def log_evidence(
     True
     """
     need_model("log_evidence", model)
-    draws, chains = whole_number("draws", draws, 2), whole_number("chains", chains, 2)
+    draws, chains = whole_number("draws", draws, LEAST_PARTICLES), whole_number("chains", chains, 2)
+    random_seed = whole_number("random_seed", random_seed, 0)
     model, table = resolve(model, data)
     if SAMPLING_WEIGHT in table:
         raise RefusedError("rows with sampling weights have powers of a likelihood, which have no evidence")
@@ -149,7 +153,14 @@ def _by_bridge(
             "the posterior; leave `posterior` out, which takes sequential Monte Carlo"
         )
     series = flat.reshape(drawn.sizes["chain"], -1, flat.shape[-1])
-    half = max(1, series.shape[1] // 2)
+    chains, draws, size = series.shape
+    least = 2 * -(-PER_PARAMETER * size // chains)
+    if draws < least:
+        raise RefusedError(
+            f"bridge sampling of {size} parameters needs at least {least} draws in each of {chains} chains, "
+            f"got {draws}; sample more"
+        )
+    half = draws // 2
     fit = series[:, :half].reshape(-1, flat.shape[-1])
     return region_integral(density, region, Normal.fitted(fit), series[:, half:], seed)
 

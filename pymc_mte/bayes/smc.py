@@ -13,7 +13,7 @@ from pymc_mte.bayes.density import PosteriorDensity
 from pymc_mte.bayes.gradient import PLAIN
 from pymc_mte.bayes.labels import LabelRegion
 from pymc_mte.bayes.start import with_first_levels
-from pymc_mte.errors import RefusedError
+from pymc_mte.errors import RefusedError, whole_number
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.methods import class_profile
 
@@ -35,6 +35,9 @@ LEAP_EVERY = 5
 """Every so many moves are whole differences of two particles: they lead from mode to mode."""
 
 NUDGE = 1e-4
+
+LEAST_PARTICLES = 4
+"""A particle moves by the difference of two of the other half, so each half has two."""
 
 
 def run_smc(
@@ -63,7 +66,7 @@ def run_smc(
     seed : int
         Seed.
     options : dict
-        ``draws``: particles per run.
+        ``draws``: particles per run, at least 4.
 
     Returns
     -------
@@ -73,6 +76,8 @@ def run_smc(
 
     Raises
     ------
+    ModelError
+        If particles are too few to move.
     RefusedError
         If covariates decide about class membership.
 
@@ -90,6 +95,7 @@ def run_smc(
     .. [2] ter Braak, C. J. F. (2006). A Markov chain Monte Carlo version of the genetic algorithm
        Differential Evolution. Statistics and Computing 16.
     """
+    n = whole_number("draws (particles of sampler='smc')", options["draws"], LEAST_PARTICLES)
     if "class_weight" not in {rv.name for rv in built.free_RVs}:
         raise RefusedError("sequential Monte Carlo takes neither covariates nor groups; take nutpie")
     density = PosteriorDensity(model, built)
@@ -97,11 +103,11 @@ def run_smc(
     region = LabelRegion(model, start, scales)
     runs, reached = [], []
     for rng in np.random.default_rng(seed).spawn(chains):
-        flat, value = _tempered(density, built, region, options["draws"], rng)
+        flat, value = _tempered(density, built, region, n, rng)
         runs.append(flat)
         reached.append(value)
     points = density.from_flat(np.concatenate(runs))
-    shape = (chains, options["draws"])
+    shape = (chains, n)
     values = {n: v.reshape(*shape, *v.shape[1:]) for n, v in density.free_values(points).items()}
     dims = {n: tuple(f"{n}_{i}" for i in range(v.ndim - 2)) for n, v in values.items()}
     drawn = xr.Dataset({n: (("chain", "draw", *dims[n]), v) for n, v in values.items()})
