@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pymc as pm
+import pytensor.tensor as pt
 import xarray as xr
 from pytensor.configdefaults import config
 
@@ -11,7 +12,7 @@ from pymc_mte.bayes.compose import OutcomeDensity, compose
 from pymc_mte.bayes.effects import symbolic_functionals
 from pymc_mte.bayes.grid import Grid, on_grid
 from pymc_mte.bayes.pooling import GROUP_EFFECT
-from pymc_mte.bayes.priors import Prior, Tensor, merge_priors
+from pymc_mte.bayes.priors import Prior, Tensor, merge_priors, shape_of
 from pymc_mte.bayes.rowwise import needs_rows
 from pymc_mte.data import GROUP, resolve
 from pymc_mte.errors import DataError, ModelError, RefusedError
@@ -77,7 +78,7 @@ def add_to_model(
     ------
     ModelError
         If no PyMC model is open, an axis means something else in it already, or the outcome cannot
-        have an own density.
+        have an own density, or not the one that ``outcome`` gives.
     DataError
         If counts are not whole numbers.
     RefusedError
@@ -107,11 +108,14 @@ def add_to_model(
     if pm.Model.get_context(error_if_none=False) is None:
         raise ModelError("add_to_model: no PyMC model is open; call it inside `with pm.Model():`")
     need_model("add_to_model", model)
+    if not isinstance(prefix, str):
+        raise ModelError(f"prefix: a name for this part is wanted, as text, got {prefix!r}")
     model, table = checked(model, data, grid, group)
     if outcome is not None and grid is not None:
         raise ModelError("grid: an own density of the outcome is not that of bins; leave one of them out")
     if outcome is not None:
         _check_own_outcome(model, table, outcome)
+        outcome = _guarded(outcome, model.classes, table.sizes["pattern"])
     chosen = merge_priors(model, priors)
     try:
         if prefix:
@@ -168,6 +172,31 @@ def _check_own_outcome(model: CausalModel, table: xr.Dataset, outcome: object) -
             f"outcome: an own density needs {model.outcome!r} declared with a continuous family (such as "
             f"normal, which is then not used); it is {model.variables[model.outcome].family}"
         )
+
+
+class _Columns(dict[str, Tensor]):
+    """Columns of the rows, which say their names when another one is asked for."""
+
+    def __missing__(self, name: object) -> Tensor:
+        raise ModelError(f"outcome: row has no column {name!r}; its columns are {', '.join(self)}")
+
+
+def _guarded(outcome: OutcomeDensity, classes: int, rows: int) -> OutcomeDensity:
+    """Check what an own density reads and gives: another shape fails only when it is computed, if at all."""
+
+    def checked_density(u: Any, t: Tensor, row: Mapping[str, Tensor]) -> Tensor:
+        density = outcome(u, t, _Columns(row))
+        if getattr(density, "ndim", None) != 2:
+            return density  # refused where it is used
+        came = shape_of(pt.as_tensor(density))
+        if came[0] not in (1, rows) or came[1] not in (1, classes):
+            raise ModelError(
+                f"outcome: a log-density of shape (rows, classes) = {(rows, classes)} is wanted, got {came}; "
+                "u is of shape (1, classes), t and columns are (rows, 1)"
+            )
+        return density
+
+    return checked_density
 
 
 def _added(

@@ -55,7 +55,7 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     keys |= {f"{variable}.{parameter}": name for name, (variable, parameter) in model.owners.items()}
     keys |= {name: name for name in model.coefficient_dims}
     keys |= {f"{variable}.coef": f"coef_{variable}" for variable in model.regressed}
-    keys |= {"group_effect": "group_effect"} if model.treatment is not None else {}
+    of_groups = {"group_effect"} if model.treatment is not None else set()
     flat: dict[str, Prior] = {}
     for key, value in model.priors.items():
         if isinstance(value, Mapping) and key in model.variables:
@@ -68,8 +68,11 @@ def merge_priors(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     out: dict[str, Prior] = {}
     for key, value in flat.items():
         name = keys.get(key, key)
-        if name not in keys.values():
-            raise ModelError(f"priors.{key}: no such parameter; choose one of {sorted(set(keys.values()))}")
+        if name not in {*keys.values(), *of_groups}:
+            raise ModelError(
+                f"priors.{key}: no such parameter; choose one of {sorted(set(keys.values()))}"
+                + ("; with a group also group_effect" if of_groups else "")
+            )
         out[name] = value
         if name in model.coefficient_dims:
             prior_width(name, value)
@@ -96,6 +99,7 @@ def check_prior(model: CausalModel, name: str, prior: Prior) -> None:
     kind = model.kind(name)
     probability = kind.support in ("simplex", "unit")
     if callable(prior):
+        _check_signature(model, name, prior)
         return
     if not isinstance(prior, Mapping):
         if not probability:
@@ -122,6 +126,47 @@ def check_prior(model: CausalModel, name: str, prior: Prior) -> None:
         )
     for key, value in arguments.items():
         _check_argument(f"prior of {name}: {key} of {dist}", dist, key, value)
+
+
+def _check_signature(model: CausalModel, name: str, prior: Callable[..., Any]) -> None:
+    """Refuse a function that cannot be called with a name and axes."""
+    try:
+        signature = inspect.signature(prior)
+    except ValueError:  # some built-in functions have none to see
+        return
+    try:
+        signature.bind(name, free_dims(model, name))
+    except TypeError as err:
+        raise ModelError(f"prior of {name}: {_own_prior(model, name)}, got {signature} ({err})") from None
+
+
+def _own_prior(model: CausalModel, name: str) -> str:
+    """Say what a function of the caller's must be."""
+    dims = free_dims(model, name)
+    shape = model.shapes[name][: len(dims)]
+    axes = ", ".join(dims) or "no axes"
+    return f"f(name, dims) must return a random variable (or tensor) of shape {shape} ({axes})"
+
+
+def _from_function(model: CausalModel, name: str, prior: Callable[..., Any]) -> Tensor:
+    """Call a function of the caller's, and refuse what it gives where that has another shape."""
+    dims = free_dims(model, name)
+    given = prior(name, dims)
+    try:
+        value = pt.as_tensor(given)
+    except (TypeError, ValueError, NotImplementedError):
+        raise ModelError(f"prior of {name}: {_own_prior(model, name)}, got {type(given).__name__}") from None
+    if (came := shape_of(value)) != model.shapes[name][: len(dims)]:
+        raise ModelError(f"prior of {name}: {_own_prior(model, name)}, got one of shape {came}")
+    return value
+
+
+def shape_of(value: Tensor) -> tuple[int, ...]:
+    """Shape of a tensor inside a PyMC model, without computing its values where axes have names."""
+    if None not in value.type.shape:
+        return tuple(value.type.shape)
+    found = pm.compile([], [value.shape[i] for i in range(value.ndim)], mode="FAST_COMPILE")()
+    return tuple(int(length) for length in found)
 
 
 def _check_argument(what: str, dist: str, key: str, value: Any) -> None:
@@ -263,7 +308,7 @@ def add_parameter(
     """
     dims, kind = free_dims(model, name), model.kind(name)
     if callable(prior):
-        return prior(name, dims)
+        return _from_function(model, name, prior)
     if prior is not None:
         check_prior(model, name, prior)
     if isinstance(prior, Mapping):

@@ -181,9 +181,28 @@ def test_what_an_own_density_must_be(rng):
         (3, "a function f\\(u, t, row\\) is wanted, got int"),
         (lambda u, t, row: None, "got NoneType"),
         (lambda u, t, row: pt.sum(row["y"]), "got 0 axes"),
+        (lambda u, t, row: row["q"], "no column 'q'; its columns are z, x, t, y"),
+        (
+            lambda u, t, row: pm.logp(pm.Normal.dist(u, 1.0), row["y"]).T,
+            r"\(rows, classes\) = \(20, 2\) is wanted, got \(2, 20\)",
+        ),
+        (lambda u, t, row: pm.logp(pm.Normal.dist(np.ones((1, 3)), 1.0), row["y"]), r"got \(20, 3\)"),
     ):
         with pm.Model(), pytest.raises(ModelError, match=said):
             add_to_model(model, rows, outcome=outcome)
+
+
+def test_a_density_that_no_class_changes_may_have_one_column(rng):
+    rows = {name: rng.integers(0, 2, 20) for name in "zxt"} | {"y": rng.normal(size=20)}
+    with pm.Model() as own:
+        add_to_model(own_model(), rows, outcome=lambda u, t, row: pm.logp(pm.Normal.dist(t, 1.0), row["y"]))
+    assert np.isfinite(observed_density(own, own.initial_point()))
+
+
+def test_a_prefix_is_text(level3):
+    for wrong in (3, None):
+        with pm.Model(), pytest.raises(ModelError, match=f"prefix: a name .* as text, got {wrong}"):
+            add_to_model(level3, {}, prefix=wrong)
 
 
 def test_two_parts_need_two_names(level3, rng):

@@ -338,7 +338,7 @@ def test_priors_of_the_model_file_are_used_and_overridden(level3):
 @pytest.mark.parametrize(
     ("priors", "message"),
     [
-        ({"p_q": 1.0}, r"priors\.p_q: no such parameter; choose one of \['class_weight', 'group_effect'"),
+        ({"p_q": 1.0}, r"priors\.p_q: no such parameter; choose one of \['class_weight', 'p_t'"),
         ({"p_z": {"dist": "normal", "mu": 0, "sigma": 1}}, "prior of p_z: .*concentration"),
         ({"p_z": [1.0, 2.0, 3.0]}, "p_z"),
         ({"p_z": -1.0}, "p_z"),

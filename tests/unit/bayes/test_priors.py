@@ -6,7 +6,7 @@ import numpy as np
 import pymc as pm
 import pytest
 
-from pymc_mte import CausalModel, ModelError, fit
+from pymc_mte import CausalModel, ModelError, add_to_model, fit
 from pymc_mte.bayes.priors import merge_priors
 
 B = {"family": "bernoulli"}
@@ -55,7 +55,12 @@ CANNOT_BE = [
     ({"mean_y": {"dist": "normal", "kwargs": 3}}, r"normal has no \['kwargs'\]; it takes .*'tau'\]"),
     (
         {"mean_q": 1.0},
-        r"priors.mean_q: no such parameter; choose one of \['class_weight', 'coef_y', 'group_ef",
+        r"priors.mean_q: no such parameter; choose one of \['class_weight', 'coef_y', 'mean_w'.*"
+        "; with a group also group_effect",
+    ),
+    (
+        {"p_t": lambda name: 1},
+        r"prior of p_t: f\(name, dims\) must .* of shape \(2, 2\) \(class, z\), got \(name\) \(too many",
     ),
 ]
 
@@ -90,6 +95,40 @@ def test_priors_that_can_be_pass():
     }
     own["p_z"] = own.pop("p_x")
     assert merge_priors(MODEL, own) == own
+
+
+def of_shape(*shape):
+    return lambda name, dims: pm.Beta(name, 2, 2, shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("prior", "said"),
+    [
+        (lambda name, dims: 3, r"got one of shape \(\)"),
+        (lambda name, dims: None, "got NoneType"),
+        (lambda name, dims: "beta", "got str"),
+        (lambda name, dims: np.full(4, 0.5), r"got one of shape \(4,\)"),
+        (lambda name, dims: pm.Beta(name, 2, 2, dims="site"), r"got one of shape \(3,\)"),
+        (of_shape(2, 2), r"got one of shape \(2, 2\)"),
+    ],
+)
+def test_functions_that_give_something_else_are_told(level3, prior, said):
+    wanted = r"prior of p_z: f\(name, dims\) must return a random variable .* of shape \(2,\) \(class\), "
+    rows = {name: [0, 1, 1, 0] for name in level3.variables}
+    with pm.Model(coords={"site": range(3)}), pytest.raises(ModelError, match=wanted + said):
+        add_to_model(level3, rows, priors={"p_z": prior})
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [lambda name, dims: pm.Beta(name, 2, 2, dims=dims), lambda *_: [0.3, 0.7], of_shape(2)],
+    ids=["named axes", "numbers", "a shape"],
+)
+def test_functions_may_give_variables_and_numbers(level3, prior):
+    rows = {name: [0, 1, 1, 0] for name in level3.variables}
+    with pm.Model() as own:
+        add_to_model(level3, rows, priors={"p_z": prior})
+    assert "p_x" in own.named_vars
 
 
 def test_fit_tells_before_it_computes(monkeypatch):
