@@ -62,7 +62,10 @@ def outcome_mean(model: CausalModel, parameters: Parameters, outcome: str) -> Ar
     elif var.trials is not None:
         value = var.trials * with_class_axis(model, f"p_{outcome}", parameters[f"p_{outcome}"])
     elif var.spec.law is not None:
-        value = var.spec.law.mean(*(_by_cell(model, outcome, p, parameters) for p in var.spec.parameters))
+        cells = (_by_cell(model, outcome, p, parameters) for p in var.spec.parameters)
+        with np.errstate(over="ignore"):
+            value = np.asarray(var.spec.law.mean(*cells))
+        value = np.where(np.isinf(value), np.nan, value)  # beyond arithmetic, as is any difference from it
     else:
         raise ModelError(f"{outcome!r} is {var.family} and has no mean; ask for its distribution")
     axis = value.ndim - 1 - len(var.parents)

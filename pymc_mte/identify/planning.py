@@ -1,6 +1,6 @@
 """Standard errors to expect, before rows or proxies are paid for. NumPy and pandas."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pymc_mte.errors import ModelError
-from pymc_mte.identify.jacobian import Spectrum, jacobian, smooth, spectrum
+from pymc_mte.identify.jacobian import jacobian, smooth, spectrum
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.scores import from_free, gradient, to_free
 from pymc_mte.randomness import as_generator
@@ -72,9 +72,12 @@ def expected_errors(
     0.011
     """
     _check(model, parameters, n)
-    point = _inside(model, parameters)
+    scaled, units = _in_own_units(model, parameters)
+    point = _inside(model, scaled)
     slope = gradient(model, point, lambda q: smooth(model, q))
-    return _table(model, point, slope, spectrum(model, point, as_generator(rng), N_ROWS), n)
+    found = spectrum(model, point, as_generator(rng), N_ROWS)
+    error = {name: found.error(s) * _unit(model, units, name) / np.sqrt(n) for name, s in slope.items()}
+    return _table(model, smooth(model, _inside(model, parameters)), error)
 
 
 def plan_errors(
@@ -138,12 +141,14 @@ def class_gaps(model: CausalModel, parameters: Parameters, n: float) -> list[dic
     """
     if model.classes < 2 or model.treatment is None:
         return []
-    point = _inside(model, parameters)
+    scaled, units = _in_own_units(model, parameters)
+    point = _inside(model, scaled)
     slope = gradient(model, point, lambda q: smooth(model, q))
     found = spectrum(model, point, np.random.default_rng(0), N_ROWS)
     values = smooth(model, point)
     rows = []
     for name, words in (("effect", "gap of effects"), ("potential_outcome", "gap of outcomes")):
+        unit = _unit(model, units, name)
         value = values[name][0].reshape(model.classes, -1)
         change = slope[name].reshape(model.classes, value.shape[1], -1)
         gap = np.diff(value, axis=0)
@@ -154,7 +159,7 @@ def class_gaps(model: CausalModel, parameters: Parameters, n: float) -> list[dic
             continue  # not identified, and said to be
         best = np.argmax(np.abs(gap) / error, axis=1)
         for k, place in enumerate(best):
-            size, se = float(gap[k, place]), float(error[k, place])
+            size, se = unit * float(gap[k, place]), unit * float(error[k, place])
             apart = abs(size) > 2 * se
             arm = f", {model.treatment} = {model.arms[place]}" if name == "potential_outcome" else ""
             rows.append(
@@ -272,14 +277,38 @@ def _inside(model: CausalModel, parameters: Parameters) -> Parameters:
     return from_free(model, to_free(model, {n: np.asarray(parameters[n])[None] for n in model.dims}))
 
 
-def _table(
-    model: CausalModel, point: Parameters, slope: dict[str, Array], found: Spectrum, n: float
-) -> pd.DataFrame:
-    values = smooth(model, point)
+def _in_own_units(model: CausalModel, parameters: Parameters) -> tuple[Parameters, dict[str, float]]:
+    """Measure numbers that may be negative from their centre, in units of their spread; say the units.
+
+    Gradients are taken in steps of fixed size, which values of 1e12 would round away. What linear parents
+    tie together keeps its units.
+    """
+    tied = {name for edge in model.linear_edges for name in edge}
+    out, units = dict(parameters), {}
+    for name in model.continuous_variables:
+        if model.variables[name].spec.values != "real" or name in tied:
+            continue
+        mean, sd = np.asarray(parameters[f"mean_{name}"]), np.asarray(parameters[f"sd_{name}"])
+        away = mean - mean.mean()
+        units[name] = float(np.abs(away).max() + sd.mean())
+        out[f"mean_{name}"], out[f"sd_{name}"] = away / units[name], sd / units[name]
+    return out, units
+
+
+def _unit(model: CausalModel, units: Mapping[str, float], name: str) -> float:
+    """Return the unit of a parameter or functional; functionals have the outcome's."""
+    if name not in model.posterior_dims:
+        return units.get(str(model.outcome), 1.0)
+    if name not in model.owners or not model.kind(name).in_units:
+        return 1.0
+    return units.get(model.owners[name][0], 1.0)
+
+
+def _table(model: CausalModel, values: Parameters, errors: Mapping[str, Array]) -> pd.DataFrame:
     rows = []
-    for name in (*(name for name in slope if name not in model.dims), *model.dims):
-        error = found.error(slope[name]) / np.sqrt(n)
+    for name in (*(name for name in errors if name not in model.dims), *model.dims):
         for label, index in labels(model, name):
-            row = {"functional": label, "value": values[name][(0, *index)], "se": error[index]}
-            rows.append(row | {"identified": bool(np.isfinite(error[index]))})
+            error = errors[name][index]
+            row = {"functional": label, "value": values[name][(0, *index)], "se": error}
+            rows.append(row | {"identified": bool(np.isfinite(error))})
     return pd.DataFrame(rows).set_index("functional")

@@ -161,6 +161,18 @@ def test_log_joint_of_continuous_variables(tools, rng, family, scale_parents):
             assert got[u, i] == pytest.approx(wanted, abs=1e-12)
 
 
+def test_means_beyond_arithmetic_are_no_numbers():
+    """A weibull of almost no shape: two such means have no difference, and others keep theirs."""
+    model = CausalModel(classes=1, variables={"t": B, "y": {"family": "weibull", "parents": ["t"]}}, **ROLES)
+    shape = np.array([0.004, 1.0])[:, None]
+    values = {"class_weight": np.ones((2, 1)), "p_t": np.full((2, 1, 2), 0.5), "shape_y": shape}
+    values["scale_y"] = np.array([2.0, 3.0]) * np.ones((2, 1, 2))
+    found = functionals(model, values)
+    for name in ("ate", "att"):
+        np.testing.assert_allclose(found[name], [np.nan, 1.0], atol=1e-12)
+    np.testing.assert_allclose(found["arm_mean"], [[np.nan] * 2, [2.0, 3.0]])
+
+
 def test_better_and_practical_decide_who_is_harmed(level3):
     def harmed(**fields):
         whole = {n: getattr(level3, n) for n in type(level3).model_fields}

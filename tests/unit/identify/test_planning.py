@@ -6,7 +6,7 @@ import pytest
 from pymc_mte import CausalModel, ModelError, identify, load_model, simulate
 from pymc_mte.identify import jacobian as home
 from pymc_mte.identify.jacobian import smooth, spectrum
-from pymc_mte.identify.planning import expected_errors, plan_errors, with_proxy_copy
+from pymc_mte.identify.planning import class_gaps, expected_errors, plan_errors, with_proxy_copy
 from pymc_mte.moments.scores import gradient
 
 
@@ -36,6 +36,47 @@ def test_a_normal_outcome_has_its_textbook_error():
     table = expected_errors(model, model.true_parameters(), 400)
     np.testing.assert_allclose(table.loc["ate", "se"], 3 * np.sqrt(1 / 280 + 1 / 120), rtol=0.05)
     np.testing.assert_allclose(table.loc["sd_y[class 0]", "se"], 3 / np.sqrt(800), rtol=0.05)
+
+
+@pytest.mark.parametrize("unit", [1e12, 1e-12])
+def test_errors_are_in_the_units_of_the_outcome(unit):
+    plain = two_groups("normal", mean=[[10.0, 12.0]], sd=[3.0])
+    other = two_groups("normal", mean=[[(10.0 + 3e9) * unit, (12.0 + 3e9) * unit]], sd=[3.0 * unit])
+    first, second = (expected_errors(model, model.true_parameters(), 400) for model in (plain, other))
+    for name in ("ate", "arm_mean[treatment 1]", "mean_y[class 0, t 1]", "sd_y[class 0]"):
+        np.testing.assert_allclose(second.loc[name, "se"] / unit, first.loc[name, "se"], rtol=1e-4)
+    assert second["identified"].all()
+
+
+def test_gaps_of_classes_do_not_depend_on_the_unit():
+    model = CausalModel(
+        classes=2,
+        variables={
+            **{name: {"family": "bernoulli"} for name in "zx"},
+            "t": {"family": "bernoulli"},
+            "y": {"family": "normal"},
+        },
+        treatment="t",
+        outcome="y",
+        treatment_proxies=["z"],
+        outcome_proxies=["x"],
+        truth={
+            "class_weight": [0.4, 0.6],
+            "z": {"p": [0.2, 0.8]},
+            "x": {"p": [0.3, 0.9]},
+            "t": {"p": [0.4, 0.6]},
+            "y": {"mean": [[0.0, 1.0], [0.5, 2.5]], "sd": [1.0, 1.5]},
+        },
+    )
+    point = model.true_parameters()
+    rows = class_gaps(model, point, 1_000)
+    large = {n: v * 1e12 if n in ("mean_y", "sd_y") else v for n, v in point.items()}
+    scaled = class_gaps(model, large, 1_000)
+    assert [row["check"] for row in scaled] == ["gap of effects", "gap of outcomes"]
+    for one, other in zip(rows, scaled, strict=True):
+        np.testing.assert_allclose(
+            [other["value"], other["se"]], np.multiply([one["value"], one["se"]], 1e12)
+        )
 
 
 def pair_with_edges(joined):
