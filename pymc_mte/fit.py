@@ -15,7 +15,7 @@ from pymc_mte.bayes.priors import merge_priors
 from pymc_mte.bayes.sample import sample, sampling_options
 from pymc_mte.compare import compare, why_not_comparable
 from pymc_mte.data import complete_rows, resolve
-from pymc_mte.errors import ModelError, RefusedError
+from pymc_mte.errors import ModelError, RefusedError, truth_value, whole_number
 from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.choice import why_no_moments
@@ -26,6 +26,11 @@ from pymc_mte.results import save
 from pymc_mte.sharing import safe_tree
 from pymc_mte.status import Note, dump_notes, load_notes
 from pymc_mte.summary import PRIOR_DRIVEN, moment_summary, posterior_summary
+
+NOT_JOINT = (
+    "No test compares posterior and moments: the classes were learnt without {outcome} (measurement_first), "
+    "and the test rests on the likelihood of the whole graph."
+)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -44,12 +49,15 @@ class Fit:
     posterior : DataTree or None
         From `sample`; None when the model file asks for moments only.
     comparison : pandas.DataFrame or None
-        From `compare`; None without a posterior, moments or a treatment, with covariates, or where missing
-        values were summed out (the moments then rest on the complete rows).
+        From `compare`; None without a posterior, moments or a treatment, with covariates, where missing
+        values were summed out (the moments then rest on the complete rows), or with ``measurement_first``,
+        which ``no_comparison`` then says.
     random_seed : int or None
         The seed that everything random was drawn with.
     no_moments : str
         Why no moment method takes the graph; empty where one does.
+    no_comparison : str
+        Why the answers of ``measurement_first`` are not compared; empty elsewhere.
     """
 
     model: CausalModel
@@ -59,6 +67,7 @@ class Fit:
     comparison: pd.DataFrame | None
     random_seed: int | None = None
     no_moments: str = ""
+    no_comparison: str = ""
 
     @property
     def result(self) -> xr.DataTree:
@@ -111,11 +120,12 @@ class Fit:
         return f"<h3>What can be learnt</h3>{said}<h3>Answers</h3>{table}<h3>To doubt</h3><ul>{doubts}</ul>"
 
     def _learnable(self) -> list[str]:
-        """Say what can be learnt, and that there is no moment estimate where there is none."""
+        """Say what can be learnt, and that moments or a comparison are lacking where they are."""
         lines = self.identification.lines()
         if self.posterior is not None:
             lines = [posterior_apart(line) for line in lines]
-        return lines + ([f"{NO_MOMENTS} {self.no_moments}"] if self.moments is None else [])
+        lines = lines + ([f"{NO_MOMENTS} {self.no_moments}"] if self.moments is None else [])
+        return lines + ([self.no_comparison] if self.no_comparison else [])
 
     def plot_effects(self) -> Any:
         """Draw the posterior beside the moment estimates."""
@@ -207,7 +217,8 @@ def fit(
     progressbar : bool
         Whether the sampler shows its progress.
     **sampling
-        Further options of `sample` (draws, tune, chains, sampler, priors, target_accept).
+        Further options of `sample` (draws, tune, chains, sampler, priors, target_accept,
+        measurement_first).
 
     Returns
     -------
@@ -220,6 +231,8 @@ def fit(
     known = [name for name in inspect.signature(sample).parameters if name not in ("model", "data", "start")]
     if unknown := sorted(set(sampling) - set(known)):
         raise ModelError(f"{', '.join(unknown)}: no options of `sample`; choose from {', '.join(known)}")
+    random_seed = whole_number("random_seed", random_seed, 0)
+    truth_value("measurement_first", sampling.get("measurement_first", False))
     sampling_options(**sampling)  # what cannot be is told before anything is computed
     if model.why_no_posterior is None:
         merge_priors(model, sampling.get("priors"))
@@ -253,6 +266,10 @@ def finish(
         parts["no_moments"] = why_alone(model, found)
     if model.why_no_posterior is not None:
         return Fit(posterior=None, comparison=None, **parts)
+    if sampling.get("measurement_first"):  # it takes no start
+        posterior = sample(model, table, random_seed=random_seed, **sampling)
+        said = NOT_JOINT.format(outcome=model.outcome) if moments is not None else ""
+        return Fit(posterior=posterior, comparison=None, no_comparison=said, **parts)
     posterior = sample(model, table, start=moments, random_seed=random_seed, **sampling)
     joined = None
     if moments is not None and model.treatment is not None and why_not_comparable(model, table) is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pymc_mte.errors import MTEError
+from pymc_mte.errors import ModelError, MTEError
 from pymc_mte.ladder import Z_LIMIT
 from pymc_mte.plainly import STANDING, STANDING_TARGETS, TINY, answers, certainty, in_words, number, question
 from pymc_mte.plots.classes import plot_classes
@@ -104,9 +104,18 @@ def write_report(fit: "Fit", path: str | Path, *, share_safe: bool = False) -> P
     -------
     Path
         The file written.
+
+    Raises
+    ------
+    ModelError
+        If the path names no file.
+    DataError
+        If the file cannot be written.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    if not isinstance(path, (str, Path)) or not Path(path).name:
+        raise ModelError(f"report: the path of a file is wanted, got {path!r}")
     environment = Environment(
         loader=PackageLoader("pymc_mte"),
         autoescape=True,
@@ -184,7 +193,8 @@ def _answered(fit: "Fit", share_safe: bool) -> Section:
 
 def _compared(fit: "Fit") -> Section | None:
     if fit.comparison is None:
-        return None
+        said = fit.no_comparison
+        return Section(title="Two methods compared", lines=[said]) if said else None
     table = fit.comparison[[c for c in COMPARED if c in fit.comparison]]
     table = table[~table.index.str.startswith("potential_outcome")]
     return Section(

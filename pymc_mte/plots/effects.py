@@ -63,6 +63,7 @@ def plot_effects(results: Mapping[str, xr.DataTree] | xr.DataTree) -> "Figure":
     rows = _rows(named)
     if not rows:
         raise RefusedError("plot_effects: no result holds an effect; they need a treatment")
+    hollow = False
     figure = Figure(figsize=(9.0, 1.6 + (0.3 + 0.14 * len(named)) * len(rows)), layout="constrained")
     axes = figure.subplots()
     heights = offsets(len(named), min(0.6, 0.25 * (len(named) - 1)))
@@ -73,6 +74,7 @@ def plot_effects(results: Mapping[str, xr.DataTree] | xr.DataTree) -> "Figure":
                 continue
             middle, low, high = interval(*by_name[name])
             known = is_identified(named[name], label)
+            hollow |= not known
             style, fill = ("-", look["color"]) if known else ("--", "white")
             axes.plot([low, high], [place + offset] * 2, style, color=look["color"], linewidth=2)
             axes.plot(
@@ -89,7 +91,8 @@ def plot_effects(results: Mapping[str, xr.DataTree] | xr.DataTree) -> "Figure":
     axes.set_ylim(len(rows) - 0.5, -0.5)
     treatment, outcome = questions.pop()
     axes.set_xlabel(f"effect of {treatment} on {outcome}")
-    axes.set_title(f"Effects, {INTERVAL:.0%} intervals (hollow: not identified)", fontsize=11)
+    said = " (hollow: not identified)" if hollow else ""
+    axes.set_title(f"Effects, {INTERVAL:.0%} intervals{said}", fontsize=11)
     plain_frame(axes)
     handles, found = axes.get_legend_handles_labels()
     once = dict(zip(found, handles, strict=True))

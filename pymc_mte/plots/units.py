@@ -25,6 +25,8 @@ MAX_DRAWS = 200
 
 BLUE = "#0072B2"
 
+AXES = ("chain", "draw", "row")
+
 
 def plot_unit_effects(result: xr.DataTree | xr.Dataset) -> "Figure":
     """Draw the effect expected for every row, given its class probabilities, from lowest to highest.
@@ -32,8 +34,8 @@ def plot_unit_effects(result: xr.DataTree | xr.Dataset) -> "Figure":
     Parameters
     ----------
     result : DataTree or Dataset
-        A posterior from `sample`; or predictions for rows: ``class_probability`` (chain, draw, row, class)
-        and ``effect`` (chain, draw, row), with (contrast) for more than two arms.
+        A posterior from `sample`; or what `predict` gave for rows: ``unit_effect`` (chain, draw,
+        row[, contrast]). Predictions made elsewhere may call it ``effect``.
 
     Returns
     -------
@@ -46,7 +48,8 @@ def plot_unit_effects(result: xr.DataTree | xr.Dataset) -> "Figure":
     Raises
     ------
     RefusedError
-        If the result holds no draws of class effects with the rows or their predictions.
+        If the result holds no draws of class effects with their rows and tables, and is no prediction of
+        effects.
     """
     from matplotlib.figure import Figure
 
@@ -67,16 +70,7 @@ def plot_unit_effects(result: xr.DataTree | xr.Dataset) -> "Figure":
 def _expected(result: xr.DataTree | xr.Dataset) -> tuple[Array, Array, Array | None, list[str], str]:
     """Effects (draw, row, contrast), weights (row,), class effects (draw, class, contrast), words."""
     if isinstance(result, xr.Dataset):
-        if "effect" not in result or "row" not in result["effect"].dims:
-            raise RefusedError(
-                "plot_unit_effects: predictions need `effect` with the axes chain, draw and row"
-            )
-        effect = result["effect"]
-        more = [d for d in effect.dims if d not in ("chain", "draw", "row")]
-        given = effect.transpose("chain", "draw", "row", *more).values
-        named = [str(c) for c in effect["contrast"].values] if "contrast" in effect.coords else [""]
-        flat = given.reshape(-1, effect.sizes["row"], max(1, len(named)))
-        return flat, np.ones(effect.sizes["row"]), None, named, "expected effect"
+        return _predicted(result)
     model = model_of(result)
     draws = result["posterior"].to_dataset()
     if "observed_data" not in result or "effect" not in draws:
@@ -86,6 +80,11 @@ def _expected(result: xr.DataTree | xr.Dataset) -> tuple[Array, Array, Array | N
         )
     if SHIFT in draws:
         raise RefusedError("plot_unit_effects takes no effects of groups; read group_effect of the result")
+    if lacking := [n for n in model.posterior_dims if n not in draws]:
+        raise RefusedError(
+            f"plot_unit_effects: this result holds no {lacking[0]!r}, and class probabilities of rows rest "
+            "on all tables; take the joint posterior of `sample`"
+        )
     total = draws.sizes["chain"] * draws.sizes["draw"]
     kept = np.linspace(0, total - 1, min(total, MAX_DRAWS)).astype(int)
     parameters = {n: draws[n].values.reshape(-1, *draws[n].shape[2:])[kept] for n in model.posterior_dims}
@@ -98,6 +97,20 @@ def _expected(result: xr.DataTree | xr.Dataset) -> tuple[Array, Array, Array | N
     contrasts = [str(c) for c in model.coords["contrast"]]
     unit = f"effect of {model.treatment} on {model.outcome}"
     return effect, table["count"].values.astype(float), classes, contrasts, unit
+
+
+def _predicted(found: xr.Dataset) -> tuple[Array, Array, None, list[str], str]:
+    """Take the effects of `_expected` from predictions."""
+    effect = next((found[name] for name in ("unit_effect", "effect") if name in found), None)
+    if effect is None or {*effect.dims} - {"contrast"} != {*AXES}:
+        got = [*found.data_vars] if effect is None else f"the axes {[*effect.dims]}"
+        raise RefusedError(
+            "plot_unit_effects: predictions need `unit_effect` with the axes chain, draw and row[, contrast] "
+            f"(`predict` gives it for a model with a treatment), got {got}"
+        )
+    named = [str(c) for c in effect["contrast"].values] if "contrast" in effect.dims else [""]
+    given = effect.transpose(*AXES, ...).values.reshape(-1, effect.sizes["row"], len(named))
+    return given, np.ones(effect.sizes["row"]), None, named, "expected effect"
 
 
 def _panel(axes: "Axes", effect: Array, weight: Array, classes: Array | None) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pymc_mte import RefusedError, estimate, fit, load, load_model, simulate
+from pymc_mte.errors import ModelError
 from pymc_mte.moments.choice import why_no_moments
 
 SAID = "No moment method takes this model, so the posterior stands alone"
@@ -63,3 +64,18 @@ def test_without_a_posterior_either_it_is_refused():
         fit(model, rows, progressbar=False)
     with pytest.raises(RefusedError, match="the graph reaches nothing"):
         estimate(model, rows)
+
+
+def test_measurement_first_is_not_compared_and_says_so(level3, tmp_path):
+    rows, few = simulate(level3, 1_000, rng=1), {"draws": 50, "chains": 2, "progressbar": False}
+    found = fit(level3, rows, n_boot=20, measurement_first=True, sampler="laplace", **few)
+    assert "measurement" in found.posterior
+    assert found.comparison is None
+    said = "No test compares posterior and moments: the classes were learnt without y"
+    assert said in str(found)
+    assert said in found.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert found.plot_effects().axes
+    assert "moments" in load(found.save(tmp_path / "result.nc"))
+    for wrong in (None, ""):
+        with pytest.raises(ModelError, match=f"report: the path of a file is wanted, got {wrong!r}"):
+            found.report(wrong)

@@ -11,6 +11,7 @@ from pymc_mte import (
     plot_effect_mixture,
     plot_effects,
     plot_unit_effects,
+    predict,
     simulate,
 )
 from pymc_mte.errors import ModelError, RefusedError
@@ -39,6 +40,10 @@ def test_effects_of_several_results(made, level3):
     assert len(named(axes, "posterior")) == 4
     assert len(named(axes, "bridge")) == 2  # averages only
     assert not plot_effects(made).legends
+    assert axes.get_title() == "Effects, 90% intervals"
+    open_ones = xr.Dataset({"identified": ("functional", [False])}, {"functional": ["ate"]})
+    doubtful = made.assign(identification=xr.DataTree(open_ones))
+    assert plot_effects(doubtful).axes[0].get_title().endswith("(hollow: not identified)")
     figure.canvas.draw()
 
 
@@ -90,8 +95,27 @@ def test_single_rows_from_predictions():
     figure = plot_unit_effects(xr.Dataset({"effect": (("chain", "draw", "row"), effect)}))
     line = next(p for p in figure.axes[0].patches if p.get_label() == "expected effect")
     np.testing.assert_allclose(line.get_data().values, effect.mean(axis=(0, 1)))
-    with pytest.raises(RefusedError, match="axes chain, draw and row"):
+    with pytest.raises(RefusedError, match=r"axes chain, draw and row\[, contrast\].* got the axes \[\]"):
         plot_unit_effects(xr.Dataset({"effect": 1.0}))
+
+
+def test_single_rows_from_predict(made, level3):
+    found = predict(made, simulate(level3, 20, rng=2))
+    line = next(p for p in plot_unit_effects(found).axes[0].patches if p.get_label() == "expected effect")
+    mean = found["unit_effect"].mean(("chain", "draw")).values
+    np.testing.assert_allclose(line.get_data().values, np.sort(mean))
+    with pytest.raises(RefusedError, match=r"with a treatment\), got \['class_probability'\]"):
+        plot_unit_effects(found[["class_probability"]])
+    values = found["unit_effect"].values[..., None] * [1.0, 2.0]
+    many = xr.Dataset({"unit_effect": (("chain", "draw", "row", "contrast"), values)})
+    assert len(plot_unit_effects(many).axes) == 2
+
+
+def test_single_rows_need_every_table(made):
+    """Measurement first holds no table of the outcome."""
+    lacking = made.assign(posterior=xr.DataTree(made["posterior"].to_dataset().drop_vars("p_y")))
+    with pytest.raises(RefusedError, match="holds no 'p_y'"):
+        plot_unit_effects(lacking)
 
 
 def test_single_rows_need_rows(level3):
