@@ -127,10 +127,10 @@ def compare_models(posteriors: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     for tree in posteriors.values():
         model_of(tree)
     if len({tree.attrs.get("fingerprint") for tree in posteriors.values()}) > 1:
-        sizes = {name: tree.attrs.get("n") for name, tree in posteriors.items()}
+        saw = ", ".join(f"{name} {tree.attrs.get('n', np.nan):,.12g}" for name, tree in posteriors.items())
         raise DataError(
-            f"models can be compared on the same rows and columns only; these saw {sizes} rows of "
-            "different data, columns or levels"
+            "models can be compared on the same rows and columns only; these saw rows of different data, "
+            f"columns or levels (numbers of rows: {saw})"
         )
     table: pd.DataFrame = az.compare({name: loo(tree) for name, tree in posteriors.items()})
     for column, values in _criteria(posteriors).items():

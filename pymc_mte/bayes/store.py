@@ -141,10 +141,12 @@ def new_folder(path: str | Path) -> Path:
     Raises
     ------
     ModelError
-        If it is no path, is a file or in use, or cannot be made.
+        If it is no path or an empty one, is a file or in use, or cannot be made.
     """
     if not isinstance(path, (str, Path)):
         raise ModelError(f"store: the path of a new folder is wanted, got {type(path).__name__}")
+    if path == "":  # which would be the folder that Python runs in
+        raise ModelError("store: the path of a new folder is wanted, got ''")
     folder = Path(path)
     if folder.is_file():
         raise ModelError(f"store={str(path)!r} is a file; name a new folder")
@@ -184,7 +186,7 @@ def create_run(
         raise ModelError(
             "store: priors must be numbers, lists or tables to be stored; a function cannot be read back"
         ) from None
-    kept = {**options, "seed": seed, "chains": len(ready.starts)}
+    kept = {**options, "seed": seed, "chains": ready.chains}
     tree = xr.DataTree.from_dict({"observed_data": ready.table})
     if ready.start is not None:
         tree["estimate"] = xr.DataTree(ready.start["estimate"].to_dataset())
@@ -249,7 +251,7 @@ def resume(path: str | Path, *, progressbar: bool = True) -> xr.DataTree:
     Raises
     ------
     DataError
-        If the folder holds no run.
+        If it is no path, or the folder holds no run.
 
     Examples
     --------
@@ -261,6 +263,8 @@ def resume(path: str | Path, *, progressbar: bool = True) -> xr.DataTree:
     >>> bool((mte.resume(folder)["posterior"]["ate"] == posterior["posterior"]["ate"]).all())
     True
     """
+    if not isinstance(path, (str, Path)):
+        raise DataError(f"resume: the folder of a stored run is wanted, got {type(path).__name__}")
     if (Path(path) / RESULT).is_file():
         return load(Path(path) / RESULT)
     run = open_run(path)

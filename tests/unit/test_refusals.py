@@ -43,6 +43,7 @@ from pymc_mte import (
     policy,
     population,
     predict,
+    resume,
     role_splits,
     sample,
     save,
@@ -175,6 +176,7 @@ def test_values_beyond_arithmetic_are_refused(rows, said):
         ({"cores": "all"}, "cores"),
         ({"cores": 0}, "cores must be a whole number of at least 1, got 0"),
         ({"draws": True}, "draws must be a whole number of at least 1, got True"),
+        ({"measurement_first": "no"}, "measurement_first must be True or False, got 'no'"),
     ],
 )
 def test_options_are_checked_before_anything_is_compiled(level3, options, said):
@@ -188,6 +190,8 @@ def test_options_are_checked_before_anything_is_compiled(level3, options, said):
         ({"drawz": 10}, "drawz: no options of `sample`; choose from base, draws"),
         ({"draws": 0}, "draws must be a whole number of at least 1, got 0"),
         ({"target_accept": "high"}, "between 0 and 1, got 'high'"),
+        ({"measurement_first": 1}, "measurement_first must be True or False, got 1"),
+        ({"random_seed": True}, "random_seed must be a whole number of at least 0, got True"),
     ],
 )
 def test_fit_checks_options_of_the_sampler_first(level3, options, said):
@@ -286,6 +290,7 @@ def test_a_store_that_cannot_be_made_is_refused_at_once(level3, tmp_path):
         (tmp_path / "file" / "run", "cannot be made"),
         (tmp_path / "used", "is in use"),
         (3, "the path of a new folder is wanted, got int"),
+        ("", "the path of a new folder is wanted, got ''"),
     ):
         with pytest.raises(ModelError, match=said):
             sample(level3, rows, store=store)
@@ -309,12 +314,40 @@ def test_numbers_of_replicates_that_cannot_test_anything(level3):
             ladder(level3, rows, n_boot=n_boot)
         with pytest.raises(ModelError, match="n_boot must be a whole number of at least 20"):
             compare(found, found, n_boot=n_boot)
-    with pytest.raises(ModelError, match="draws must be a whole number of at least 2"):
+    with pytest.raises(ModelError, match="draws must be a whole number of at least 4"):
         log_evidence(level3, rows, draws=0)
+    with pytest.raises(ModelError, match="random_seed must be a whole number"):
+        log_evidence(level3, rows, random_seed=True)
     with pytest.raises(RefusedError, match="replicates of `estimate`"):
         log_evidence(level3, rows, posterior=found)
     with pytest.raises(ModelError, match="max_classes must be at most 50, got 60"):
         choose_classes(level3, rows, max_classes=60)
+
+
+def test_too_few_draws_give_no_evidence(level3, tools):
+    rows = simulate(level3, 300, rng=1)
+    with pytest.raises(ModelError, match=r"particles of sampler='smc'.* at least 4, got 1"):
+        sample(level3, rows, sampler="smc", draws=1, progressbar=False)
+    short = tools.made_posterior(level3, rows, draws=1)
+    short["posterior"].attrs["kind"] = "mcmc"
+    with pytest.raises(RefusedError, match=r"of 13 parameters needs at least 26 draws in .* 2 chains, got 1"):
+        log_evidence(level3, rows, posterior=short)
+
+
+def test_seeds_are_compared_as_numbers(level3, tools):
+    runs = [tools.made_posterior(level3, simulate(level3, 100, rng=1)) for _ in range(3)]
+    for tree, seed in zip(runs, (True, np.int64(1), "0, 1"), strict=True):
+        tree["posterior"].attrs["kind"] = "mcmc"
+        tree.attrs["random_seed"] = seed
+    for pair, said in ((runs[:2], r"\[1, 1\]"), (runs[1:], r"\[1, 0, 1\]")):
+        with pytest.raises(DataError, match=f"random_seed {said} repeats"):
+            merge(*pair)
+
+
+def test_other_rows_are_told_in_plain_numbers(level3, tools):
+    posts = {str(n): tools.made_posterior(level3, simulate(level3, n, rng=1)) for n in (100, 2_000)}
+    with pytest.raises(DataError, match=r"numbers of rows: 100 100, 2000 2,000\)"):
+        compare_models(posts)
 
 
 def test_things_of_another_kind_are_named(level3, tmp_path):
@@ -330,6 +363,8 @@ def test_things_of_another_kind_are_named(level3, tmp_path):
         save(level3, tmp_path / "new.nc")
     with pytest.raises(DataError, match="load: the path"):
         load(3)
+    with pytest.raises(DataError, match="resume: the folder of a stored run is wanted, got int"):
+        resume(3)
     (tmp_path / "text.nc").write_text("no result")
     for use in (loo, plot_classes):
         with pytest.raises(DataError, match="got NoneType"):

@@ -17,7 +17,9 @@ from pymc_mte.bayes.modes import (
     optima_notes,
     prior_penalty,
 )
+from pymc_mte.bayes.prepare import prepare
 from pymc_mte.bayes.start import without_first_levels
+from pymc_mte.bayes.store import create_run, open_run
 from pymc_mte.bayes.weigh import Weighing, resampled, weigh
 from pymc_mte.data import resolve
 from pymc_mte.moments.problem import problem_of
@@ -226,6 +228,13 @@ def test_the_sample_holds_every_mode_by_its_weight(pairs, modes, exact):
     by_bridge = log_evidence(*pairs, posterior=post)
     assert abs(float(by_bridge["log_evidence"]) - exact[0]) < 4 * float(by_bridge["error"])
     assert without_first_levels(pairs[0], {"p_a": p["p_a"].values})["p_a"].shape == (4, 1_000, 2)
+
+
+def test_a_stored_run_remembers_the_chains_asked_for(pairs, tmp_path):
+    ready = prepare(*pairs, start=None, priors=None, chains=1, seed=0)
+    create_run(tmp_path / "run", ready, {"draws": 10, "tune": 10}, priors=None, seed=0)
+    again = open_run(tmp_path / "run")
+    assert (again.ready.chains, len(again.ready.starts)) == (1, 2)
 
 
 def test_too_few_draws_weigh_no_mode(pairs, modes, rng):
