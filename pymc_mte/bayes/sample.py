@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import xarray as xr
 
 from pymc_mte.bayes.assemble import assemble
@@ -204,8 +203,7 @@ def _check(model: CausalModel, sampler: str) -> None:
 
 def _check_rest(random_seed: int, start: Any) -> None:
     """Refuse values of the wrong kind before anything is compiled."""
-    if not isinstance(random_seed, (int, np.integer)) or random_seed < 0:
-        raise ModelError(f"random_seed must be a whole number of at least 0, got {random_seed!r}")
+    whole_number("random_seed", random_seed, 0)
     if start is not None and not (isinstance(start, xr.DataTree) and "estimate" in start):
         raise ModelError(f"start must be what `estimate` gave, got {type(start).__name__}")
 
