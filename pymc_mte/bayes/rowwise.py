@@ -138,7 +138,7 @@ def _observe(
 
     def logp(value: Tensor, *arguments: Tensor) -> Tensor:
         log_p = log_joint_rows(model, layout, data, unpacked(arguments[:-1]))
-        return data.weight @ log_add_exp(log_p, model.classes)
+        return (data.weight * log_add_exp(log_p, model.classes)).sum()
 
     def random(*arguments: Any, rng: np.random.Generator, size: Any = None) -> Array:
         drawn = unpacked(arguments[:-1])
@@ -223,7 +223,8 @@ def log_joint_rows(
         total = constant[:, None]
     else:
         odds = pt.log(values["baseline_weight"])[:, None]
-        odds = odds + class_contrasts(k) @ shifts["class"] if "class" in shifts else odds
+        if "class" in shifts:  # not a product of matrices: BLAS would start threads for a sum of k - 1 terms
+            odds = odds + sum(row[:, None] * shifts["class"][j] for j, row in enumerate(class_contrasts(k).T))
         total = odds - log_add_exp(odds, k) + constant[:, None]
     if columns:
         total = total + _per_class(data.features, pt.concatenate(columns, axis=1), k)
