@@ -87,6 +87,10 @@ def main() -> None:
         )
         print(f"{family}: {found.attrs['verdict']}", flush=True)
         print(found["coverage"].to_dataset()["ate"].to_series().to_string(), flush=True)
+        judged = found["verdict"].to_dataset()
+        for name in (n for n in judged if str(n).startswith("band_p")):
+            print(f"{name}: {judged[name].values.round(3).tolist()}", flush=True)
+        print(f"{found.attrs['divergent']} rounds with divergences, failures {found.attrs['failures']}")
 
 
 if __name__ == "__main__":
