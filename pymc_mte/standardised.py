@@ -5,13 +5,11 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
-from threadpoolctl import threadpool_limits
 
 from pymc_mte.coefficients import takes_covariates
 from pymc_mte.families import LINKS
@@ -27,6 +25,7 @@ from pymc_mte.gcomputation import simulated_functionals
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.network import by_parents
 from pymc_mte.regression import class_given, regressors, shift_of, table_given
+from pymc_mte.threads import ONE_BLAS_THREAD
 
 Array = NDArray[np.float64]
 
@@ -36,9 +35,6 @@ blocks leave the processor's cache."""
 
 MAX_EXPANDED = 2_000
 """Tables of up to this many cells per class are written out over linear parents; others are simulated."""
-
-ONE_BLAS_THREAD = Lock()
-"""Limits on threads hold for the whole process: overlapping ones would put back each other's limit."""
 
 
 def functionals_given(
@@ -107,11 +103,7 @@ def _summed(
 
     sums: dict[str, Array] = {}
     # NumPy lets go of the interpreter's lock; threads inside its products would only wait for each other.
-    with (
-        ONE_BLAS_THREAD,
-        threadpool_limits(1, user_api="blas"),
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
+    with ONE_BLAS_THREAD, ThreadPoolExecutor(os.cpu_count()) as pool:
         for piece in np.array_split(np.arange(rows), max(1, min(rows, rows * width // MAX_BLOCK))):
             given = None if covariates is None else covariates[piece]
             terms = wide_terms(model, wide, given)

@@ -23,8 +23,10 @@ from pymc_mte.moments.positivity import arm_support, empty_arms, failing_arms, r
 from pymc_mte.regression import covariate_means, given_rows
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
+from pymc_mte.threads import ONE_BLAS_THREAD
 
 
+@ONE_BLAS_THREAD
 def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune: int) -> xr.DataTree:
     """Lay a sampler's draws out as a result of `pymc_mte.sample`.
 

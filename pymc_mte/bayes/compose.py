@@ -9,8 +9,9 @@ import pytensor.tensor as pt
 import xarray as xr
 
 from pymc_mte.bayes.densities import LOG_DENSITY
-from pymc_mte.bayes.grid import observe_on_grid, widths_of
+from pymc_mte.bayes.grid import widths_of
 from pymc_mte.bayes.layout import Code, level_numbers, pattern_layout, pooled_scale, refuse_constants
+from pymc_mte.bayes.lookedup import observe_looked_up
 from pymc_mte.bayes.mixture import continuous_mixture
 from pymc_mte.bayes.pooling import GROUP_EFFECT, add_group_shift, add_group_weights, add_pooled
 from pymc_mte.bayes.priors import Prior, Tensor, free_dims
@@ -162,19 +163,23 @@ def _observe_rows(
 ) -> None:
     where = pm.Data("cell_of_row", layout["cell_of_row"].values)
     log_class = _log_class(model, log_cells, where, layout)
-    by_row = [_by_row(model, parameters, v, code, where) for v in model.continuous_variables]
-    if widths:
-        if SHIFT in parameters and model.outcome in widths:
-            raise ModelError("grid: bins are alike in all groups; leave grid or group_effect out")
+    names = model.continuous_variables
+    by_row = {name: _by_row(model, parameters, name, code, where) for name in names}
+    shifted = model.outcome if SHIFT in parameters else None
+    if shifted in widths:
+        raise ModelError("grid: bins are alike in all groups; leave grid or group_effect out")
+    repeated = [n for n in names if model.variables[n].spec.values == "counts" and n != shifted]
+    if widths or repeated:
         row = {name: pt.as_tensor(code[name])[where] for name in model.discrete_variables}
-        observe_on_grid(model, parameters, layout, widths, log_class=log_class, by_row=by_row, row=row)
+        given = {"log_class": log_class, "by_row": by_row, "row": row}
+        observe_looked_up(model, parameters, layout, widths, looked_up=repeated, **given)
         return
     continuous_mixture(
         "rows",
-        tuple(model.variables[v].family for v in model.continuous_variables),
+        tuple(model.variables[name].family for name in names),
         log_class=log_class,
         weight=pm.Data("row_count", layout["row_count"].values.astype(float)),
-        parameters=by_row,
+        parameters=list(by_row.values()),
         observed=pm.Data("value", layout["value"].values),
     )
 

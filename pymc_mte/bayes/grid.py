@@ -1,6 +1,6 @@
 """Rounded continuous variables: the exact likelihood of a bin, once per bin, class and parents' levels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from pymc_mte.bayes.densities import LOG_DENSITY
 from pymc_mte.bayes.layout import ROUNDED
 from pymc_mte.bayes.priors import Tensor
-from pymc_mte.bayes.scored import scored_mixture
 from pymc_mte.data import columns_of
 from pymc_mte.errors import ModelError
-from pymc_mte.families import FAMILIES
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.likelihood import fit_likelihood
 from pymc_mte.moments.problem import make_problem
@@ -182,66 +180,7 @@ def _log_normal_interval(a: Tensor, b: Tensor) -> Tensor:
     return pt.where(tail, in_tail, pt.log(0.5 * (pt.erf(x) - pt.erf(y))))
 
 
-def observe_on_grid(
-    model: CausalModel,
-    parameters: Mapping[str, Tensor],
-    layout: xr.Dataset,
-    widths: Mapping[str, float],
-    *,
-    log_class: Tensor,
-    by_row: Sequence[Sequence[Tensor]],
-    row: Mapping[str, Tensor],
-) -> None:
-    """Observe rounded rows: the table of every variable's bins once, then looked up.
-
-    Parameters
-    ----------
-    model : CausalModel
-        The graph.
-    parameters : mapping of str to tensor
-        By result name.
-    layout : xarray.Dataset
-        From `pymc_mte.bayes.layout.pattern_layout`.
-    widths : mapping of str to float
-        Widths of the bins.
-    log_class : tensor of shape (rows, classes)
-        Log P(class | discrete part of the row).
-    by_row : sequence of sequences of tensors
-        Parameters of every continuous variable at every row, for predictive draws.
-    row : mapping of str to tensor of shape (rows,)
-        Level numbers of the discrete variables.
-    """
-    total, names = log_class, model.continuous_variables
-    for i, name in enumerate(names):
-        middle, bin_of_row = np.unique(layout["value"].values[:, i], return_inverse=True)
-        index = tuple(row[p] for p in model.variables[name].parents)
-        table = _bin_table(model, name, parameters, pm.Data(f"bin_{name}", middle), widths[name])
-        place = pm.Data(f"bin_of_row_{name}", bin_of_row.ravel())
-        total = total + table[(slice(None), *index, place)].T
-
-    families = [model.variables[name].family for name in names]
-    stops = np.cumsum([0, *(len(own) for own in by_row)])
-
-    def draw(rng: np.random.Generator, log_u: Array, *rest: Array) -> Array:
-        latent = (log_u + rng.gumbel(size=log_u.shape)).argmax(axis=1)
-        at = np.arange(len(latent)), latent
-        columns = []
-        for family, width, a, b in zip(families, widths.values(), stops[:-1], stops[1:], strict=True):
-            own = [np.broadcast_to(value, log_u.shape)[at] for value in rest[a:b]]
-            columns.append(np.round(FAMILIES[family].draw(rng, *own) / width) * width)
-        return np.column_stack(columns)
-
-    scored_mixture(
-        "rows",
-        total,
-        weight=pm.Data("row_count", layout["row_count"].values.astype(float)),
-        observed=pm.Data("value", layout["value"].values),
-        draw=draw,
-        arguments=[log_class, *(tensor for own in by_row for tensor in own)],
-    )
-
-
-def _bin_table(
+def bin_table(
     model: CausalModel, name: str, parameters: Mapping[str, Tensor], middle: Tensor, width: float
 ) -> Tensor:
     """Log-probability of every bin: (classes or 1, levels of each parent or 1, bins)."""

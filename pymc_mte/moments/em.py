@@ -11,10 +11,12 @@ from scipy import sparse
 from pymc_mte.data import is_missing
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.msteps import number_step
-from pymc_mte.network import log_density, log_joint, log_sum_classes
+from pymc_mte.network import distinct_values, log_density, log_joint, log_sum_classes
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
+Membership = Any
+"""Array, or sparse array where cells are many: (pattern, cell)."""
 
 DENSE_CELLS = 16
 """Up to this many cells, sums over them are quicker by a dense product."""
@@ -67,9 +69,11 @@ class Maximiser:
             else column
             for name, column in columns.items()
         }
-        self._summed = {
-            name: cells.toarray() if cells.shape[1] <= DENSE_CELLS else cells
-            for name, cells in self._members.items()
+        self._summed = {name: _for_products(cells) for name, cells in self._members.items()}
+        self._repeated = {
+            name: found
+            for name in model.continuous_variables
+            if (found := _repeated(model, self.columns, name, penalty)) is not None
         }
 
     def step(self, mass: Array, previous: Parameters) -> Parameters:
@@ -89,6 +93,9 @@ class Maximiser:
                 out[f"p_{name}"] = np.where(
                     whole > 0, table / np.where(whole > 0, whole, 1.0), 1.0 / shape[-1]
                 )
+            elif name in self._repeated:
+                values = self._repeated[name]
+                out |= number_step(values, values.added_up(part), name, previous)
             else:
                 out |= number_step(self, part, name, previous)
         return out
@@ -118,8 +125,7 @@ class Maximiser:
 
     def sums(self, part: Array, name: str) -> Array:
         """Add mass up over the cells of a variable's table: (batch, class, cells)."""
-        flat = part.reshape(-1, part.shape[-1])
-        return np.asarray(flat @ self._summed[name]).reshape(*part.shape[:-1], -1)
+        return _product(part, self._summed[name])
 
     def row_sums(self, part: Array, name: str) -> Array:
         """Keep the rows of a batch of one apart: (pattern, class, cells), zero but for each row's cell."""
@@ -127,6 +133,65 @@ class Maximiser:
         out = np.zeros((patterns, classes, self._members[name].shape[1]))
         out[np.arange(patterns), :, self._members[name].indices] = part[0].T
         return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedValues:
+    """One variable's distinct values with its parents' levels, in place of patterns.
+
+    Attributes
+    ----------
+    model : CausalModel
+        The graph.
+    penalty : float
+        As of the maximiser.
+    columns : mapping of str to ndarray of shape (values,)
+        The values and the parents' levels.
+    place : array of shape (pattern, values)
+        Membership of the patterns.
+    cells : array of shape (values, cell)
+        Membership of the values in the parents' joint levels.
+    """
+
+    model: CausalModel
+    penalty: float
+    columns: Columns
+    place: Membership
+    cells: Membership
+
+    def added_up(self, part: Array) -> Array:
+        """Add the mass of patterns up over equal values: (batch, class, values)."""
+        return _product(part, self.place)
+
+    def sums(self, part: Array, name: str) -> Array:
+        """Add mass up over the parents' joint levels: (batch, class, cells)."""
+        return _product(part, self.cells)
+
+
+def _repeated(model: CausalModel, columns: Columns, name: str, penalty: float) -> RepeatedValues | None:
+    """Distinct values of a variable whose values repeat themselves; else None."""
+    own, place = distinct_values(model, name, columns)
+    if place is None:
+        return None
+    n, values = len(place), len(own[name])
+    member = sparse.csr_array((np.ones(n), (np.arange(n), place)), shape=(n, values))
+    return RepeatedValues(
+        model=model,
+        penalty=penalty,
+        columns=own,
+        place=_for_products(member),
+        cells=_for_products(_indicator(model, own, model.variables[name].parents)),
+    )
+
+
+def _for_products(member: sparse.csr_array) -> Membership:
+    """Write few cells out: products with them are faster so."""
+    return member.toarray() if member.shape[1] <= DENSE_CELLS else member
+
+
+def _product(part: Array, member: Membership) -> Array:
+    """Add mass (..., pattern) up by membership (pattern, cell): (..., cell)."""
+    return np.asarray(part.reshape(-1, part.shape[-1]) @ member).reshape(*part.shape[:-1], -1)
 
 
 def _indicator(model: CausalModel, columns: Columns, names: tuple[str, ...]) -> sparse.csr_array:

@@ -9,7 +9,7 @@ from scipy import special
 
 from pymc_mte.laws import START_NU
 from pymc_mte.model import CausalModel, Parameters
-from pymc_mte.network import by_parents, gathered, log_density, scores
+from pymc_mte.network import by_parents, gathered, number_log_density, number_scores
 
 Array = NDArray[np.float64]
 
@@ -39,8 +39,13 @@ NO_INFORMATION = 1e-9
 class Sums(Protocol):
     """What a step needs of the patterns."""
 
-    model: CausalModel
-    penalty: float
+    @property
+    def model(self) -> CausalModel:
+        """The graph."""
+
+    @property
+    def penalty(self) -> float:
+        """Pseudo-counts of the tables."""
 
     @property
     def columns(self) -> Mapping[str, NDArray[Any]]:
@@ -118,7 +123,7 @@ def _climb(cells: Sums, part: Array, name: str, now: Parameters) -> Parameters:
     points uphill.
     """
     model, var = cells.model, cells.model.variables[name]
-    slope = {p: s for p, s in scores(model, name, now, cells.columns).items() if p != "p_zero"}
+    slope = {p: s for p, s in number_scores(model, name, now, cells.columns).items() if p != "p_zero"}
     moves = _moves(cells, part, name, slope, var.scale_parents)
     reached = _by_class(cells, part, name, now)
     share = np.ones_like(reached)
@@ -161,7 +166,7 @@ def _moves(
 
 def _by_class(cells: Sums, part: Array, name: str, parameters: Parameters) -> Array:
     """Sum the expected log-likelihood of one variable: (batch, class or 1)."""
-    value = np.where(part > 0, log_density(cells.model, name, parameters, cells.columns), 0.0)
+    value = np.where(part > 0, number_log_density(cells.model, name, parameters, cells.columns), 0.0)
     return np.asarray((part * value).sum(axis=-1))
 
 

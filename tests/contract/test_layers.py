@@ -65,6 +65,7 @@ LIGHT = (  # never load PyMC, whatever is called
     "alignment.py",
     "richtext.py",
     "sharing.py",
+    "threads.py",
 )
 
 

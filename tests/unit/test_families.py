@@ -9,9 +9,17 @@ from pymc_mte.data import columns_of
 from pymc_mte.families import FAMILIES
 from pymc_mte.identify.jacobian import jacobian
 from pymc_mte.laws import NEGATIVE_BINOMIAL_ABOVE_ZERO, POISSON_ABOVE_ZERO
-from pymc_mte.moments.em import em, random_starts
+from pymc_mte.moments.em import Maximiser, em, random_starts
+from pymc_mte.moments.msteps import number_step
 from pymc_mte.moments.scores import Scores, from_free, information, to_free
-from pymc_mte.network import log_joint, log_sum_classes
+from pymc_mte.network import (
+    distinct_values,
+    log_density,
+    log_joint,
+    log_sum_classes,
+    number_log_density,
+    scores,
+)
 
 B = {"family": "bernoulli"}
 NUMBERS = [name for name, family in FAMILIES.items() if not family.discrete]
@@ -295,3 +303,28 @@ def test_counts_collapse():
     ]
     model = model_of("poisson")
     assert tabulate(simulate(model, 5_000, rng=1), model).sizes["pattern"] < 250
+
+
+def test_densities_of_counts_are_computed_once_per_value(rng):
+    """Looked-up densities, scores and M-steps are those of the patterns; missing values add nothing."""
+    model = model_of("negative_binomial")
+    table = tabulate(simulate(model, 2_000, rng=rng), model)
+    columns, point = columns_of(table, model), parameters_of(model)
+    columns["y"] = np.where(np.arange(len(columns["y"])) % 7 == 0, np.nan, columns["y"])
+    few, place = distinct_values(model, "y", columns)
+    assert len(few["y"]) < len(columns["y"]) / 2
+    for name in ("t", "y"):
+        np.testing.assert_array_equal(few[name][place], columns[name])
+    found = log_density(model, "y", point, columns)
+    np.testing.assert_array_equal(found, number_log_density(model, "y", point, columns))
+    assert (found[..., np.isnan(columns["y"])] == 0).all()
+
+    columns, counts = columns_of(table, model), table["count"].values.astype(float)
+    law, cells = FAMILIES["negative_binomial"].law, (slice(None), slice(None), columns["t"])
+    slopes = law.scores(columns["y"], point["mean_y"][cells], point["dispersion_y"][..., None])
+    for found, wanted in zip(scores(model, "y", point, columns).values(), slopes, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    maximiser, mass = Maximiser(model, columns), rng.dirichlet([1, 1], len(counts)).T[None] * counts
+    step, by_pattern = maximiser.step(mass, point), number_step(maximiser, mass, "y", point)
+    for name, value in by_pattern.items():
+        np.testing.assert_allclose(step[name], value, rtol=1e-10)

@@ -223,6 +223,17 @@ def test_every_density_and_gradient_equals_the_sum_over_classes_and_rows(tools, 
             ), (name, index)
 
 
+def test_counts_are_looked_up_by_distinct_value(tools, rng):
+    model = model_of(("hurdle_negative_binomial",))
+    true = tools.with_truth(model, tools.random_truth(model, rng))
+    table = tabulate(simulate(true, 5_000, rng=rng), model)
+    data = {v.name: v.get_value() for v in build_model(model, table).data_vars}
+    name = next(n for n in model.continuous_variables)
+    distinct, place = data[f"distinct_{name}"], data[f"distinct_of_row_{name}"]
+    np.testing.assert_array_equal(distinct[place], table[name].values)
+    assert len(distinct) < table.sizes["pattern"] / 2
+
+
 FEW = {
     "location": np.array([0.7, 2.3]),
     "scale": np.array([0.4, 1.9]),
