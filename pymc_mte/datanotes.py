@@ -23,6 +23,9 @@ ARM_GIVEN = 0.95
 So above 0.95 that mean is below 1/80: as if everybody had one arm or the other with a chance of 1.3%.
 """
 
+MIN_ARM = 5
+"""Arms of fewer rows lie beyond a threshold of some covariate by chance."""
+
 PROXY_GIVEN = 0.999
 """R^2 of a proxy given the covariates above which what is left counts as rounding: 3% of its deviation."""
 
@@ -31,6 +34,9 @@ HEAP = 0.05
 
 COLLINEAR = 1e-10
 """Eigenvalues of the covariates' correlations below this share of the largest count as zero."""
+
+TINY = 1e-300
+"""Keeps a division by the variance of a constant finite."""
 
 ROWS_AT_ONCE = 2**16
 """Rows that are multiplied at once, so that no copy of all columns is made."""
@@ -161,6 +167,45 @@ def explained(
     return 1 - left, np.abs(correlation[:known, known:]).argmax(axis=0)
 
 
+def by_threshold(
+    given: Sequence[NDArray[Any]], targets: Sequence[NDArray[Any]], weight: Array
+) -> tuple[Array, NDArray[np.int64]]:
+    """Explain each target by the one threshold of a given column that explains most: R^2.
+
+    Parameters
+    ----------
+    given, targets : sequences of ndarrays of shape (patterns,)
+        Columns without missing values.
+    weight : ndarray of shape (patterns,)
+        Weights, in any unit.
+
+    Returns
+    -------
+    r2 : ndarray of shape (targets,)
+        0 for a constant target.
+    which : ndarray of int, shape (targets,)
+        Given column whose threshold it is.
+
+    Examples
+    --------
+    >>> age = np.array([20.0, 30.0, 40.0, 90.0])
+    >>> by_threshold([age], [(age > 35).astype(float)], np.ones(4))
+    (array([1.]), array([0]))
+    """
+    share, found = weight / weight.sum(), np.zeros((len(given), len(targets)))
+    moved = [target - share @ target for target in targets]
+    variance = [max(share @ target**2, TINY) for target in moved]
+    for i, column in enumerate(given):
+        order = np.argsort(column, kind="stable")
+        ends = np.flatnonzero(np.diff(column[order]))  # between different values only
+        below = np.cumsum(share[order])[ends]
+        for j, target in enumerate(moved):
+            sums = np.cumsum((share * target)[order])[ends]
+            apart = np.divide(sums**2, below * (1 - below), where=below < 1, out=np.zeros(len(ends)))
+            found[i, j] = apart.max(initial=0.0) / variance[j]
+    return found.max(axis=0), found.argmax(axis=0)
+
+
 def _heaps(columns: Columns, counts: Array, model: CausalModel) -> list[Note]:
     """Say which numbers are so frequent that a class could shrink to them."""
     notes = []
@@ -204,9 +249,16 @@ def _given_covariates(columns: Columns, counts: Array, levels: Levels, model: Ca
         targets = {name: _targets(columns[name][seen], name, levels, model) for name in names}
         n = float(counts[seen].sum()) if are_rows(counts) else np.inf
         flat = [target for own in targets.values() for target in own]
-        r2, nearest = explained([columns[name][seen] for name in given], flat, counts[seen], n)
+        known = [columns[name][seen] for name in given]
+        r2, nearest = explained(known, flat, counts[seen], n)
         for name, own in targets.items():
-            notes += _followed(name, r2[: len(own)], [given[i] for i in nearest[: len(own)]], levels, model)
+            share, most = r2[: len(own)], [given[i] for i in nearest[: len(own)]]
+            if name == model.treatment:
+                at_step, by = _far_apart(known, own, counts[seen], n)
+                steps = [given[i] for i in by]
+                notes += _no_overlap(np.nan_to_num(share), most, at_step, steps, levels, model)
+            else:
+                notes += _followed(name, share, most)
             r2, nearest = r2[len(own) :], nearest[len(own) :]
     return notes
 
@@ -225,15 +277,34 @@ def _targets(column: NDArray[Any], name: str, levels: Levels, model: CausalModel
     return [value[column], *(hit if len(labels) <= MAX_COVARIATE_LEVELS else [])]
 
 
-def _followed(name: str, r2: Array, nearest: list[str], levels: Levels, model: CausalModel) -> list[Note]:
-    """Make the notes on one variable from the R^2 of its `_targets`."""
-    if name == model.treatment:
-        arms = [f"{name} = {level}" for level in levels[name]] if len(r2) > 1 else [name]
-        return [
-            Note(Status.NO_OVERLAP, f"{arm} given the covariates", _strength(share, most))
-            for arm, share, most in zip(arms, r2, nearest, strict=True)
-            if share > ARM_GIVEN
-        ]
+def _far_apart(
+    given: list[NDArray[Any]], arms: list[NDArray[Any]], counts: Array, n: float
+) -> tuple[Array, NDArray[np.int64]]:
+    """Explain arms by thresholds; 0 for arms of so few rows that chance alone sets them apart."""
+    r2, place = by_threshold(given, arms, counts)
+    rows = np.array([min(counts @ arm, counts @ (1 - arm)) for arm in arms])
+    return np.where((rows < MIN_ARM) & np.isfinite(n), 0.0, r2), place
+
+
+def _no_overlap(
+    r2: Array, nearest: list[str], at_step: Array, steps: list[str], levels: Levels, model: CausalModel
+) -> list[Note]:
+    """Say which arms the covariates determine: all of them linearly, or a threshold of one."""
+    name, notes = str(model.treatment), []
+    arms = [f"{name} = {level}" for level in levels[name]] if len(r2) > 1 else [name]
+    for i, arm in enumerate(arms):
+        if r2[i] > ARM_GIVEN:
+            detail = _strength(r2[i], nearest[i])
+        elif at_step[i] > ARM_GIVEN:
+            detail = f"R^2 {at_step[i]:.4g} by a threshold of {steps[i]}"
+        else:
+            continue
+        notes.append(Note(Status.NO_OVERLAP, f"{arm} given the covariates", detail))
+    return notes
+
+
+def _followed(name: str, r2: Array, nearest: list[str]) -> list[Note]:
+    """Say that covariates determine a proxy, from the R^2 of its `_targets`."""
     by_level = r2[1:].min() if len(r2) > 1 else -np.inf
     share = max(r2[0], by_level)
     if not share > PROXY_GIVEN:

@@ -6,7 +6,7 @@ import pytest
 
 from pymc_mte import CausalModel, estimate, fit, identify, load_model, population, simulate, tabulate
 from pymc_mte.data import data_notes
-from pymc_mte.datanotes import ARM_GIVEN, PROXY_GIVEN, explained, n_parameters
+from pymc_mte.datanotes import ARM_GIVEN, PROXY_GIVEN, by_threshold, explained, n_parameters
 from pymc_mte.identify.jacobian import n_free
 from pymc_mte.status import Status, load_notes
 
@@ -70,6 +70,34 @@ def test_of_several_arms_the_determined_one_is_named(rng):
     frame, model = clinic(rng, arms=3)
     notes = found(frame.assign(dose=1.0 * (frame["t"] == 2)), model, Status.NO_OVERLAP)
     assert notes == [("t = 2 given the covariates", "R^2 1, most by dose")]
+
+
+def test_a_threshold_that_determines_the_treatment_is_said(rng):
+    """The least squares of a threshold explain two thirds; one exception in twenty is let pass."""
+    frame, model = clinic(rng)
+    cut = 1.0 * (frame["age"] > frame["age"].quantile(0.6))
+    assert found(frame.assign(t=cut), model, Status.NO_OVERLAP) == [
+        ("t given the covariates", "R^2 1 by a threshold of age")
+    ]
+    for exceptions, said in ((0.005, True), (0.05, False)):
+        other = rng.random(len(frame)) < exceptions
+        assert bool(found(frame.assign(t=np.where(other, 1 - cut, cut)), model, Status.NO_OVERLAP)) is said
+    few = frame.assign(t=1.0 * (frame["age"] >= frame["age"].nlargest(4).min()))
+    assert found(few, model, Status.NO_OVERLAP) == []
+
+
+def test_thresholds_explain_what_every_split_explains_at_most(rng):
+    column, target = rng.integers(0, 6, 80).astype(float), rng.normal(size=80)
+    weight = rng.integers(1, 4, 80).astype(float)
+    total = np.average((target - np.average(target, weights=weight)) ** 2, weights=weight)
+    left = []
+    for cut in np.unique(column)[:-1]:
+        parts = [column <= cut, column > cut]
+        error = [(target[p] - np.average(target[p], weights=weight[p])) ** 2 @ weight[p] for p in parts]
+        left.append(sum(error) / weight.sum())
+    r2, which = by_threshold([np.ones(80), column], [target, np.ones(80)], weight)
+    np.testing.assert_allclose(r2, [1 - min(left) / total, 0.0], atol=1e-12)
+    assert which[0] == 1
 
 
 def test_text_that_determines_the_treatment_is_said(rng):
