@@ -16,6 +16,8 @@ from pymc_mte.predict import (
     covariate_means_of,
     distinct,
     doubts,
+    extrapolation,
+    outside,
     read_rows,
     thinned_draws,
 )
@@ -104,7 +106,8 @@ def policy(post: xr.DataTree, new_rows: Any, cost: float = 0.0, *, draws: int = 
     table = pd.DataFrame.from_dict(lines, orient="index")
     table["treated"] = treated[order] / len(place)
     flags, doubt = doubts(post, model)
-    text = " ".join(said for said in (NO_INDIVIDUAL, OPTIMISM, doubt) if said)
+    beyond = extrapolation(*outside(model, post, columns, place))
+    text = " ".join(said for said in (NO_INDIVIDUAL, OPTIMISM, doubt, beyond) if said)
     table.attrs |= {"text": text, **flags}
     return table
 

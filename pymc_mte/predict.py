@@ -57,6 +57,10 @@ LABELS_SWITCH = (
 )
 
 
+ROUNDING = 1e-9
+"""Share of a covariate's range that a row may lie outside of it by rounding."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """Predictions for some of the distinct rows.
@@ -103,7 +107,8 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
         precedes the treatment, averaged over the classes that the row may belong to. They are no
         individual effects: the attribute ``text`` says why. The attribute ``identified`` is 0 where graph
         and rows leave any of this open, ``weakly_identified`` is 1 where class labels switch; ``text`` then
-        says what that means. With covariates all of this is given the row's own. Numbers that outcomes
+        says what that means. With covariates all of this is given the row's own, and ``extrapolated`` (row)
+        is 1 where one of them lies outside the values that the result was learnt from. Numbers that outcomes
         are averaged over (missing ones, and those between treatment and outcome) are stood for by 512
         quasi-random values, which is exact where normal numbers enter linearly; else the error is about
         0.001 SD of averaged probabilities, 0.01 SD of exponentials.
@@ -146,9 +151,13 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
         found["unit_effect"] = ((*dims, "contrast"), effect) if many else (dims, effect[..., 0])
     used = {d for names, _ in found.values() for d in names}
     coords = {d: c for d, c in model.coords.items() if d in used} | {"row": np.arange(n)}
+    far, by_name = outside(model, post, columns, place)
+    if model.covariates:
+        found["extrapolated"] = ("row", far.astype("int8"))
     out = xr.Dataset(found, coords)
     flags, doubt = doubts(post, model)
-    text = " ".join(said for said in (NO_INDIVIDUAL if outcome is not None else "", doubt) if said)
+    said = (NO_INDIVIDUAL if outcome is not None else "", doubt, extrapolation(far, by_name))
+    text = " ".join(part for part in said if part)
     return out.assign_attrs(flags | ({"text": text} if text else {}))
 
 
@@ -168,6 +177,40 @@ def doubts(post: xr.DataTree, model: CausalModel) -> tuple[dict[str, int], str]:
         said.append(NO_CLASSES if model.treatment is None else AVERAGES_ONLY)
     said += [LABELS_SWITCH] if weak else []
     return {"identified": int(averages and classes), "weakly_identified": int(weak)}, " ".join(said)
+
+
+def outside(
+    model: CausalModel, post: xr.DataTree, columns: Columns, place: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], dict[str, int]]:
+    """Which rows have covariates beyond those that a result was learnt from, and how many by covariate.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    post : DataTree
+        The result. Without the attribute ``covariate_ranges`` no row counts as outside.
+    columns, place : from `read_rows` and `distinct`
+        Distinct rows, covariates as deviations from their means, and where among them every row is.
+    """
+    ranges = json.loads(str(post.attrs.get("covariate_ranges", "{}")))
+    means, far, by_name = covariate_means_of(model, post), np.zeros(len(place), dtype=bool), {}
+    for name, (low, high) in ranges.items():
+        value, slack = columns[name][place] + means[name], ROUNDING * (high - low)
+        if (beyond := (value < low - slack) | (value > high + slack)).any():
+            by_name[name], far = int(beyond.sum()), far | beyond
+    return far, by_name
+
+
+def extrapolation(far: NDArray[np.bool_], by_name: Mapping[str, int]) -> str:
+    """Sentence on rows outside of what was learnt from; empty if there are none."""
+    if not far.any():
+        return ""
+    listed = ", ".join(f"{name} in {n:,}" for name, n in by_name.items())
+    return (
+        f"{far.sum():,} of {len(far):,} rows have a covariate outside the values that the result was learnt "
+        f"from ({listed}): what is said of them follows from the form of the model, not from data."
+    )
 
 
 def thinned_draws(post: xr.DataTree, draws: int) -> tuple[CausalModel, tuple[int, int], Parameters]:

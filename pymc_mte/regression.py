@@ -40,6 +40,14 @@ def covariate_means(table: xr.Dataset) -> dict[str, float]:
     return {name: float(np.average(table[name].values, weights=weight)) for name in covariate_names(table)}
 
 
+def covariate_ranges(table: xr.Dataset) -> dict[str, list[float]]:
+    """Smallest and largest value of every covariate, by column; empty without any."""
+    return {
+        name: [float(table[name].values.min()), float(table[name].values.max())]
+        for name in covariate_names(table)
+    }
+
+
 def centred_covariates(table: xr.Dataset) -> Array | None:
     """Deviations of the covariates from their means over rows (patterns, columns); None without any."""
     values = covariate_matrix(table)

@@ -20,7 +20,7 @@ from pymc_mte.data import CLUSTER, SAMPLING_WEIGHT, columns_of, complete_rows, d
 from pymc_mte.identify.identification import Identification, identify
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.positivity import arm_support, empty_arms, failing_arms, refused_mask
-from pymc_mte.regression import covariate_means, given_rows
+from pymc_mte.regression import covariate_means, covariate_ranges, given_rows
 from pymc_mte.results import provenance
 from pymc_mte.status import Note, Status, dump_notes
 from pymc_mte.threads import ONE_BLAS_THREAD
@@ -68,7 +68,10 @@ def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune
     notes += [] if ready.by_prior is None else [ready.by_prior]
     if ready.start is not None:
         tree["estimate"] = xr.DataTree(ready.start["estimate"].to_dataset())
-    about_rows = {"covariate_means": json.dumps(covariate_means(table))} if model.covariates else {}
+    about_rows = {}
+    if model.covariates:
+        of_rows = {"covariate_means": covariate_means(table), "covariate_ranges": covariate_ranges(table)}
+        about_rows = {name: json.dumps(value) for name, value in of_rows.items()}
     tree.attrs = provenance(
         model,
         **about_rows,

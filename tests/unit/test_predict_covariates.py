@@ -199,6 +199,21 @@ def test_covariates_that_are_not_there(tools, rng):
         predict(post, {"age": [30], "sex": ["f"], "z": ["a"]})
 
 
+def test_rows_beyond_the_rows_learnt_from_are_said(tools, rng):
+    model = make()
+    post = result(model, random_draws(tools, model, rng))
+    people = {"age": [30, 50, 50.1, 12], "sex": ["f"] * 4, "z": ["a"] * 4}
+    assert not predict(post, people)["extrapolated"].any()  # a result that does not know
+    ranges = {"age": [30.0, 50.0], "sex = m": [0.0, 1.0], "sex = x": [0.0, 1.0]}
+    post.attrs["covariate_ranges"] = json.dumps(ranges)
+    found = predict(post, people)
+    assert found["extrapolated"].values.tolist() == [0, 0, 1, 1]
+    said = "2 of 4 rows have a covariate outside the values that the result was learnt from (age in 2)"
+    assert said in found.attrs["text"]
+    assert said in policy(post, people).attrs["text"]
+    assert "outside the values" not in predict(post, {n: v[:2] for n, v in people.items()}).attrs["text"]
+
+
 def test_predictions_average_to_the_posteriors_answers(tools, rng):
     """Rows of which only the covariates are known: their mean is the class weight and the ATE."""
     model, n = make("normal"), 60
@@ -234,6 +249,8 @@ def test_a_loaded_result_predicts_the_same(rng, tmp_path):
     frame |= {"age": rng.normal(50, 9, n).round(), "site": rng.choice(["p", "q"], n)}
     frame["months"] = 12 * frame["age"]
     post = sample(model, frame, draws=20, chains=2, sampler="laplace", progressbar=False)
+    ages = [float(np.min(frame["age"])), float(np.max(frame["age"]))]
+    assert json.loads(post.attrs["covariate_ranges"])["age"] == pytest.approx(ages)
     assert "age, months" in post.attrs["notes"]  # averages over rows do not suffer from the repetition
     found = predict(post, frame)
     xr.testing.assert_identical(found, predict(load(save(post, tmp_path / "post.nc")), frame))
