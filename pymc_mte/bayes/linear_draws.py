@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from pymc_mte.bayes.checks import convergence
 from pymc_mte.bayes.groups import MAX_POINTWISE, clean_stats, identification_dataset
-from pymc_mte.bayes.linear_targets import build_changes, starting_sets, varying
+from pymc_mte.bayes.linear_targets import CHANGE, DEFAULTS, build_changes, starting_sets, varying
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.target_draws import JITTER, SMALL_SHARE, Run, chosen
+from pymc_mte.bayes.targets import share_priors
 from pymc_mte.data import data_notes, fingerprint
 from pymc_mte.identify.identification import identify
 from pymc_mte.model import Parameters
@@ -96,6 +97,7 @@ def sample_linear(
         fingerprint=fingerprint(problem.model, problem.table),
         tune=int(options["tune"]),
         target_sets=len(sets),
+        priors=share_priors(problem.model, priors, built, DEFAULTS | {"change": CHANGE[problem.data.kind]}),
         notes=dump_notes(notes),
     )
     return tree

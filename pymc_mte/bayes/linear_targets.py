@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pymc_mte.bayes.mixture import unbatch
 from pymc_mte.bayes.priors import LogRatio, Prior, Tensor, add_parameter, merge_priors
-from pymc_mte.bayes.targets import CONCENTRATION, concentration
+from pymc_mte.bayes.targets import CONCENTRATION, SHARES, concentration
 from pymc_mte.errors import ModelError
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.interventions.gaussian import LinearMixture, refit
@@ -23,6 +23,20 @@ Array = NDArray[np.float64]
 
 WIDTH = 2.5
 """Prior sd of shifts and coefficients, in error sds (per sd of the parent); see `pymc_mte.bayes.priors`."""
+
+DEFAULTS = SHARES | {
+    "intercept": f"Normal(base mean, {WIDTH:g} SD of what the equation adds up)",
+    "coefficient": f"Normal(0, {WIDTH:g} base SD of the variable per base SD of the parent)",
+    "sd": f"HalfNormal({WIDTH:g} base SD)",
+    "change_sd": "HalfNormal(1 SD of the rows)",
+}
+"""Default priors in words, but for the values of interventions."""
+
+CHANGE = {
+    "shift": f"Normal(0, {WIDTH:g} error SD)",
+    "do": f"Normal(mean of the rows, {WIDTH:g} SD of the rows)",
+}
+"""Default priors of the values, by kind of intervention."""
 
 SAMPLED, LEAST = 4, 0.05
 """Most sets of targets that are sampled, and the smallest probability of one."""

@@ -254,14 +254,15 @@ def prior_record(model: CausalModel, given: Mapping[str, Prior] | None) -> dict[
     """Say every parameter's prior, for a result's attributes: given ones as given, defaults in words."""
     chosen = merge_priors(model, given)
     names = [*model.dims, *model.coefficient_dims, *(["group_effect"] if "group_effect" in chosen else [])]
-    return {name: _default(model, name) if name not in chosen else _told(chosen[name]) for name in names}
+    return {name: _default(model, name) if name not in chosen else told(chosen[name]) for name in names}
 
 
-def _told(prior: Any) -> Any:
+def told(prior: Any) -> Any:
+    """Give a prior a form that JSON holds."""
     if callable(prior):
         return "a function of the caller"
     if isinstance(prior, Mapping):
-        return {key: _told(value) for key, value in prior.items()}
+        return {key: told(value) for key, value in prior.items()}
     return prior if isinstance(prior, str) else np.asarray(prior).tolist()
 
 

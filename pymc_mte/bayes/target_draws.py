@@ -12,7 +12,7 @@ from pymc_mte.bayes.checks import convergence
 from pymc_mte.bayes.groups import MAX_POINTWISE, clean_stats, identification_dataset
 from pymc_mte.bayes.priors import Prior
 from pymc_mte.bayes.start import with_first_levels, without_first_levels
-from pymc_mte.bayes.targets import UNSEEN, build_shares, candidate_sets, check_counts
+from pymc_mte.bayes.targets import SHARES, UNSEEN, build_shares, candidate_sets, check_counts, share_priors
 from pymc_mte.data import data_notes, fingerprint
 from pymc_mte.identify.identification import identify
 from pymc_mte.identify.targets import separation
@@ -95,6 +95,7 @@ def sample_targets(
         fingerprint=fingerprint(problem.model, problem.table),
         tune=int(options["tune"]),
         exclusion_choices=len(sets),
+        priors=share_priors(problem.model, priors, built, SHARES),
         notes=dump_notes(notes),
     )
     return tree

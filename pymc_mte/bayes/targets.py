@@ -1,5 +1,6 @@
 """The Bayesian model of a mixture of interventions: shares over candidate targets, the target summed out."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytensor.tensor as pt
 from numpy.typing import NDArray
 
 from pymc_mte.bayes.layout import MAX_FULL_TABLE
-from pymc_mte.bayes.priors import LogRatio, Prior, Tensor, add_parameter, merge_priors
+from pymc_mte.bayes.priors import LogRatio, Prior, Tensor, add_parameter, merge_priors, prior_record, told
 from pymc_mte.errors import DataError, ModelError
 from pymc_mte.model import CausalModel
 from pymc_mte.moments.interventions.exclusions import Choice, plausible_choices
@@ -22,6 +23,9 @@ Ints = NDArray[np.int64]
 
 CONCENTRATION = 0.5
 """Dirichlet concentration of the shares: Jeffreys' prior, which lets targets be absent."""
+
+SHARES = {"target_weight": f"Dirichlet({CONCENTRATION:g})"}
+"""The shares' default prior, in words."""
 
 UNSEEN = 1e-12
 """Probability given to a row that no candidate can produce."""
@@ -116,6 +120,22 @@ def build_shares(
         observed = pm.Data("count", count)
         pm.Multinomial("counts", n=pm.Data("n", np.int64(count.sum())), p=p / p.sum(), observed=observed)
     return built
+
+
+def share_priors(
+    model: CausalModel, given: Mapping[str, Prior] | None, built: pm.Model, defaults: Mapping[str, str]
+) -> str:
+    """Say the prior of every free variable, as `prior_record` does, for a result's attributes: JSON.
+
+    ``defaults`` are those that tables do not have, by name or by its first word.
+    """
+    chosen, known = merge_priors(model, given), prior_record(model, given)
+    record = {}
+    for rv in built.free_RVs:
+        name, kind = rv.name, rv.name.split("_")[0]
+        default = defaults[name] if name in defaults else defaults.get(kind, known.get(name))
+        record[name] = told(chosen[name]) if name in chosen else default
+    return json.dumps(record)
 
 
 def concentration(prior: object, size: int) -> Array:

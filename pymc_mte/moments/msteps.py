@@ -191,8 +191,9 @@ def _bounded(cells: Sums, part: Array, name: str, parameters: Parameters) -> Par
 
 
 def _ratio(top: Array, bottom: Array, otherwise: Array | float) -> Array:
-    """Divide where there is something to divide by."""
-    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), otherwise)
+    """Divide where there is something to divide by; infinite where it is next to nothing."""
+    with np.errstate(over="ignore"):  # bounds hold what is too large
+        return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), otherwise)
 
 
 def _on_patterns(cells: Sums, value: Array, name: str) -> Array:

@@ -10,7 +10,7 @@ from pymc_mte.coefficients import refuse_linear
 from pymc_mte.errors import RefusedError
 from pymc_mte.intervene import do
 from pymc_mte.model import CausalModel
-from pymc_mte.plots.looks import class_look, interval, offsets, plain_frame
+from pymc_mte.plots.looks import class_look, interval, offsets, plain_frame, points
 from pymc_mte.plots.said import plain_text
 from pymc_mte.results import model_of
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
+
+Row = tuple[str, Array, Array]
+"""A label, draws (draws, classes), and the values of an estimate (classes), not numbers for a posterior."""
 
 MAX_SHOWN = 6
 """Levels of one variable that are shown: its most frequent ones."""
@@ -75,49 +78,57 @@ def plot_classes(result: xr.DataTree) -> "Figure":
         panels[0].set_xlim(-0.02, 1.02)
         panels[0].set_xlabel("share of the class's people")
     for axes, name in zip(panels[bool(rows) :], model.continuous_variables, strict=True):
-        by_class = do(result, {}, name)["mean_by_class"].values
-        _panel(axes, [(name, by_class.reshape(-1, model.classes))])
+        _panel(axes, [(name, *_by_class(result, name, "mean_by_class"))])
         axes.set_xlabel(f"mean of {name}")
     figure.suptitle("Profile of the classes, 90% intervals", fontsize=11)
-    _legend(figure, result["posterior"].to_dataset()["class_weight"].values.reshape(-1, model.classes))
+    weights = result["posterior"].to_dataset()["class_weight"].values.reshape(-1, model.classes)
+    _legend(figure, weights, points(result, "class_weight"))
     plain_text(figure)
     return figure
 
 
-def _shares(result: xr.DataTree, model: CausalModel, name: str) -> list[tuple[str, Array]]:
-    """Rows of one discrete variable: a label, and the probability per draw and class."""
+def _by_class(result: xr.DataTree, name: str, what: str) -> tuple[Array, Array]:
+    """Draws (draws, classes, ...) of what a variable does in each class, and the values of an estimate."""
+    drawn = do(result, {}, name)[what].values
+    drawn = drawn.reshape(-1, *drawn.shape[2:])
+    if result["posterior"].attrs.get("kind") != "bootstrap":
+        return drawn, np.full(drawn.shape[1:], np.nan)
+    return drawn, do(result, {}, name, group="estimate")[what].values.reshape(drawn.shape[1:])
+
+
+def _shares(result: xr.DataTree, model: CausalModel, name: str) -> list[Row]:
+    """Rows of one discrete variable."""
     var = model.variables[name]
     if var.trials is not None:
-        mean = do(result, {}, name)["mean_by_class"].values.reshape(-1, model.classes)
-        return [(f"{name}, share of {var.trials}", mean / var.trials)]
-    table = do(result, {}, name)["distribution_by_class"].values
-    table = table.reshape(-1, model.classes, len(var.labels))
+        mean, point = (value / var.trials for value in _by_class(result, name, "mean_by_class"))
+        return [(f"{name}, share of {var.trials}", mean, point)]
+    table, point = _by_class(result, name, "distribution_by_class")
     if len(var.labels) == 2:
-        return [(f"{name} = {var.labels[1]}", table[..., 1])]
+        return [(f"{name} = {var.labels[1]}", table[..., 1], point[..., 1])]
     kept = np.sort(np.argsort(-table.mean(axis=(0, 1)), kind="stable")[:MAX_SHOWN])
-    return [(f"{name} = {var.labels[level]}", table[..., level]) for level in kept]
+    return [(f"{name} = {var.labels[level]}", table[..., level], point[..., level]) for level in kept]
 
 
-def _panel(axes: "Axes", rows: list[tuple[str, Array]]) -> None:
-    for place, (_, values) in enumerate(rows):
+def _panel(axes: "Axes", rows: list[Row]) -> None:
+    for place, (_, values, point) in enumerate(rows):
         for k, offset in enumerate(offsets(values.shape[1])):
-            middle, low, high = interval(values[:, k])
+            middle, low, high = interval(values[:, k], point[k])
             look = class_look(k)
             axes.plot([low, high], [place + offset] * 2, color=look["color"], linewidth=2)
             axes.plot([middle], [place + offset], linestyle="", markersize=6, clip_on=False, **look)
         if place:
             axes.axhline(place - 0.5, color="0.9", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     plain_frame(axes)
 
 
-def _legend(figure: "Figure", weights: Array) -> None:
+def _legend(figure: "Figure", weights: Array, point: Array) -> None:
     from matplotlib.lines import Line2D
 
     handles = []
     for k in range(weights.shape[1]):
-        middle, low, high = interval(weights[:, k])
+        middle, low, high = interval(weights[:, k], point[k])
         said = f"class {k}: {middle:.0%} of all ({low:.0%} to {high:.0%})"
         handles.append(Line2D([], [], linewidth=2, label=said, **class_look(k)))
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)

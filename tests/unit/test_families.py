@@ -282,6 +282,9 @@ def test_a_class_without_events_does_not_climb_to_infinity():
     found = em(model, columns, counts, start, max_iterations=3_000)
     assert 1e3 < found.parameters["scale_y"].max() < 1e8
     assert np.isfinite(found.log_likelihood).all()
+    died = columns["y"] > 0
+    mass = counts * np.stack([np.where(died, 1e-310, 1.0), np.where(died, 1.0, 0.0)])[None]
+    assert Maximiser(model, columns).step(mass, {})["scale_y"].max() < 1e8  # and without a warning
 
 
 def test_moments_of_censored_times_are_refused_and_the_likelihood_answers():

@@ -1,5 +1,7 @@
 """The posterior of linear Gaussian interventions: its density by hand, its start, what draws are named."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -7,7 +9,8 @@ from scipy import stats
 
 from pymc_mte import CausalModel, ModelError, base_model, build_model, estimate, simulate
 from pymc_mte.bayes.linear_draws import _mixed, _named, _pointwise
-from pymc_mte.bayes.linear_targets import build_changes, starting_sets
+from pymc_mte.bayes.linear_targets import CHANGE, DEFAULTS, build_changes, starting_sets
+from pymc_mte.bayes.targets import share_priors
 from pymc_mte.moments.interventions.gaussian import memberships
 from pymc_mte.moments.interventions.gaussian_average import align
 from pymc_mte.moments.interventions.linear_rows import linear_problem
@@ -125,3 +128,14 @@ def test_draws_of_several_sets_are_mixed(rng):
     assert shift == pytest.approx(1.0)
     other = posterior["shift"].sel(variable="a").values.max(axis=-1) / problem.network.sd[0]
     assert other[choice == 1] == pytest.approx(2.0)
+
+
+def test_every_free_variable_has_its_prior_on_record():
+    problem = problem_of("shift", known=False)
+    given = {"target_weight": [1.0, 2.0, 2.0], "sd_a": {"dist": "gamma", "alpha": 2.0, "beta": 1.0}}
+    built = build_changes(problem, starting_sets(problem, None, 0)[0][0], given)
+    found = json.loads(share_priors(problem.model, given, built, DEFAULTS | {"change": CHANGE["shift"]}))
+    assert set(found) == {rv.name for rv in built.free_RVs}
+    assert {name: found[name] for name in given} == given
+    assert found["change"] == "Normal(0, 2.5 error SD)"
+    assert found["sd_b"] == "HalfNormal(2.5 base SD)"

@@ -1,5 +1,7 @@
 """The posterior over targets: its density by hand, refusals, candidates, and draws of a small example."""
 
+import json
+
 import numpy as np
 import pytensor.tensor as pt
 import pytest
@@ -222,6 +224,7 @@ def test_posterior_of_the_example_agrees_with_the_truth(rows, base, tmp_path):
 @pytest.mark.slow
 def test_all_candidates_are_diffuse_and_said_to_be_so(rows):
     tree = sample(example(every_target()), rows, draws=400, tune=400, **QUICK)
+    assert json.loads(tree.attrs["priors"]) == {"target_weight": f"Dirichlet({CONCENTRATION})"}
     weight = tree["posterior"]["target_weight"]
     assert float(weight.std(("chain", "draw")).max()) > 0.05
     assert not tree["targets"]["identified"].any()

@@ -71,6 +71,19 @@ def test_profile_shows_every_variable_in_every_class(made):
     figure.canvas.draw()
 
 
+def test_markers_of_an_estimate_are_its_values(level3):
+    """Not the mean of its replicates, which lies a little to a side."""
+    answer = estimate(level3, simulate(level3, 400, rng=1), method="polished", n_boot=8, rng=1)
+    figure, point = plot_classes(answer), answer["estimate"]
+    found = points(figure.axes[0])[:, 0].reshape(4, 2)
+    by_hand = {"z": point["p_z"].values[:, 1], "x": point["p_x"].values[:, 1]}
+    for row, value in zip(found, by_hand.values(), strict=False):
+        np.testing.assert_allclose(row, value, rtol=1e-12)
+    assert not np.allclose(found[0], answer["posterior"]["p_z"].values[..., 1].mean(axis=(0, 1)), rtol=1e-6)
+    shown = [text.split(":")[1].split("%")[0].strip() for text in texts(figure)]
+    assert shown == [f"{100 * weight:.0f}" for weight in point["class_weight"].values]
+
+
 def test_profile_of_continuous_variables_has_its_own_scale(normal):
     figure = plot_classes(normal)
     shares, means = figure.axes
