@@ -23,8 +23,8 @@ ARM_GIVEN = 0.95
 So above 0.95 that mean is below 1/80: as if everybody had one arm or the other with a chance of 1.3%.
 """
 
-MIN_ARM = 5
-"""Arms of fewer rows lie beyond a threshold of some covariate by chance."""
+MIN_ARM = 8
+"""Arms of fewer rows may lie beyond a threshold of some covariate by chance."""
 
 PROXY_GIVEN = 0.999
 """R^2 of a proxy given the covariates above which what is left counts as rounding: 3% of its deviation."""
@@ -34,9 +34,6 @@ HEAP = 0.05
 
 COLLINEAR = 1e-10
 """Eigenvalues of the covariates' correlations below this share of the largest count as zero."""
-
-TINY = 1e-300
-"""Keeps a division by the variance of a constant finite."""
 
 ROWS_AT_ONCE = 2**16
 """Rows that are multiplied at once, so that no copy of all columns is made."""
@@ -194,16 +191,17 @@ def by_threshold(
     """
     share, found = weight / weight.sum(), np.zeros((len(given), len(targets)))
     moved = [target - share @ target for target in targets]
-    variance = [max(share @ target**2, TINY) for target in moved]
+    varies = [np.ptp(target) > 0 for target in targets]
+    variance = [share @ target**2 for target in moved]
     for i, column in enumerate(given):
         order = np.argsort(column, kind="stable")
         ends = np.flatnonzero(np.diff(column[order]))  # between different values only
         below = np.cumsum(share[order])[ends]
-        for j, target in enumerate(moved):
-            sums = np.cumsum((share * target)[order])[ends]
+        for j in np.flatnonzero(varies):
+            sums = np.cumsum((share * moved[j])[order])[ends]
             apart = np.divide(sums**2, below * (1 - below), where=below < 1, out=np.zeros(len(ends)))
             found[i, j] = apart.max(initial=0.0) / variance[j]
-    return found.max(axis=0), found.argmax(axis=0)
+    return np.minimum(found.max(axis=0), 1.0), found.argmax(axis=0)
 
 
 def _heaps(columns: Columns, counts: Array, model: CausalModel) -> list[Note]:
@@ -254,7 +252,7 @@ def _given_covariates(columns: Columns, counts: Array, levels: Levels, model: Ca
         for name, own in targets.items():
             share, most = r2[: len(own)], [given[i] for i in nearest[: len(own)]]
             if name == model.treatment:
-                at_step, by = _far_apart(known, own, counts[seen], n)
+                at_step, by = _explained_by_threshold(known, own, counts[seen], n)
                 steps = [given[i] for i in by]
                 notes += _no_overlap(np.nan_to_num(share), most, at_step, steps, levels, model)
             else:
@@ -277,7 +275,7 @@ def _targets(column: NDArray[Any], name: str, levels: Levels, model: CausalModel
     return [value[column], *(hit if len(labels) <= MAX_COVARIATE_LEVELS else [])]
 
 
-def _far_apart(
+def _explained_by_threshold(
     given: list[NDArray[Any]], arms: list[NDArray[Any]], counts: Array, n: float
 ) -> tuple[Array, NDArray[np.int64]]:
     """Explain arms by thresholds; 0 for arms of so few rows that chance alone sets them apart."""

@@ -79,7 +79,12 @@ class Family:
     @property
     def collapsible(self) -> bool:
         """Whether equal rows recur, so that patterns with counts are fewer than rows."""
-        return self.values in ("levels", "counts")
+        return self.discrete or self.repeats
+
+    @property
+    def repeats(self) -> bool:
+        """Whether equal numbers recur, so that their densities can be looked up."""
+        return self.values == "counts"
 
     @property
     def zeros_apart(self) -> bool:

@@ -88,54 +88,73 @@ def log_density(model: CausalModel, variable: str, parameters: Parameters, colum
         log_p = np.log(np.maximum(table, TINY))[(..., slice(None), *index, column)]
         missing = column < 0
         return np.where(missing, 0.0, log_p) if missing.any() else log_p
-    own, place = distinct_values(model, variable, columns)
-    log_p = number_log_density(model, variable, parameters, own)
-    return log_p if place is None else np.take(log_p, place, axis=-1)
+    if not isinstance(columns, RepeatedColumns) or variable not in columns.repeated:
+        return number_log_density(model, variable, parameters, columns)
+    own, place = columns.repeated[variable]
+    return np.take(number_log_density(model, variable, parameters, own), place, axis=-1)
 
 
 def number_log_density(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> Array:
-    """`log_density` of a variable without listed levels, computed anew for every pattern."""
-    column = np.asarray(columns[variable])
-    log_p = model.variables[variable].spec.log_density(
-        column, **gathered(model, variable, parameters, columns)
-    )
+    """`log_density` of a variable without listed levels, computed for every pattern."""
+    var, column = full_table(model, variable), np.asarray(columns[variable])
+    log_p = var.spec.log_density(column, **gathered(model, variable, parameters, columns))
     missing = np.isnan(column)
     return np.where(missing, 0.0, log_p) if missing.any() else log_p
 
 
 def scores(model: CausalModel, variable: str, parameters: Parameters, columns: Columns) -> dict[str, Array]:
     """Differentiate `log_density` by the free coordinate of each parameter: (..., class, pattern)."""
-    full_table(model, variable)
-    own, place = distinct_values(model, variable, columns)
+    if not isinstance(columns, RepeatedColumns) or variable not in columns.repeated:
+        return number_scores(model, variable, parameters, columns)
+    own, place = columns.repeated[variable]
     found = number_scores(model, variable, parameters, own)
-    return found if place is None else {name: np.take(s, place, axis=-1) for name, s in found.items()}
+    return {name: np.take(score, place, axis=-1) for name, score in found.items()}
 
 
 def number_scores(
     model: CausalModel, variable: str, parameters: Parameters, columns: Columns
 ) -> dict[str, Array]:
-    """Compute `scores` anew for every pattern."""
-    law, own = model.variables[variable].spec.law, gathered(model, variable, parameters, columns)
+    """`scores`, computed for every pattern."""
+    law, own = full_table(model, variable).spec.law, gathered(model, variable, parameters, columns)
     assert law is not None
     return dict(zip(own, law.scores(np.asarray(columns[variable]), *own.values()), strict=True))
 
 
-def distinct_values(
-    model: CausalModel, variable: str, columns: Columns
-) -> tuple[Columns, NDArray[np.int64] | None]:
-    """Take a variable's distinct values with its parents' levels, and where among them every pattern is.
+class RepeatedColumns(dict[str, NDArray[Any]]):
+    """Pattern columns that are asked for densities again and again: those of repeated values are looked up.
 
-    Counts repeat themselves, and their densities cost more than looking them up. Numbers that do not repeat
-    come back as they are, without places.
+    Parameters
+    ----------
+    model : CausalModel
+        The graph.
+    columns : mapping of str to ndarray of shape (patterns,)
+        Pattern columns.
+
+    Attributes
+    ----------
+    repeated : dict
+        By count, from `distinct_values`; not those of which most values occur once.
     """
-    var = model.variables[variable]
-    own = {name: np.asarray(columns[name]) for name in (*var.parents, variable)}
-    if var.spec.values != "counts":
-        return own, None
+
+    def __init__(self, model: CausalModel, columns: Columns) -> None:
+        super().__init__(columns)
+        self.repeated: dict[str, tuple[Columns, NDArray[np.int64]]] = {}
+        for name in model.continuous_variables:
+            if model.variables[name].spec.repeats:
+                own, place = distinct_values(model, name, columns)
+                if len(own[name]) <= len(place) / 2:
+                    self.repeated[name] = own, place
+
+
+def distinct_values(model: CausalModel, variable: str, columns: Columns) -> tuple[Columns, NDArray[np.int64]]:
+    """Take a variable's distinct values with its parents' levels, and where among them every pattern is."""
+    parents = model.variables[variable].parents
+    own = {name: np.asarray(columns[name]) for name in (*parents, variable)}
     value, place = np.unique(own[variable], return_inverse=True)
-    cell = np.ravel_multi_index(
-        [*(own[p] for p in var.parents), place], [*(model.size(p) for p in var.parents), len(value)]
-    )
+    if not parents:
+        return {variable: value}, place
+    sizes = [*(model.size(p) for p in parents), len(value)]
+    cell = np.ravel_multi_index([*(own[p] for p in parents), place], sizes)
     _, first, place = np.unique(cell, return_index=True, return_inverse=True)
     return {name: column[first] for name, column in own.items()}, place
 

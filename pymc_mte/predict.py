@@ -152,7 +152,7 @@ def predict(post: xr.DataTree, new_rows: Any, *, draws: int = DRAWS) -> xr.Datas
     used = {d for names, _ in found.values() for d in names}
     coords = {d: c for d, c in model.coords.items() if d in used} | {"row": np.arange(n)}
     far, by_name = outside(model, post, columns, place)
-    if model.covariates:
+    if "covariate_ranges" in post.attrs:  # results of older versions do not know
         found["extrapolated"] = ("row", far.astype("int8"))
     out = xr.Dataset(found, coords)
     flags, doubt = doubts(post, model)

@@ -42,10 +42,9 @@ def covariate_means(table: xr.Dataset) -> dict[str, float]:
 
 def covariate_ranges(table: xr.Dataset) -> dict[str, list[float]]:
     """Smallest and largest value of every covariate, by column; empty without any."""
-    return {
-        name: [float(table[name].values.min()), float(table[name].values.max())]
-        for name in covariate_names(table)
-    }
+    there = effective_weights(table) > 0
+    values = {name: table[name].values[there] for name in covariate_names(table)}
+    return {name: [float(column.min()), float(column.max())] for name, column in values.items()}
 
 
 def centred_covariates(table: xr.Dataset) -> Array | None:

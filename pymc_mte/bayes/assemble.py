@@ -26,7 +26,7 @@ from pymc_mte.status import Note, Status, dump_notes
 from pymc_mte.threads import ONE_BLAS_THREAD
 
 
-@ONE_BLAS_THREAD
+@ONE_BLAS_THREAD  # thousands of small products: threads would wait for each other
 def assemble(ready: Prepared, raw: xr.DataTree, *, sampler: str, seed: int, tune: int) -> xr.DataTree:
     """Lay a sampler's draws out as a result of `pymc_mte.sample`.
 

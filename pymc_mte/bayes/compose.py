@@ -168,7 +168,7 @@ def _observe_rows(
     shifted = model.outcome if SHIFT in parameters else None
     if shifted in widths:
         raise ModelError("grid: bins are alike in all groups; leave grid or group_effect out")
-    repeated = [n for n in names if model.variables[n].spec.values == "counts" and n != shifted]
+    repeated = [n for n in names if model.variables[n].spec.repeats and n != shifted]
     if widths or repeated:
         row = {name: pt.as_tensor(code[name])[where] for name in model.discrete_variables}
         given = {"log_class": log_class, "by_row": by_row, "row": row}

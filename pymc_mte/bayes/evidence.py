@@ -94,6 +94,11 @@ def log_evidence(
     True
     """
     need_model("log_evidence", model)
+    if model.interventions is not None:
+        raise RefusedError(
+            "no evidence for a mixture of interventions: its posterior averages over sets of targets; read "
+            "their probabilities in the result's group `targets`"
+        )
     draws, chains = whole_number("draws", draws, LEAST_PARTICLES), whole_number("chains", chains, 2)
     random_seed = whole_number("random_seed", random_seed, 0)
     model, table = resolve(model, data)

@@ -1,5 +1,6 @@
 """`sample` for interventions on a linear Gaussian network: draws of shares, values and equations."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -51,8 +52,11 @@ def sample_linear(
     touched, places = align([mixture for mixture, _ in sets])
     rng = np.random.default_rng(seed)
     parts, stats = [], []
+    record: dict[str, Any] = {}
+    defaults = DEFAULTS | {"change": CHANGE[problem.data.kind]}
     for number, (mixture, _) in enumerate(sets):
         built = build_changes(problem, mixture, priors)
+        record |= share_priors(problem.model, priors, built, defaults)
         free = {rv.name for rv in built.free_RVs}
         starts = [_start(problem, mixture, free, rng) for _ in range(chains)]
         raw = run(built, starts, seed + number, options)
@@ -97,7 +101,7 @@ def sample_linear(
         fingerprint=fingerprint(problem.model, problem.table),
         tune=int(options["tune"]),
         target_sets=len(sets),
-        priors=share_priors(problem.model, priors, built, DEFAULTS | {"change": CHANGE[problem.data.kind]}),
+        priors=json.dumps(record),
         notes=dump_notes(notes),
     )
     return tree

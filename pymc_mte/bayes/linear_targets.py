@@ -25,7 +25,7 @@ WIDTH = 2.5
 """Prior sd of shifts and coefficients, in error sds (per sd of the parent); see `pymc_mte.bayes.priors`."""
 
 DEFAULTS = SHARES | {
-    "intercept": f"Normal(base mean, {WIDTH:g} SD of what the equation adds up)",
+    "intercept": f"Normal(base mean, {WIDTH:g} base SD, wider where parents lie far from 0)",
     "coefficient": f"Normal(0, {WIDTH:g} base SD of the variable per base SD of the parent)",
     "sd": f"HalfNormal({WIDTH:g} base SD)",
     "change_sd": "HalfNormal(1 SD of the rows)",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pymc as pm
+import pytensor.tensor as pt
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -50,15 +51,20 @@ def observe_looked_up(
     row : mapping of str to tensor of shape (rows,)
         Level numbers of the discrete variables.
     """
-    total, names = log_class, model.continuous_variables
-    observed = pm.Data("value", layout["value"].values)
+    total, names, seen = log_class, model.continuous_variables, []
+    plain = [i for i, name in enumerate(names) if name not in widths and name not in looked_up]
+    value = pm.Data("value", layout["value"].values[:, plain]) if plain else None
     for i, name in enumerate(names):
-        if name in widths:
-            total = total + _rounded(model, name, parameters, layout["value"].values[:, i], widths[name], row)
-        elif name in looked_up:
-            total = total + _repeated(model, name, parameters, layout, i)
+        column = layout["value"].values[:, i]
+        if value is not None and i in plain:
+            observed = value[:, plain.index(i)]
+            density = LOG_DENSITY[model.variables[name].family](observed[:, None], *by_row[name])
+        elif name in widths:
+            density, observed = _rounded(model, name, parameters, column, widths[name], row)
         else:
-            total = total + LOG_DENSITY[model.variables[name].family](observed[:, i, None], *by_row[name])
+            density, observed = _repeated(model, name, parameters, layout, column)
+        total = total + density
+        seen.append(observed)
 
     families = [model.variables[name].family for name in names]
     stops = np.cumsum([0, *(len(by_row[name]) for name in names)])
@@ -77,7 +83,7 @@ def observe_looked_up(
         "rows",
         total,
         weight=pm.Data("row_count", layout["row_count"].values.astype(float)),
-        observed=observed,
+        observed=pt.stack(seen, axis=1),  # of the data that the densities are of: no second copy
         draw=draw,
         arguments=[log_class, *(tensor for name in names for tensor in by_row[name])],
     )
@@ -87,31 +93,32 @@ def _rounded(
     model: CausalModel,
     name: str,
     parameters: Mapping[str, Tensor],
-    value: Array,
+    column: Array,
     width: float,
     row: Mapping[str, Tensor],
-) -> Tensor:
-    """Log-probability of every row's bin: (rows, classes or 1)."""
-    middle, bin_of_row = np.unique(value, return_inverse=True)
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of every row's bin (rows, classes or 1), and the bin's middle (rows,)."""
+    distinct, place = np.unique(column, return_inverse=True)
+    middle, bin_of_row = pm.Data(f"bin_{name}", distinct), pm.Data(f"bin_of_row_{name}", place.ravel())
     index = tuple(row[p] for p in model.variables[name].parents)
-    table = bin_table(model, name, parameters, pm.Data(f"bin_{name}", middle), width)
-    return table[(slice(None), *index, pm.Data(f"bin_of_row_{name}", bin_of_row.ravel()))].T
+    table = bin_table(model, name, parameters, middle, width)
+    return table[(slice(None), *index, bin_of_row)].T, middle[bin_of_row]
 
 
 def _repeated(
-    model: CausalModel, name: str, parameters: Mapping[str, Tensor], layout: xr.Dataset, column: int
-) -> Tensor:
-    """Log-density of every row, from that of its value and parents' levels: (rows, classes or 1)."""
+    model: CausalModel, name: str, parameters: Mapping[str, Tensor], layout: xr.Dataset, column: Array
+) -> tuple[Tensor, Tensor]:
+    """Log-density of every row (rows, classes or 1), by its value and parents' levels; the value."""
     var, code = model.variables[name], layout["code"].values[layout["cell_of_row"].values]
     columns = {p: code[:, model.discrete_variables.index(p)] for p in var.parents}
-    distinct, place = distinct_values(model, name, columns | {name: layout["value"].values[:, column]})
-    assert place is not None
-    level = {p: pm.Data(f"{p}_of_distinct_{name}", distinct[p]) for p in var.parents}
-    own = []
+    own, where = distinct_values(model, name, columns | {name: column})
+    level = {p: pm.Data(f"{p}_of_distinct_{name}", own[p]) for p in var.parents}
+    value, place = pm.Data(f"distinct_{name}", own[name]), pm.Data(f"distinct_of_row_{name}", where)
+    arguments = []
     for parameter in var.spec.parameters:
         dims = model.dims[key := f"{parameter}_{name}"]
-        value = parameters[key] if "class" in dims else parameters[key][None]
+        by_class = parameters[key] if "class" in dims else parameters[key][None]
         index = tuple(level[d] for d in dims if d != "class")
-        own.append(value[(slice(None), *index)] if index else value[:, None])
-    table = LOG_DENSITY[var.family](pm.Data(f"distinct_{name}", distinct[name])[None], *own)
-    return table[:, pm.Data(f"distinct_of_row_{name}", place)].T
+        arguments.append(by_class[(slice(None), *index)] if index else by_class[:, None])
+    table = LOG_DENSITY[var.family](value[None], *arguments)
+    return table[:, place].T, value[place]

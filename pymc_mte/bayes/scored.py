@@ -1,4 +1,4 @@
-"""Observed rows whose log-density per class is computed outside: an own outcome, a grid."""
+"""Observed rows whose log-density per class is computed outside: an own outcome, looked-up densities."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -25,6 +25,9 @@ from pymc_mte.summary import BY_CLASS, LABEL_FREE
 
 Array = NDArray[np.float64]
 
+ALONE = 0.99
+"""A mode of at least this weight is no case of several explanations; the others stay in `modes`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
@@ -224,12 +227,12 @@ def _convergence(
 
 def _mode_notes(modes: Modes, weighing: Weighing) -> list[Note]:
     """Say that there are several modes, and what they weigh."""
-    if weighing.reading == "weighted":
+    if weighing.reading == "weighted" and weighing.weight.max() < ALONE:
+        told = zip(modes.posterior.log_likelihood, weighing.weight, weighing.weight_error, strict=True)
         listed = ", ".join(
             f"mode {j} (log-likelihood {level:.2f}) {weight:.3f} (standard error {error:.3f})"
-            for j, (level, weight, error) in enumerate(
-                zip(modes.posterior.log_likelihood, weighing.weight, weighing.weight_error, strict=True)
-            )
+            for j, (level, weight, error) in enumerate(told)
+            if weight > 0
         )
         return [Note(Status.SEVERAL_MODES, "posterior", f"weights: {listed}")]
     if weighing.reading == "not weighted":

@@ -1,5 +1,6 @@
 """`sample` for a mixture of interventions: draws of the shares, averaged over unclear exclusions."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -95,7 +96,7 @@ def sample_targets(
         fingerprint=fingerprint(problem.model, problem.table),
         tune=int(options["tune"]),
         exclusion_choices=len(sets),
-        priors=share_priors(problem.model, priors, built, SHARES),
+        priors=json.dumps(share_priors(problem.model, priors, built, SHARES)),  # alike in all sets
         notes=dump_notes(notes),
     )
     return tree

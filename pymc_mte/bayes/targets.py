@@ -1,6 +1,5 @@
 """The Bayesian model of a mixture of interventions: shares over candidate targets, the target summed out."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -124,8 +123,8 @@ def build_shares(
 
 def share_priors(
     model: CausalModel, given: Mapping[str, Prior] | None, built: pm.Model, defaults: Mapping[str, str]
-) -> str:
-    """Say the prior of every free variable, as `prior_record` does, for a result's attributes: JSON.
+) -> dict[str, Any]:
+    """Say the prior of every free variable, as `prior_record` does, for a result's attributes.
 
     ``defaults`` are those that tables do not have, by name or by its first word.
     """
@@ -135,7 +134,7 @@ def share_priors(
         name, kind = rv.name, rv.name.split("_")[0]
         default = defaults[name] if name in defaults else defaults.get(kind, known.get(name))
         record[name] = told(chosen[name]) if name in chosen else default
-    return json.dumps(record)
+    return record
 
 
 def concentration(prior: object, size: int) -> Array:

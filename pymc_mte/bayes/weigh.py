@@ -35,9 +35,9 @@ class Weighing:
     Attributes
     ----------
     reading : str
-        ``one mode``; ``mixing``: chains move freely between modes, so their draws need no weights;
-        ``weighted``: chains stay apart; ``not weighted``: they do, and the modes could not be weighed,
-        because the prior treats the classes differently or the draws are too few.
+        ``one mode``; ``mixing``: chains move freely between modes, or all came to one, so their draws need
+        no weights; ``weighted``: chains stay apart; ``not weighted``: they do, and the modes could not be
+        weighed, because the prior treats the classes differently or the draws are too few.
     mode_of_draw : ndarray of int, shape (chains, draws)
         The mode whose region holds the draw.
     log_evidence, error : ndarray of shape (modes,)
@@ -188,7 +188,7 @@ def weigh(
         return one_mode(m, chains, draws, "not weighted")  # chains live in a mode of too few draws
     mode_of_draw = regions.which(_joined(values)).reshape(chains, draws)
     plain = Weighing(reading="not weighted", mode_of_draw=mode_of_draw, log_evidence=nothing, error=nothing)
-    if len(regions.normals) > 1 and _mixing(mode_of_draw):
+    if len(regions.normals) == 1 or _mixing(mode_of_draw):  # wherever they started, they came to one mode
         return replace(plain, reading="mixing")
     if not at.exchangeable(at.to_flat({n: v[0, :3] for n, v in values.items()})):
         return plain
@@ -198,15 +198,30 @@ def weigh(
     for j in scarce:
         del regions.normals[j]
     mode_of_draw = regions.which(_joined(values)).reshape(chains, draws)
-    log_evidence, error = np.full(m, -np.inf), np.zeros(m)
-    for j, normal in regions.normals.items():
-        inside = mode_of_draw[:, half:] == j
-        used = regions.flat({name: value[:, half:][inside] for name, value in values.items()}, j)
-        part = OneRegion(regions=regions, mode=j)
-        log_evidence[j], error[j] = region_integral(at, part, normal, used[None], seed + j)
+    if len(regions.normals) == 1:
+        return replace(plain, reading="mixing", mode_of_draw=mode_of_draw)
+    late = {name: value[:, half:] for name, value in values.items()}
+    log_evidence, error = _masses(at, regions, late, mode_of_draw[:, half:], m, seed)
     if not np.isfinite(error).all():
         return replace(plain, mode_of_draw=mode_of_draw)
     return Weighing(reading="weighted", mode_of_draw=mode_of_draw, log_evidence=log_evidence, error=error)
+
+
+def _masses(
+    density: PosteriorDensity,
+    regions: ModeRegions,
+    values: Parameters,
+    mode_of_draw: Index,
+    modes: int,
+    seed: int,
+) -> tuple[Array, Array]:
+    """Log posterior mass of every region from the draws in it, with standard errors: (modes,)."""
+    log_evidence, error = np.full(modes, -np.inf), np.zeros(modes)
+    for j, normal in regions.normals.items():
+        used = regions.flat({name: value[mode_of_draw == j] for name, value in values.items()}, j)
+        part = OneRegion(regions=regions, mode=j)
+        log_evidence[j], error[j] = region_integral(density, part, normal, used[None], seed + j)
+    return log_evidence, error
 
 
 def one_mode(modes: int, chains: int, draws: int, reading: str = "one mode") -> Weighing:

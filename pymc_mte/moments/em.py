@@ -11,7 +11,7 @@ from scipy import sparse
 from pymc_mte.data import is_missing
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.msteps import number_step
-from pymc_mte.network import distinct_values, log_density, log_joint, log_sum_classes
+from pymc_mte.network import RepeatedColumns, log_density, log_joint, log_sum_classes
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
@@ -19,7 +19,8 @@ Membership = Any
 """Array, or sparse array where cells are many: (pattern, cell)."""
 
 DENSE_CELLS = 16
-"""Up to this many cells, sums over them are quicker by a dense product."""
+DENSE_PATTERNS = 200_000
+"""Up to this many cells and patterns, sums over them are quicker by a dense product."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +72,8 @@ class Maximiser:
         }
         self._summed = {name: _for_products(cells) for name, cells in self._members.items()}
         self._repeated = {
-            name: found
-            for name in model.continuous_variables
-            if (found := _repeated(model, self.columns, name, penalty)) is not None
+            name: _repeated_values(model, own, name, place, penalty)
+            for name, (own, place) in RepeatedColumns(model, self.columns).repeated.items()
         }
 
     def step(self, mass: Array, previous: Parameters) -> Parameters:
@@ -168,13 +168,12 @@ class RepeatedValues:
         return _product(part, self.cells)
 
 
-def _repeated(model: CausalModel, columns: Columns, name: str, penalty: float) -> RepeatedValues | None:
-    """Distinct values of a variable whose values repeat themselves; else None."""
-    own, place = distinct_values(model, name, columns)
-    if place is None:
-        return None
-    n, values = len(place), len(own[name])
-    member = sparse.csr_array((np.ones(n), (np.arange(n), place)), shape=(n, values))
+def _repeated_values(
+    model: CausalModel, own: Columns, name: str, place: NDArray[np.int64], penalty: float
+) -> RepeatedValues:
+    """Lay one variable's distinct values out for M-steps."""
+    n = len(place)
+    member = sparse.csr_array((np.ones(n), (np.arange(n), place)), shape=(n, len(own[name])))
     return RepeatedValues(
         model=model,
         penalty=penalty,
@@ -185,8 +184,9 @@ def _repeated(model: CausalModel, columns: Columns, name: str, penalty: float) -
 
 
 def _for_products(member: sparse.csr_array) -> Membership:
-    """Write few cells out: products with them are faster so."""
-    return member.toarray() if member.shape[1] <= DENSE_CELLS else member
+    """Write few cells of few patterns out: products with them are faster so."""
+    few = member.shape[1] <= DENSE_CELLS and member.shape[0] <= DENSE_PATTERNS
+    return member.toarray() if few else member
 
 
 def _product(part: Array, member: Membership) -> Array:
@@ -240,7 +240,7 @@ def em(
     tolerance : float
         A member stops when one step gains less than this per row.
     """
-    maximiser = Maximiser(model, columns, penalty)
+    maximiser, columns = Maximiser(model, columns, penalty), RepeatedColumns(model, columns)
     batch = len(counts)
     now = {name: np.repeat(v, batch, axis=0) if len(v) == 1 else v.copy() for name, v in start.items()}
     likelihood, objective = np.full(batch, -np.inf), np.full(batch, -np.inf)

@@ -10,7 +10,7 @@ from pymc_mte.moments.em import EMResult, Maximiser, em, random_starts, responsi
 from pymc_mte.moments.likelihood import sharpen
 from pymc_mte.moments.problem import Problem, make_problem
 from pymc_mte.moments.scores import from_free, to_free
-from pymc_mte.network import log_joint, log_sum_classes
+from pymc_mte.network import RepeatedColumns, log_joint, log_sum_classes
 
 Array = NDArray[np.float64]
 
@@ -214,7 +214,7 @@ def leap(
     .. [1] Varadhan, R. and Roland, C. (2008). Simple and globally convergent methods for accelerating
        the convergence of any EM algorithm. Scandinavian Journal of Statistics 35.
     """
-    model, columns = problem.model, problem.columns
+    model, columns = problem.model, RepeatedColumns(problem.model, problem.columns)
     maximiser = Maximiser(model, columns, penalty)
 
     def step(now: Parameters, own: Array) -> tuple[Array, Parameters]:

@@ -14,7 +14,7 @@ from scipy import special
 from pymc_mte.coefficients import free_coefficients, with_linear_parents
 from pymc_mte.model import CausalModel, Parameters
 from pymc_mte.moments.em import Maximiser, responsibilities
-from pymc_mte.network import by_parents, log_joint, scores
+from pymc_mte.network import RepeatedColumns, by_parents, log_joint, scores
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
@@ -90,7 +90,7 @@ class Scores:
     """
 
     def __init__(self, model: CausalModel, columns: Columns) -> None:
-        self.model, self.columns = model, columns
+        self.model, self.columns = model, RepeatedColumns(model, columns)
         self._maximiser = Maximiser(model, columns)
 
     def total(self, parameters: Parameters, counts: Array) -> Array:

@@ -13,11 +13,10 @@ from pymc_mte.moments.em import Maximiser, em, random_starts
 from pymc_mte.moments.msteps import number_step
 from pymc_mte.moments.scores import Scores, from_free, information, to_free
 from pymc_mte.network import (
-    distinct_values,
+    RepeatedColumns,
     log_density,
     log_joint,
     log_sum_classes,
-    number_log_density,
     scores,
 )
 
@@ -308,26 +307,39 @@ def test_counts_collapse():
     assert tabulate(simulate(model, 5_000, rng=1), model).sizes["pattern"] < 250
 
 
-def test_densities_of_counts_are_computed_once_per_value(rng):
+@pytest.mark.parametrize("options", [{}, {"latent": False}, {"scale_parents": True}])
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.repeats])
+def test_densities_of_counts_are_computed_once_per_value(rng, family, options):
     """Looked-up densities, scores and M-steps are those of the patterns; missing values add nothing."""
-    model = model_of("negative_binomial")
+    model, known = model_of(family), parameters_of(model_of(family))
     table = tabulate(simulate(model, 2_000, rng=rng), model)
-    columns, point = columns_of(table, model), parameters_of(model)
-    columns["y"] = np.where(np.arange(len(columns["y"])) % 7 == 0, np.nan, columns["y"])
-    few, place = distinct_values(model, "y", columns)
-    assert len(few["y"]) < len(columns["y"]) / 2
+    model = model.with_fields(
+        variables=model.variables | {"y": model.variables["y"].model_copy(update=options)}, truth=None
+    )
+    wide = {n: np.broadcast_to(known[n].mean(), (1, *model.shapes[n])) for n in known if n.endswith("_y")}
+    columns, point = columns_of(table, model), known | wide
+    gaps = columns | {"y": np.where(np.arange(len(columns["y"])) % 7 == 0, np.nan, columns["y"])}
+    repeated = RepeatedColumns(model, gaps)
+    few, place = repeated.repeated["y"]
+    assert len(few["y"]) < len(gaps["y"]) / 2
     for name in ("t", "y"):
-        np.testing.assert_array_equal(few[name][place], columns[name])
-    found = log_density(model, "y", point, columns)
-    np.testing.assert_array_equal(found, number_log_density(model, "y", point, columns))
-    assert (found[..., np.isnan(columns["y"])] == 0).all()
+        np.testing.assert_array_equal(few[name][place], gaps[name])
+    found = log_density(model, "y", point, repeated)
+    np.testing.assert_array_equal(found, log_density(model, "y", point, gaps))
+    assert (found[..., np.isnan(gaps["y"])] == 0).all()
 
-    columns, counts = columns_of(table, model), table["count"].values.astype(float)
-    law, cells = FAMILIES["negative_binomial"].law, (slice(None), slice(None), columns["t"])
-    slopes = law.scores(columns["y"], point["mean_y"][cells], point["dispersion_y"][..., None])
-    for found, wanted in zip(scores(model, "y", point, columns).values(), slopes, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    slopes = scores(model, "y", point, columns)
+    for name, slope in scores(model, "y", point, RepeatedColumns(model, columns)).items():
+        np.testing.assert_array_equal(np.broadcast_arrays(slope, slopes[name])[0], slopes[name])
+    counts = table["count"].values.astype(float)
     maximiser, mass = Maximiser(model, columns), rng.dirichlet([1, 1], len(counts)).T[None] * counts
-    step, by_pattern = maximiser.step(mass, point), number_step(maximiser, mass, "y", point)
+    part = mass if model.variables["y"].latent else mass.sum(axis=1, keepdims=True)
+    step, by_pattern = maximiser.step(mass, point), number_step(maximiser, part, "y", point)
     for name, value in by_pattern.items():
         np.testing.assert_allclose(step[name], value, rtol=1e-10)
+
+
+def test_numbers_that_hardly_repeat_are_not_looked_up(rng):
+    model = model_of("poisson")
+    columns = {name: np.zeros(50, dtype=int) for name in model.variables} | {"y": np.arange(50.0)}
+    assert RepeatedColumns(model, columns).repeated == {}

@@ -392,3 +392,9 @@ def test_things_of_another_kind_are_named(level3, tmp_path):
 def test_single_precision_is_refused(level3):
     with pytensor.config.change_flags(floatX="float32"), pytest.raises(RefusedError, match="floatX=float32"):
         build_model(level3, simulate(level3, 50, rng=1))
+
+
+def test_mixtures_of_interventions_have_no_evidence():
+    model = load_model("gallery:unknown_interventions")
+    with pytest.raises(RefusedError, match="no evidence for a mixture of interventions"):
+        log_evidence(model, simulate(model, 50, rng=1))

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_info
 from pymc_mte import CausalModel, standardised
 from pymc_mte.regression import draw_given, log_joint_given
 from pymc_mte.standardised import functionals_given
+from pymc_mte.threads import SharedLimit
 
 B = {"family": "bernoulli"}
 C3 = {"family": "categorical", "levels": ["a", "b", "c"]}
@@ -208,6 +209,21 @@ def test_overlapping_calls_leave_the_threads_of_blas_as_they_were(tools, rng, mo
     calls[1].start()
     for call in calls:
         call.join(20)
+    assert threadpool_info() == before
+
+
+def test_the_limit_of_threads_is_nested_and_outlives_no_error():
+    before, limit = threadpool_info(), SharedLimit()
+
+    @limit
+    def failing():
+        with limit:
+            raise ValueError("inside")
+
+    with limit:
+        with pytest.raises(ValueError, match="inside"):
+            failing()
+        assert all(own["num_threads"] == 1 for own in threadpool_info() if own["user_api"] == "blas")
     assert threadpool_info() == before
 
 

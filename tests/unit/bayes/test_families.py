@@ -227,11 +227,15 @@ def test_counts_are_looked_up_by_distinct_value(tools, rng):
     model = model_of(("hurdle_negative_binomial",))
     true = tools.with_truth(model, tools.random_truth(model, rng))
     table = tabulate(simulate(true, 5_000, rng=rng), model)
-    data = {v.name: v.get_value() for v in build_model(model, table).data_vars}
-    name = next(n for n in model.continuous_variables)
-    distinct, place = data[f"distinct_{name}"], data[f"distinct_of_row_{name}"]
-    np.testing.assert_array_equal(distinct[place], table[name].values)
-    assert len(distinct) < table.sizes["pattern"] / 2
+    made = build_model(model, table)
+    data = {v.name: v.get_value() for v in made.data_vars}
+    assert "value" not in data  # one copy: nothing can be changed without the densities
+    for i, name in enumerate(model.continuous_variables):
+        distinct, place = data[f"distinct_{name}"], data[f"distinct_of_row_{name}"]
+        np.testing.assert_array_equal(distinct[place], table[name].values)
+        assert len(distinct) < table.sizes["pattern"] / 2
+        seen = made.rvs_to_values[made["rows"]].eval()
+        np.testing.assert_array_equal(seen[:, i], table[name].values)
 
 
 FEW = {

@@ -60,6 +60,23 @@ def test_density_maps_and_new_data_agree_with_pymc(normal, compiled, rng):
     np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-5)
 
 
+def test_counts_of_other_values_need_no_compilation(rng):
+    """More, fewer and a single distinct value, by arm: densities are looked up in the new data."""
+    variables = {"t": {"family": "bernoulli"}, "y": {"family": "negative_binomial", "parents": ["t"]}}
+    model = CausalModel(classes=2, variables=variables)
+    rows = {n: {"t": rng.integers(0, 2, n), "y": rng.poisson(mean, n)} for n, mean in ((60, 2), (90, 40))}
+    rows[40] = {"t": np.repeat([0, 1], 20), "y": np.full(40, 7)}
+    compiled = compile(model, rows[60])
+    for own in rows.values():
+        built = build_model(*resolve(model, own))
+        density, maps = compiled.density.with_data(built), compiled.density.maps
+        x = rng.normal(size=maps.size)
+        free = {n: v[0] for n, v in maps.constrain(x[None]).items()}
+        parts = dict(zip([v.name for v in built.value_vars], maps.to_vectors(*free.values()), strict=True))
+        wanted = float(built.compile_logp(mode="FAST_COMPILE")(parts))
+        assert density(x)[0] == pytest.approx(wanted, rel=1e-12)
+
+
 def test_many_draws_are_turned_into_values_in_parts(compiled, rng):
     maps = compiled.density.maps
     x = rng.normal(size=(2, 3, maps.size))

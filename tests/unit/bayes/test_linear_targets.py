@@ -1,7 +1,5 @@
 """The posterior of linear Gaussian interventions: its density by hand, its start, what draws are named."""
 
-import json
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -134,7 +132,7 @@ def test_every_free_variable_has_its_prior_on_record():
     problem = problem_of("shift", known=False)
     given = {"target_weight": [1.0, 2.0, 2.0], "sd_a": {"dist": "gamma", "alpha": 2.0, "beta": 1.0}}
     built = build_changes(problem, starting_sets(problem, None, 0)[0][0], given)
-    found = json.loads(share_priors(problem.model, given, built, DEFAULTS | {"change": CHANGE["shift"]}))
+    found = share_priors(problem.model, given, built, DEFAULTS | {"change": CHANGE["shift"]})
     assert set(found) == {rv.name for rv in built.free_RVs}
     assert {name: found[name] for name in given} == given
     assert found["change"] == "Normal(0, 2.5 error SD)"

@@ -245,6 +245,17 @@ def test_too_few_draws_weigh_no_mode(pairs, modes, rng):
     assert weigh(pairs[0], build_model(*pairs), modes, values, started, {}, 1).reading == "not weighted"
 
 
+def test_chains_that_all_came_to_one_mode_need_no_weights(pairs, modes, rng):
+    """Starts in several modes are no sign of several explanations when all chains leave for the same one."""
+    setup, started = problem_of(*pairs, seed=0), np.array([0, 1, 0, 1])
+    home = chain_starts(setup, modes, np.zeros(4, dtype=int), rng)
+    chains = [gibbs(start, 150, rng) for start in home]
+    values = {name: np.stack([chain[name] for chain in chains]) for name in chains[0]}
+    found = weigh(pairs[0], build_model(*pairs), modes, values, started, {}, 1)
+    assert found.reading == "mixing"
+    assert found.chain_mode.tolist() == [0] * 4
+
+
 def test_a_compiled_density_takes_other_data(pairs, rng):
     """Nothing is compiled again, and the values are those of a density built anew."""
     model, table = pairs
