@@ -117,7 +117,7 @@ def _negative_binomial_scores(x: Array, mean: Array, dispersion: Array) -> tuple
 
 
 def _negative_binomial_guess(mean: Array, sd: Array) -> tuple[Array, ...]:
-    excess = (sd**2 - mean) / np.maximum(mean, TINY) ** 2
+    excess = (sd**2 - mean) / np.maximum(mean**2, TINY)
     return mean, np.clip(excess, *START_DISPERSION)
 
 

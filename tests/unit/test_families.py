@@ -170,6 +170,13 @@ def test_slopes_vanish_where_zeros_are_beyond_arithmetic(law):
     assert all(slope == 0 for slope in law.slopes(*parameters))
 
 
+@pytest.mark.parametrize("family", NEW)
+def test_first_guesses_of_cells_of_zeros_are_numbers(family):
+    """Counts of a class and arm may all be zero; so may what a hurdle leaves of them."""
+    guess = FAMILIES[family].law.guess(np.array([0.0, 2.0]), np.array([1.0, 0.5]))
+    assert all((np.isfinite(value) & (value >= 0)).all() for value in guess)
+
+
 def test_a_time_far_beyond_a_class_does_not_stop_its_climb():
     """Its chance of lasting so long is zero, the derivatives there are infinite, and it carries no mass."""
     model = model_of("weibull")
