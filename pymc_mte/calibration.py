@@ -337,7 +337,8 @@ def _result(model: CausalModel, places: list[Parameters]) -> xr.DataTree:
     said = "outside the 99% band: " + ", ".join(outside) if outside else "every quantity inside its 99% band"
     size = KOLMOGOROV / np.sqrt(len(places))
     shows = f"show errors of probabilities above {size:.2f}" if size < 1 else "show nothing"
-    tree.attrs["verdict"] = f"{said} ({total} quantities; {len(places)} simulations {shows})"
+    each = f"{total} quantities, each outside in {1 - BAND:.0%} of calibrated studies by chance"
+    tree.attrs["verdict"] = f"{said} ({each}; {len(places)} simulations {shows})"
     return tree
 
 
