@@ -18,6 +18,7 @@ from pymc_mte.bayes.modes import (
     prior_penalty,
 )
 from pymc_mte.bayes.prepare import prepare
+from pymc_mte.bayes.settle import _mode_notes
 from pymc_mte.bayes.start import without_first_levels
 from pymc_mte.bayes.store import create_run, open_run
 from pymc_mte.bayes.weigh import Weighing, resampled, weigh
@@ -254,6 +255,17 @@ def test_chains_that_all_came_to_one_mode_need_no_weights(pairs, modes, rng):
     found = weigh(pairs[0], build_model(*pairs), modes, values, started, {}, 1)
     assert found.reading == "mixing"
     assert found.chain_mode.tolist() == [0] * 4
+
+
+@pytest.mark.parametrize(("weights", "listed"), [([0.7, 0.3], 2), ([0.995, 0.005], 0), ([1.0, 0.0], 0)])
+def test_a_mode_that_weighs_everything_is_no_case_of_several(modes, weights, listed):
+    with np.errstate(divide="ignore"):
+        level = np.log(weights)
+    home = np.zeros((2, 10), dtype=np.int64)
+    found = Weighing(reading="weighted", mode_of_draw=home, log_evidence=level, error=np.full(2, 0.1))
+    notes = _mode_notes(modes, found)
+    assert [note.status for note in notes] == [Status.SEVERAL_MODES] * (listed > 0)
+    assert all(note.detail.count("log-likelihood") == listed for note in notes)
 
 
 def test_a_compiled_density_takes_other_data(pairs, rng):
